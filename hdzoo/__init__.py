@@ -1,0 +1,73 @@
+"""hdzoo: a zoo of score-based samplers on Hugging Face diffusers.
+
+Everything here is imported when it is first asked for, so ``import hdzoo`` is quick and loads no
+torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hdzoo.errors import HDZooError
+    from hdzoo.models.ncsn import NCSNModel
+    from hdzoo.models.ncsnv2 import NCSNv2Model
+    from hdzoo.models.unet import UNetScoreModel
+    from hdzoo.pipeline import HDPipeline
+    from hdzoo.plugins import get_sampler, hookimpl, list_samplers
+    from hdzoo.samplers.consistent import ConsistentAnnealedSampler
+    from hdzoo.samplers.half_denoising import (
+        AlphaHalfDenoisingSampler,
+        AnnealedHalfDenoisingSampler,
+        HalfDenoisingSampler,
+        NoiseCorrectedLangevinSampler,
+    )
+    from hdzoo.samplers.langevin import AnnealedLangevinSampler, LangevinSampler
+
+__all__ = [
+    "AlphaHalfDenoisingSampler",
+    "AnnealedHalfDenoisingSampler",
+    "AnnealedLangevinSampler",
+    "ConsistentAnnealedSampler",
+    "HDPipeline",
+    "HDZooError",
+    "HalfDenoisingSampler",
+    "LangevinSampler",
+    "NCSNModel",
+    "NCSNv2Model",
+    "NoiseCorrectedLangevinSampler",
+    "UNetScoreModel",
+    "__version__",
+    "get_sampler",
+    "hookimpl",
+    "list_samplers",
+]
+
+__version__ = "0.1.0"
+
+_MODULES = {
+    "AlphaHalfDenoisingSampler": "hdzoo.samplers.half_denoising",
+    "AnnealedHalfDenoisingSampler": "hdzoo.samplers.half_denoising",
+    "AnnealedLangevinSampler": "hdzoo.samplers.langevin",
+    "ConsistentAnnealedSampler": "hdzoo.samplers.consistent",
+    "HDPipeline": "hdzoo.pipeline",
+    "HDZooError": "hdzoo.errors",
+    "HalfDenoisingSampler": "hdzoo.samplers.half_denoising",
+    "LangevinSampler": "hdzoo.samplers.langevin",
+    "NCSNModel": "hdzoo.models.ncsn",
+    "NCSNv2Model": "hdzoo.models.ncsnv2",
+    "NoiseCorrectedLangevinSampler": "hdzoo.samplers.half_denoising",
+    "UNetScoreModel": "hdzoo.models.unet",
+    "get_sampler": "hdzoo.plugins",
+    "hookimpl": "hdzoo.plugins",
+    "list_samplers": "hdzoo.plugins",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

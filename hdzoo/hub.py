@@ -1,0 +1,147 @@
+"""Where models come from: folders, bundled names, and the Hub."""
+
+import importlib
+import json
+import sys
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import (
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
+
+from hdzoo import plugins
+from hdzoo.errors import HDZooError
+
+INDEX = "model_index.json"
+# In the index: from a module to the distribution that brings it. diffusers drops it on loading.
+REQUIRES = "_hdzoo_requires"
+DOWNLOADED = ("*.json", "*.safetensors", "README.md")
+
+_PACKAGE = Path(__file__).parent
+
+
+def bundled_models() -> dict[str, Path]:
+    """The models that travel with hdzoo: name to folder."""
+    # In a wheel the folder lies inside the package, in a source tree beside it.
+    for parent in (_PACKAGE / "model_cards", _PACKAGE.parent / "model_cards"):
+        if parent.is_dir():
+            return {path.parent.name: path.parent for path in sorted(parent.glob(f"*/{INDEX}"))}
+    return {}
+
+
+def resolve_model(name: str | Path, **download: Any) -> Path:
+    """Finds a model: an existing folder, a bundled name without a slash, or a Hub id.
+
+    Args:
+        name: which.
+        **download: `huggingface_hub.snapshot_download`'s ``revision``, ``token``, ``cache_dir``,
+            ``local_files_only`` and ``force_download``.
+
+    Returns:
+        A local folder.
+
+    Raises:
+        HDZooError: it is none of the three.
+    """
+    path = Path(name)
+    bundled = bundled_models()
+    if path.is_dir():
+        return path
+    if str(name) in bundled:
+        return bundled[str(name)]
+    allowed = (
+        f"a model is a folder, a bundled name ({', '.join(bundled) or 'none'}), or a Hub id "
+        "such as 'namespace/name'"
+    )
+    if str(name).count("/") != 1 or path.is_absolute():
+        raise HDZooError(f"there is no model {str(name)!r}: {allowed}")
+    try:
+        return Path(snapshot_download(str(name), allow_patterns=list(DOWNLOADED), **download))
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise HDZooError(f"there is no model {str(name)!r} on the Hub: {allowed}") from error
+    except (LocalEntryNotFoundError, OSError) as error:
+        raise HDZooError(
+            f"{str(name)!r} is no folder and no bundled name, and the Hub cannot be reached: "
+            f"{str(error).splitlines()[0]}. {allowed.capitalize()}"
+        ) from error
+
+
+def read_index(folder: Path) -> dict[str, Any]:
+    """Reads a pipeline folder's index.
+
+    Raises:
+        HDZooError: there is none, or it is damaged.
+    """
+    path = folder / INDEX
+    if not path.is_file():
+        raise HDZooError(f"{folder} is no pipeline folder: it has no {INDEX}")
+    try:
+        index = json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise HDZooError(
+            f"{path} is damaged: {error}; download or save the folder again"
+        ) from error
+    if not isinstance(index, dict):
+        raise HDZooError(
+            f"{path} is damaged: it holds no object; download or save the folder again"
+        )
+    return index
+
+
+def import_components(index: dict[str, Any], held_back: Collection[str] = ()) -> None:
+    """Imports the modules that an index names, if they are hdzoo's or an installed plugin's.
+
+    A repository may name any module, and importing one runs it: nothing else is imported here.
+
+    Args:
+        index: the content of a pipeline's index.
+        held_back: components that the caller brings, whose modules are not needed.
+
+    Raises:
+        HDZooError: a component's module is neither diffusers', nor hdzoo's, nor an installed
+            plugin's, nor already imported; the message names the package to install.
+    """
+    trusted = plugins.plugin_modules() | {"hdzoo"}
+    for name, entry in index.items():
+        if name.startswith("_") or name in held_back or not isinstance(entry, list):
+            continue
+        module = entry[0] if entry else None
+        if not isinstance(module, str) or module in sys.modules or _is_diffusers_own(module):
+            continue
+        if module.partition(".")[0] not in trusted:
+            package = index.get(REQUIRES, {}).get(module) or module.partition(".")[0]
+            raise HDZooError(
+                f"the {name} of this pipeline, {entry[-1]}, comes from the package {package!r}, "
+                f"which is not installed as a plugin: pip install {package}, or pass your own "
+                f"with {name}=..."
+            )
+        try:
+            importlib.import_module(module)
+        except Exception as error:
+            raise HDZooError(
+                f"the {name} of this pipeline, {entry[-1]}, is in {module}, which cannot be "
+                f"imported: {type(error).__name__}: {error}. Update or mend that package, or pass "
+                f"your own with {name}=..."
+            ) from error
+
+
+def required_packages(index: dict[str, Any]) -> dict[str, str]:
+    """From each module of an index that a plugin brings, to the distribution to install."""
+    required = {}
+    for name, entry in index.items():
+        if not name.startswith("_") and isinstance(entry, list | tuple) and entry[0]:
+            distribution = plugins.distribution_of(entry[0])
+            if distribution is not None and distribution != "hdzoo":
+                required[entry[0]] = distribution
+    return required
+
+
+def _is_diffusers_own(module: str) -> bool:
+    import diffusers
+
+    return module in ("diffusers", "transformers") or hasattr(diffusers.pipelines, module)

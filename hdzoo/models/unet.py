@@ -1,0 +1,141 @@
+"""A preconditioned U-Net denoiser: diffusers' `UNet2DModel` as a score network."""
+
+import math
+
+import torch
+from diffusers import ConfigMixin, ModelMixin, UNet2DModel
+from diffusers import SchedulerMixin as SchedulerMixin  # diffusers' loader looks it up here
+from diffusers.configuration_utils import register_to_config
+from diffusers.models.unets.unet_2d import UNet2DOutput
+from torch.nn import functional as F
+
+from hdzoo.errors import HDZooError
+
+
+class UNetScoreModel(ModelMixin, ConfigMixin):
+    r"""`UNet2DModel` behind a pixel-unshuffle, preconditioned over a continuous range of noise.
+
+    .. math::
+        D(x, \sigma) = \mu + c_{skip} (x - \mu) + c_{out} F(c_{in} (x - \mu), t(\sigma)), \quad
+        c_{skip} = \frac{\sigma_d^2}{\sigma^2 + \sigma_d^2}, \quad
+        c_{out} = \frac{\sigma \sigma_d}{\sqrt{\sigma^2 + \sigma_d^2}}, \quad
+        c_{in} = \frac{1}{\sqrt{\sigma^2 + \sigma_d^2}}
+
+    with the data's mean :math:`\mu` and standard deviation :math:`\sigma_d`: :math:`D` is the
+    exact denoiser of :math:`N(\mu, \sigma_d^2)` when ``F = 0``. ``t`` is the position of
+    ``log sigma`` in the range, from 0 to 1000. The preconditioning is computed in the dtype of the
+    input, so that a half-precision network does not round the state.
+
+    Source: Karras, Aittala, Aila, Laine (arXiv 2206.00364), table 1, column "Ours", with the mean
+    subtracted.
+
+    Args:
+        sample_size: height and width in pixels; a multiple of ``patch_size`` times
+            ``2 ** (len(block_out_channels) - 1)`` or of something that U-Nets round to.
+        in_channels: channels of the image.
+        patch_size: side of the blocks that the pixel-unshuffle folds into channels; 1 for none.
+        block_out_channels: width at each resolution.
+        layers_per_block: residual blocks at each resolution.
+        norm_num_groups: groups of the group norms.
+        add_attention: self-attention in the middle block.
+        dropout: dropout probability in the residual blocks.
+        data_mean: mean of the pixels, in the units of ``data_range``.
+        data_std: their standard deviation.
+        sigma_min: smallest noise level that the network is trained for.
+        sigma_max: largest one.
+        data_range: lowest and highest value of a pixel.
+        held_out_loss: the denoising loss per dimension, ``E |sigma s + z|^2 / d``, on held-out data,
+            as ``{"sigmas": [...], "loss": [...]}``; recorded by the trainer.
+    """
+
+    prediction_type = "sample"
+    config_name = "config.json"
+    _supports_gradient_checkpointing = True
+    _no_split_modules = ("ResnetBlock2D",)
+    _repeated_blocks = ("ResnetBlock2D",)
+
+    @register_to_config
+    def __init__(
+        self,
+        sample_size: int = 28,
+        in_channels: int = 1,
+        patch_size: int = 2,
+        block_out_channels: tuple[int, ...] = (64, 128),
+        layers_per_block: int = 1,
+        norm_num_groups: int = 8,
+        add_attention: bool = False,
+        dropout: float = 0.0,
+        data_mean: float = 0.5,
+        data_std: float = 0.5,
+        sigma_min: float = 0.01,
+        sigma_max: float = 10.0,
+        data_range: tuple[float, float] = (0.0, 1.0),
+        held_out_loss: dict[str, list[float]] | None = None,
+    ) -> None:
+        super().__init__()
+        if sample_size % patch_size:
+            raise HDZooError(
+                f"sample_size {sample_size} is no multiple of patch_size {patch_size}; "
+                "choose a patch_size that divides it"
+            )
+        channels = in_channels * patch_size**2
+        self.unet = UNet2DModel(
+            sample_size=sample_size // patch_size,
+            in_channels=channels,
+            out_channels=channels,
+            block_out_channels=tuple(block_out_channels),
+            down_block_types=("DownBlock2D",) * len(block_out_channels),
+            up_block_types=("UpBlock2D",) * len(block_out_channels),
+            layers_per_block=layers_per_block,
+            norm_num_groups=norm_num_groups,
+            add_attention=add_attention,
+            dropout=dropout,
+        )
+
+    def check_sigmas(self, sigmas: list[float]) -> None:
+        """Refuses noise levels outside the range that the network was trained for.
+
+        Args:
+            sigmas: the noise levels that a sampler is about to ask for.
+
+        Raises:
+            HDZooError: one of them is outside ``[sigma_min, sigma_max]``.
+        """
+        low, high = self.config.sigma_min, self.config.sigma_max
+        # A ladder's ends come out of exp(log(.)), which may miss the range by a rounding.
+        outside = [s for s in sigmas if not low * (1 - 1e-6) <= s <= high * (1 + 1e-6)]
+        if outside:
+            raise HDZooError(
+                f"this network was trained for noise levels from {low:g} to {high:g}, and the "
+                f"sampler asks for {outside[0]:g}; change its sigma_max, sigma_min or sigmas"
+            )
+
+    def forward(
+        self, sample: torch.Tensor, timestep: torch.Tensor | float, return_dict: bool = True
+    ) -> UNet2DOutput | tuple[torch.Tensor]:
+        """Denoises.
+
+        Args:
+            sample: noisy images ``x0 + sigma z``, shape (batch, in_channels, sample_size,
+                sample_size), in the units of ``data_range``.
+            timestep: the noise level sigma: a number, a scalar tensor, or one for each sample.
+            return_dict: whether to return a `UNet2DOutput` or a tuple.
+
+        Returns:
+            The denoised images, in the shape and dtype of ``sample``.
+        """
+        config = self.config
+        sigma = torch.as_tensor(timestep, dtype=sample.dtype, device=sample.device).view(
+            -1, 1, 1, 1
+        )
+        scale = torch.rsqrt(sigma**2 + config.data_std**2)
+        centred = sample - config.data_mean
+        span = math.log(config.sigma_max / config.sigma_min)
+        time = (sigma.flatten() / config.sigma_min).log() * (1000 / span)
+        folded = F.pixel_unshuffle((centred * scale).to(self.dtype), config.patch_size)
+        # One noise level for the whole batch is embedded once for each sample by UNet2DModel.
+        output = self.unet(folded, time if time.numel() > 1 else time[0], return_dict=False)[0]
+        output = F.pixel_shuffle(output, config.patch_size).to(sample.dtype)
+        denoised = config.data_mean + (config.data_std * scale) ** 2 * centred
+        denoised = denoised + (sigma * config.data_std * scale) * output
+        return UNet2DOutput(sample=denoised) if return_dict else (denoised,)

@@ -1,0 +1,302 @@
+"""`HDPipeline`: a score network and a sampler."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from diffusers import DiffusionPipeline, ImagePipelineOutput
+from diffusers import ModelMixin as ModelMixin  # diffusers' loader looks them up here
+from diffusers import SchedulerMixin as SchedulerMixin
+from diffusers.image_processor import PipelineImageInput, VaeImageProcessor
+from diffusers.utils.torch_utils import randn_tensor
+from safetensors import SafetensorError
+
+from hdzoo import hub
+from hdzoo.errors import HDZooError
+
+OUTPUT_TYPES = ("pil", "np", "pt", "latent")
+_DOWNLOAD_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
+
+
+def sample_generators(
+    seed: int, indices: Iterable[int], device: str | torch.device = "cpu"
+) -> list[torch.Generator]:
+    """One generator for each sample, a function of (seed, index) alone.
+
+    Args:
+        seed: of the whole set, not negative.
+        indices: of the samples, not negative.
+        device: where the noise is drawn; another device draws other noise.
+
+    Returns:
+        As many generators as indices. Sample ``i`` is the same in whatever batch it is drawn.
+    """
+    return [
+        torch.Generator(device).manual_seed(
+            int(
+                np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)[0]
+                >> np.uint64(1)
+            )
+        )
+        for index in indices
+    ]
+
+
+class HDPipeline(DiffusionPipeline):
+    """Draws samples from a score network with a sampler.
+
+    Args:
+        unet: the score network: `hdzoo.models`, or diffusers' `UNet2DModel`. Its pixels' range is
+            its config's ``data_range``, (-1, 1) if it has none, as in diffusers.
+        scheduler: the sampler: `hdzoo.samplers`, or one that a plugin brings.
+    """
+
+    model_cpu_offload_seq = "unet"
+    _callback_tensor_inputs = ("latents",)
+
+    def __init__(self, unet: Any, scheduler: Any) -> None:
+        super().__init__()
+        self.register_modules(unet=unet, scheduler=scheduler)
+        self.image_processor = VaeImageProcessor(
+            vae_scale_factor=1,
+            do_normalize=False,
+            do_convert_grayscale=unet is not None and unet.config.get("in_channels") == 1,
+        )
+
+    @property
+    def data_range(self) -> tuple[float, float]:
+        """The lowest and the highest value of a pixel, in the network's units."""
+        low, high = self.unet.config.get("data_range", (-1.0, 1.0))
+        return low, high
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """The shape of one sample."""
+        size = self.unet.config.sample_size
+        height, width = (size, size) if isinstance(size, int) else size
+        return self.unet.config.in_channels, height, width
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        batch_size: int | None = None,
+        num_inference_steps: int | None = None,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        latents: torch.Tensor | None = None,
+        image: PipelineImageInput | None = None,
+        sigmas: list[float] | None = None,
+        output_type: str = "pil",
+        return_dict: bool = True,
+        callback_on_step_end: Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]]
+        | None = None,
+        callback_on_step_end_tensor_inputs: Iterable[str] = ("latents",),
+    ) -> ImagePipelineOutput | tuple[Any]:
+        """Draws samples.
+
+        Args:
+            batch_size: how many; 1, or as many as ``latents`` or ``image`` has, by default.
+            num_inference_steps: network evaluations, all told; the sampler's own by default.
+            generator: one generator, or one for each sample (`sample_generators`): then sample i
+                does not depend on the batch it is in.
+            latents: the chain's first state, shape (batch_size, *sample_shape), in the network's
+                units and at the noise level ``scheduler.sigmas[0]``; drawn by default.
+            image: clean images to start from instead: noise of that level is added to them. PIL
+                images, or arrays or tensors in [0, 1].
+            sigmas: the noise level of each evaluation, instead of the sampler's ladder.
+            output_type: ``"pil"``, ``"np"`` (batch, height, width, channels) or ``"pt"`` (batch,
+                channels, height, width), both in [0, 1], or ``"latent"``: the raw state, float32,
+                in the network's units.
+            return_dict: whether to return an `ImagePipelineOutput` or a tuple.
+            callback_on_step_end: called as ``f(pipeline, step, timestep, {"latents": ...})`` after
+                each step; may return other latents.
+            callback_on_step_end_tensor_inputs: what the callback is given; ``"latents"``.
+
+        Returns:
+            The samples, as ``.images``.
+
+        Raises:
+            HDZooError: an argument is out of its range, the sampler does not go with the network,
+                or the samples are not finite.
+        """
+        device = self._execution_device
+        batch_size = self._check(
+            batch_size,
+            generator,
+            latents,
+            image,
+            output_type,
+            callback_on_step_end_tensor_inputs,
+        )
+        self.scheduler.set_timesteps(
+            num_inference_steps, device=device, **({} if sigmas is None else {"sigmas": sigmas})
+        )
+        self._check_network()
+        if hasattr(self.scheduler, "set_begin_index"):
+            self.scheduler.set_begin_index(0)
+        timesteps = self.scheduler.timesteps
+        latents = self._first_state(batch_size, generator, latents, image, timesteps[:1])
+
+        # Networks of ours take the float32 state as it is and round inside, after preconditioning.
+        keeps_state = hasattr(self.unet, "prediction_type")
+        dtype = latents.dtype if keeps_state else self.unet.dtype
+        with self.progress_bar(total=len(timesteps)) as progress:
+            for i, t in enumerate(timesteps):
+                model_input = self.scheduler.scale_model_input(latents, t).to(dtype)
+                prediction = self.unet(model_input, t, return_dict=False)[0]
+                latents = self.scheduler.step(
+                    prediction, t, latents, generator=generator, return_dict=False
+                )[0]
+                if callback_on_step_end is not None:
+                    returned = callback_on_step_end(self, i, t, {"latents": latents})
+                    latents = (returned or {}).get("latents", latents)
+                progress.update()
+
+        if not torch.isfinite(latents).all():
+            broken = (~torch.isfinite(latents)).flatten(1).any(1).sum().item()
+            raise HDZooError(
+                f"{broken} of {batch_size} samples are not finite: the chain diverged or the "
+                "network returned NaN. Try a smaller step_size, float32 weights, or another sampler"
+            )
+        images = self._decode(latents, output_type)
+        self.maybe_free_model_hooks()
+        return ImagePipelineOutput(images=images) if return_dict else (images,)
+
+    def _check(
+        self,
+        batch_size: int | None,
+        generator: torch.Generator | list[torch.Generator] | None,
+        latents: torch.Tensor | None,
+        image: PipelineImageInput | None,
+        output_type: str,
+        tensor_inputs: Iterable[str],
+    ) -> int:
+        """Refuses what cannot work before anything is computed; returns the batch size."""
+        if output_type not in OUTPUT_TYPES:
+            raise HDZooError(
+                f"unknown output_type {output_type!r}; allowed are {', '.join(OUTPUT_TYPES)}"
+            )
+        unknown = set(tensor_inputs) - set(self._callback_tensor_inputs)
+        if unknown:
+            raise HDZooError(
+                f"callback_on_step_end_tensor_inputs has {sorted(unknown)[0]!r}; allowed is "
+                + ", ".join(self._callback_tensor_inputs)
+            )
+        if latents is not None and image is not None:
+            raise HDZooError("both latents and image are given; give one of them")
+        if latents is not None:
+            if tuple(latents.shape[1:]) != self.sample_shape:
+                raise HDZooError(
+                    f"latents have the shape {tuple(latents.shape)}; the network needs (batch_size, "
+                    f"{', '.join(map(str, self.sample_shape))})"
+                )
+            given = len(latents)
+        elif image is not None:
+            given = len(image) if isinstance(image, list | np.ndarray | torch.Tensor) else 1
+        else:
+            given = batch_size or 1
+        if batch_size is not None and (batch_size < 1 or batch_size != given):
+            raise HDZooError(
+                f"batch_size is {batch_size}; it must be at least 1, and the number of latents or "
+                "images where they are given"
+            )
+        if isinstance(generator, list) and len(generator) != given:
+            raise HDZooError(
+                f"{len(generator)} generators are given for {given} samples; give one generator, "
+                "or one for each sample"
+            )
+        return given
+
+    def _check_network(self) -> None:
+        """Refuses a sampler that does not go with the network, which would draw nonsense."""
+        predicts = getattr(self.unet, "prediction_type", None)
+        expected = self.scheduler.config.get("prediction_type")
+        if predicts is not None and expected is not None and predicts != expected:
+            name = type(self.scheduler).__name__
+            raise HDZooError(
+                f"the network predicts {predicts!r} and the sampler takes its output for "
+                f"{expected!r}; use {name}.from_config(scheduler.config, "
+                f"prediction_type={predicts!r})"
+            )
+        if hasattr(self.unet, "check_sigmas") and hasattr(self.scheduler, "sigmas"):
+            self.unet.check_sigmas(self.scheduler.sigmas[:-1].unique().tolist())
+
+    def _first_state(
+        self,
+        batch_size: int,
+        generator: torch.Generator | list[torch.Generator] | None,
+        latents: torch.Tensor | None,
+        image: PipelineImageInput | None,
+        timestep: torch.Tensor,
+    ) -> torch.Tensor:
+        device = self._execution_device
+        if latents is not None:
+            return latents.to(device, torch.float32)
+        noise = randn_tensor(
+            (batch_size, *self.sample_shape), generator, device=device, dtype=torch.float32
+        )
+        low, high = self.data_range
+        if image is not None:
+            _, height, width = self.sample_shape
+            clean = self.image_processor.preprocess(image, height, width).to(device, torch.float32)
+            return self.scheduler.add_noise(low + (high - low) * clean, noise, timestep)
+        centre = self.unet.config.get("data_mean", (low + high) / 2)
+        return centre + self.scheduler.init_noise_sigma * noise
+
+    def _decode(self, latents: torch.Tensor, output_type: str) -> Any:
+        if output_type == "latent":
+            return latents
+        low, high = self.data_range
+        pixels = ((latents - low) / (high - low)).clamp(0, 1)
+        return self.image_processor.postprocess(
+            pixels, output_type, do_denormalize=[False] * len(pixels)
+        )
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Self:
+        """Loads a pipeline from a folder, a bundled name, or a Hub id.
+
+        Modules that the pipeline's index names are imported only if they belong to hdzoo or to an
+        installed package with an ``hdzoo`` entry point.
+
+        Args:
+            pretrained_model_name_or_path: which, looked up in this order.
+            **kwargs: ``scheduler=`` and ``unet=`` to replace a component; ``dtype``, ``variant``
+                and all else that diffusers takes; for the Hub ``revision``, ``token``,
+                ``cache_dir``, ``local_files_only`` and ``force_download``.
+
+        Raises:
+            HDZooError: there is no such model, a package is missing, or a file is damaged.
+        """
+        download = {key: kwargs.pop(key) for key in _DOWNLOAD_OPTIONS if key in kwargs}
+        folder = hub.resolve_model(pretrained_model_name_or_path, **download)
+        index = hub.read_index(folder)
+        own = {key: kwargs[key] for key in ("unet", "scheduler") if kwargs.get(key) is not None}
+        hub.import_components(index, held_back=own)
+        try:
+            # diffusers would import a component's module even when the component is given.
+            pipe = super().from_pretrained(folder, **kwargs | dict.fromkeys(own))
+        except HDZooError:
+            raise
+        except (SafetensorError, OSError, ValueError, RuntimeError, AttributeError) as error:
+            raise HDZooError(
+                f"{folder} cannot be loaded: {error}. If a file is damaged or missing, download or "
+                "save the folder again"
+            ) from error
+        pipe.register_modules(**own)
+        pipe.register_to_config(_name_or_path=str(pretrained_model_name_or_path))
+        return pipe
+
+    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
+        """Writes the pipeline to a folder, weights as safetensors.
+
+        The index also records which packages bring the components that are not hdzoo's own, so that
+        a reader without them is told what to install.
+
+        Args:
+            save_directory: the folder.
+            **kwargs: what diffusers takes: ``variant``, ``max_shard_size``, ``push_to_hub``...
+        """
+        self.register_to_config(**{hub.REQUIRES: hub.required_packages(dict(self.config)) or None})
+        super().save_pretrained(str(save_directory), **kwargs)

@@ -1,0 +1,552 @@
+"""What all samplers share: the chain, its indexing, and its coordinates."""
+
+import inspect
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, NamedTuple, Self
+
+import diffusers
+import torch
+from diffusers import ConfigMixin, SchedulerMixin
+from diffusers import ModelMixin as ModelMixin  # diffusers' loader looks it up here
+from diffusers.configuration_utils import register_to_config
+from diffusers.utils import BaseOutput
+from diffusers.utils.torch_utils import randn_tensor
+
+from hdzoo.errors import HDZooError
+from hdzoo.ladders import (
+    check_ladder,
+    geometric_ladder,
+    langevin_step_sizes,
+    ncsnv2_step_size,
+    share_steps,
+)
+from hdzoo.scores import score_weights
+
+TIMESTEP_TYPES = ("sigma", "log_sigma")
+
+
+class Move(NamedTuple):
+    r"""One network evaluation and what follows from it: :math:`x + \alpha s(x, \sigma) + \beta z`.
+
+    Attributes:
+        sigma: the noise level at which the network is asked.
+        alpha: the coefficient of the score.
+        noise: the standard deviation ``beta`` of the fresh noise; 0 draws none.
+    """
+
+    sigma: float
+    alpha: float
+    noise: float
+
+
+@dataclass
+class SamplerOutput(BaseOutput):
+    """What `Sampler.step` returns.
+
+    Attributes:
+        prev_sample: the next state of the chain, in the shape and dtype of the one given.
+        pred_original_sample: the denoised state, ``x + sigma^2 s(x, sigma)``.
+    """
+
+    prev_sample: torch.Tensor
+    pred_original_sample: torch.Tensor
+
+
+class Sampler(SchedulerMixin, ConfigMixin):
+    r"""A Markov chain on a score, as a diffusers scheduler.
+
+    The chain is a list of `Move`, one for each network evaluation, fixed when `set_timesteps` is
+    called. It is put together from four choices, each a method that a subclass may override:
+
+    * `rungs`: the ladder of noise levels (how the evaluations are shared among them is the same
+      for all: evenly, and the smaller noise levels get the rest);
+    * `step_sizes`: :math:`\alpha` on each rung; the walk on a rung is
+      :math:`x + \alpha s + \sqrt{2 \alpha} z`;
+    * `hand_off`: the last move on a rung, which leads to the next;
+    * `read_out`: the very last move, which makes a sample of the noisy state.
+
+    The state is the *noisy* variable, to which the network is applied; a sampler whose published
+    form adds noise first starts here right after that noise. It starts at noise level
+    ``sigmas[0]``. Whatever the network's precision, the state keeps its own (float32 or better).
+
+    A sampler takes one generator, or one for each sample; with the latter, sample ``i`` depends on
+    its own generator and on nothing else in the batch.
+
+    A subclass names its options in an ``__init__`` decorated with `register_to_config`, and ends it
+    with ``self.set_timesteps()``, which checks them. The options ``prediction_type`` (what the
+    network predicts, one of `hdzoo.scores.PREDICTION_TYPES`), ``timestep_type`` (how it is told
+    the noise level: ``"sigma"``, or ``"log_sigma"`` for ``log(sigma) / 4``) and ``sigma_data``
+    (None, or the standard deviation of the data for a bare network that the sampler has to
+    precondition as in Karras et al., arXiv 2206.00364) belong to every sampler.
+    """
+
+    order = 1
+    # The published algorithm, for the table of samplers.
+    source = ""
+    family = "Langevin"
+
+    num_inference_steps: int
+    timesteps: torch.Tensor
+    sigmas: torch.Tensor
+
+    # ---- the four choices -------------------------------------------------------------------
+
+    @property
+    def default_num_inference_steps(self) -> int:
+        """Network evaluations when no number is asked for."""
+        raise NotImplementedError
+
+    def rungs(self, num_inference_steps: int) -> list[float]:
+        """The ladder for so many network evaluations: descending noise levels."""
+        raise NotImplementedError
+
+    def step_sizes(self, sigmas: Sequence[float]) -> list[float]:
+        """The step size ``alpha`` on each rung."""
+        raise NotImplementedError
+
+    def hand_off(self, walk: Move, next_walk: Move) -> Move:
+        """The last move on a rung, given the walks on it and on the next; one more step, if not
+        overridden."""
+        return walk
+
+    def read_out(self, walk: Move) -> Move:
+        """The very last move, given the walk on the last rung; one more step, if not overridden."""
+        return walk
+
+    # ---- the chain --------------------------------------------------------------------------
+
+    def plan(self, sigmas: Sequence[float], counts: Sequence[int]) -> list[Move]:
+        """The whole chain.
+
+        Args:
+            sigmas: the rungs, descending.
+            counts: network evaluations on each, at least 1.
+
+        Returns:
+            ``sum(counts)`` moves.
+        """
+        alphas = self.step_sizes(sigmas)
+        walks = [Move(s, a, math.sqrt(2 * a)) for s, a in zip(sigmas, alphas, strict=True)]
+        moves: list[Move] = []
+        for rung, (walk, count) in enumerate(zip(walks, counts, strict=True)):
+            last = rung == len(walks) - 1
+            end = self.read_out(walk) if last else self.hand_off(walk, walks[rung + 1])
+            moves += [walk] * (count - 1) + [end]
+        return moves
+
+    def set_timesteps(
+        self,
+        num_inference_steps: int | None = None,
+        device: str | torch.device | None = None,
+        timesteps: Sequence[float] | None = None,
+        sigmas: Sequence[float] | None = None,
+    ) -> None:
+        """Fixes the chain.
+
+        Args:
+            num_inference_steps: network evaluations, all told; the sampler's own number by default.
+            device: where `timesteps` is put, so that a loop over them needs no transfer.
+            timesteps: what the network is told at each evaluation, instead of ``sigmas``.
+            sigmas: the noise level of each evaluation, never ascending (repeats make a rung),
+                instead of the sampler's ladder.
+
+        Raises:
+            HDZooError: an option is out of its range, ``num_inference_steps`` is below one
+                evaluation a rung, or two schedules are given.
+        """
+        if timesteps is not None:
+            if sigmas is not None:
+                raise HDZooError("both timesteps and sigmas are given; give one of them")
+            sigmas = [self._sigma_of(float(t)) for t in timesteps]
+        if sigmas is not None:
+            runs = [(sigma, len(list(run))) for sigma, run in groupby(float(s) for s in sigmas)]
+            ladder, counts = [sigma for sigma, _ in runs], [count for _, count in runs]
+            if num_inference_steps not in (None, sum(counts)):
+                raise HDZooError(
+                    f"num_inference_steps is {num_inference_steps} and {sum(counts)} noise levels "
+                    "are given, one for each network evaluation; leave one of them out"
+                )
+            check_ladder(ladder)
+        else:
+            if num_inference_steps is None:
+                num_inference_steps = self.default_num_inference_steps
+            if num_inference_steps < 1:
+                raise HDZooError(f"num_inference_steps is {num_inference_steps}; at least 1")
+            ladder = self.rungs(num_inference_steps)
+            if num_inference_steps < len(ladder):
+                raise HDZooError(
+                    f"num_inference_steps is {num_inference_steps}, and {type(self).__name__} "
+                    f"needs at least {len(ladder)}: one for each noise level of its ladder; ask "
+                    "for more, or give it a shorter ladder (num_levels, sigmas)"
+                )
+            counts = share_steps(num_inference_steps, len(ladder))
+        # MPS has no float64.
+        dtype = torch.float32 if str(device).startswith("mps") else torch.float64
+        self.moves = self.plan(ladder, counts)
+        self.num_inference_steps = len(self.moves)
+        self._coefficients = [self._coefficients_of(move) for move in self.moves]
+        levels = [move.sigma for move in self.moves]
+        self.sigmas = torch.tensor([*levels, 0.0], dtype=dtype)
+        self.timesteps = torch.tensor(
+            [self._timestep_of(sigma) for sigma in levels], dtype=dtype, device=device
+        )
+        self._step_index: int | None = None
+        self._begin_index: int | None = None
+
+    def step(
+        self,
+        model_output: torch.Tensor,
+        timestep: float | torch.Tensor,
+        sample: torch.Tensor,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        return_dict: bool = True,
+    ) -> SamplerOutput | tuple[torch.Tensor]:
+        r"""One move of the chain, :math:`x + \alpha s(x, \sigma) + \beta z`.
+
+        Args:
+            model_output: the network's output at ``sample``, same shape, any floating dtype.
+            timestep: the element of `timesteps` that the network was given. Only the first call
+                after `set_timesteps` looks at it; the calls after that count on.
+            sample: the state, shape (batch, ...). Computed in float32 at least.
+            generator: one generator, or a list with one for each sample.
+            return_dict: whether to return a `SamplerOutput` or the tuple ``(prev_sample,)``.
+
+        Returns:
+            The next state, in the dtype of ``sample``.
+
+        Raises:
+            HDZooError: the chain has ended.
+        """
+        if self._step_index is None:
+            self._step_index = (
+                self.index_for_timestep(timestep)
+                if self._begin_index is None
+                else self._begin_index
+            )
+        if self._step_index >= len(self.moves):
+            raise HDZooError(
+                f"the chain of {len(self.moves)} steps has ended; call set_timesteps to start anew"
+            )
+        keep, push, noise = self._coefficients[self._step_index]
+        state = sample.to(torch.promote_types(sample.dtype, torch.float32))
+        moved = state * keep
+        moved.add_(model_output, alpha=push)
+        if noise > 0:
+            fresh = randn_tensor(state.shape, generator, device=state.device, dtype=state.dtype)
+            moved.add_(fresh, alpha=noise)
+        moved = moved.to(sample.dtype)
+        sigma = self.moves[self._step_index].sigma
+        self._step_index += 1
+        if not return_dict:
+            return (moved,)
+        a, b = self._score_weights(sigma)
+        denoised = (1 + sigma**2 * b) * state + sigma**2 * a * model_output
+        return SamplerOutput(prev_sample=moved, pred_original_sample=denoised.to(sample.dtype))
+
+    # ---- coordinates ------------------------------------------------------------------------
+
+    @property
+    def init_noise_sigma(self) -> float:
+        """The noise level at which the chain starts."""
+        return self.moves[0].sigma
+
+    def scale_model_input(
+        self, sample: torch.Tensor, timestep: float | torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """What the network is given: the state itself, or with ``sigma_data`` the state divided by
+        ``sqrt(sigma^2 + sigma_data^2)``."""
+        sigma_data = self.config.get("sigma_data")
+        if sigma_data is None or timestep is None:
+            return sample
+        return sample / (self._sigma_of(timestep) ** 2 + sigma_data**2) ** 0.5
+
+    def add_noise(
+        self, original_samples: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor
+    ) -> torch.Tensor:
+        """Brings clean samples to a noise level, ``x0 + sigma z``.
+
+        Args:
+            original_samples: ``x0``, shape (batch, ...).
+            noise: ``z``, same shape.
+            timesteps: elements of `timesteps`, shape (batch,) or (1,).
+        """
+        sigma = self._sigma_of(timesteps).to(original_samples.device, original_samples.dtype)
+        return original_samples + sigma.view(-1, *[1] * (original_samples.ndim - 1)) * noise
+
+    def _sigma_of(self, timestep: Any) -> Any:
+        if self.config.timestep_type == "sigma":
+            return timestep
+        return (
+            (4 * timestep).exp() if isinstance(timestep, torch.Tensor) else math.exp(4 * timestep)
+        )
+
+    def _timestep_of(self, sigma: float) -> float:
+        if self.config.timestep_type not in TIMESTEP_TYPES:
+            raise HDZooError(
+                f"unknown timestep_type {self.config.timestep_type!r}; allowed are "
+                + ", ".join(TIMESTEP_TYPES)
+            )
+        return sigma if self.config.timestep_type == "sigma" else math.log(sigma) / 4
+
+    def _score_weights(self, sigma: float) -> tuple[float, float]:
+        """``(a, b)`` with score = a * model_output + b * state."""
+        sigma_data = self.config.get("sigma_data")
+        if sigma_data is None:
+            return score_weights(self.config.prediction_type, sigma)
+        signs = {"epsilon": 1, "v_prediction": -1}
+        if self.config.prediction_type not in signs:
+            raise HDZooError(
+                f"prediction_type {self.config.prediction_type!r} does not go with sigma_data, "
+                "which stands for Karras' preconditioning; allowed are " + ", ".join(signs)
+            )
+        total = sigma**2 + sigma_data**2
+        sign = signs[self.config.prediction_type]
+        return sign * sigma_data / (sigma * math.sqrt(total)), -1 / total
+
+    def _coefficients_of(self, move: Move) -> tuple[float, float, float]:
+        """The move in terms of the state, the network's output, and fresh noise."""
+        a, b = self._score_weights(move.sigma)
+        return 1 + move.alpha * b, move.alpha * a, move.noise
+
+    # ---- indexing ---------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self.moves)
+
+    @property
+    def step_index(self) -> int | None:
+        """The number of the next move; None before the first."""
+        return self._step_index
+
+    @property
+    def begin_index(self) -> int | None:
+        """The number of the first move, if a pipeline has set it."""
+        return self._begin_index
+
+    def set_begin_index(self, begin_index: int = 0) -> None:
+        """Says with which move the chain begins, so that it need not be looked up."""
+        self._begin_index = begin_index
+
+    def index_for_timestep(self, timestep: float | torch.Tensor) -> int:
+        """The first move that is made at a timestep.
+
+        Raises:
+            HDZooError: no move is.
+        """
+        matches = (self.timesteps == timestep).nonzero()
+        if len(matches) == 0:
+            raise HDZooError(
+                f"timestep {float(timestep):g} is not one of this chain's timesteps; take one of "
+                "scheduler.timesteps, or give your own to set_timesteps(timesteps=...)"
+            )
+        return int(matches[0])
+
+    # ---- configurations ---------------------------------------------------------------------
+
+    @property
+    def compatibles(self) -> list[type[SchedulerMixin]]:
+        """The scheduler classes whose configuration `from_config` takes."""
+        return list(_compatible_classes())
+
+    @classmethod
+    def from_config(
+        cls, config: Any = None, return_unused_kwargs: bool = False, **kwargs: Any
+    ) -> Self | tuple[Self, dict[str, Any]]:
+        """Builds this sampler from the configuration of any sampler, ours or diffusers' VE ones.
+
+        Options that the two share are taken over, those left at the other's defaults too; the rest
+        is kept in the configuration, so that going back loses nothing.
+
+        Args:
+            config: a scheduler's ``config``.
+            return_unused_kwargs: whether to return them as well.
+            **kwargs: options to override.
+
+        Raises:
+            HDZooError: an option is unknown, or the configuration is that of a diffusers scheduler
+                that does not fit.
+        """
+        known = set(inspect.signature(cls.__init__).parameters) - {"self"}
+        unknown = sorted(set(kwargs) - known - _LOADING_OPTIONS)
+        if unknown:
+            raise HDZooError(
+                f"{cls.__name__} has no option {unknown[0]!r}; it has {', '.join(sorted(known))}"
+            )
+        if config is not None:
+            # diffusers forgets options that the other class left at its own defaults.
+            config = {k: v for k, v in dict(config).items() if k != "_use_default_values"}
+            config = _from_diffusers(config)
+        return super().from_config(config, return_unused_kwargs=return_unused_kwargs, **kwargs)
+
+
+_LOADING_OPTIONS = {"_commit_hash", "_from_auto", "_from_pipeline"}
+
+# What diffusers' variance-exploding schedulers assume of the network.
+_DIFFUSERS_VE: dict[str, dict[str, Any]] = {
+    "ScoreSdeVeScheduler": {"prediction_type": "score", "timestep_type": "sigma"},
+    "KarrasVeScheduler": {"prediction_type": "scaled_score", "timestep_type": "sigma"},
+    "EDMEulerScheduler": {"timestep_type": "log_sigma"},
+    "EDMDPMSolverMultistepScheduler": {"timestep_type": "log_sigma"},
+}
+
+
+def _from_diffusers(config: dict[str, Any]) -> dict[str, Any]:
+    """Adds what a diffusers VE scheduler takes for granted; refuses its other schedulers."""
+    name = config.get("_class_name")
+    if not isinstance(name, str) or not hasattr(diffusers, name):
+        return config
+    if name not in _DIFFUSERS_VE:
+        raise HDZooError(
+            f"the configuration of {name} does not describe a variance-exploding model; from "
+            f"diffusers, {', '.join(_DIFFUSERS_VE)} do. Build the sampler from its own options"
+        )
+    # Under its own name diffusers would drop the options that this class does not have.
+    return {k: v for k, v in config.items() if k != "_class_name"} | _DIFFUSERS_VE[name]
+
+
+def _compatible_classes() -> Iterator[type[SchedulerMixin]]:
+    from hdzoo import plugins
+
+    for name in plugins.list_samplers():
+        yield plugins.get_sampler(name)
+    for name in _DIFFUSERS_VE:
+        yield getattr(diffusers, name)
+
+
+class LadderSampler(Sampler):
+    r"""A sampler that walks down a ladder of noise levels.
+
+    Args:
+        sigma_max: the first level of a geometric ladder.
+        sigma_min: its last level.
+        num_levels: how many levels it has.
+        sigmas: an explicit ladder instead, descending.
+        steps_per_level: network evaluations on each level, when no number is asked for.
+        step_size: :math:`\alpha` on the last level (:math:`\epsilon` in the papers), from which
+            :math:`\alpha_i = \epsilon \sigma_i^2 / \sigma_L^2`; or a list with :math:`\alpha` on
+            each level; or ``"ncsnv2"`` for technique 4 of Song and Ermon (arXiv 2006.09011); or
+            None for :math:`0.2 \sigma_L^2`, which is the published :math:`2 \cdot 10^{-5}` at
+            :math:`\sigma_L = 0.01`.
+        prediction_type: what the network predicts.
+        timestep_type: how it is told the noise level.
+        sigma_data: standard deviation of the data, for a bare network in Karras' preconditioning.
+
+    Raises:
+        HDZooError: the ladder does not descend, or :math:`\eta` is outside (0, 2), where the walk
+            does not converge.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        sigma_max: float = 1.0,
+        sigma_min: float = 0.01,
+        num_levels: int = 10,
+        sigmas: list[float] | None = None,
+        steps_per_level: int = 100,
+        step_size: float | list[float] | str | None = None,
+        prediction_type: str = "score",
+        timestep_type: str = "sigma",
+        sigma_data: float | None = None,
+    ) -> None:
+        self.set_timesteps()
+
+    @property
+    def default_num_inference_steps(self) -> int:
+        if self.config.steps_per_level < 1:
+            raise HDZooError(f"steps_per_level is {self.config.steps_per_level}; at least 1")
+        return len(self.levels) * self.config.steps_per_level
+
+    @property
+    def levels(self) -> list[float]:
+        """The configured ladder."""
+        config = self.config
+        if config.sigmas is not None:
+            return check_ladder(config.sigmas)
+        return geometric_ladder(config.sigma_max, config.sigma_min, config.num_levels)
+
+    def rungs(self, num_inference_steps: int) -> list[float]:
+        return self.levels
+
+    def step_sizes(self, sigmas: Sequence[float]) -> list[float]:
+        step_size = self.config.step_size
+        if step_size is None:
+            alphas = langevin_step_sizes(sigmas, 0.2 * sigmas[-1] ** 2)
+        elif step_size == "ncsnv2":
+            step_size = ncsnv2_step_size(sigmas, self.config.steps_per_level)
+            alphas = langevin_step_sizes(sigmas, step_size)
+        elif isinstance(step_size, str):
+            raise HDZooError(
+                f"step_size is {step_size!r}; allowed are a number, a list with one number for "
+                "each noise level, 'ncsnv2', and None"
+            )
+        elif isinstance(step_size, Sequence):
+            alphas = [float(alpha) for alpha in step_size]
+            if len(alphas) != len(sigmas):
+                raise HDZooError(
+                    f"step_size has {len(alphas)} numbers and the ladder {len(sigmas)} levels; "
+                    "give one for each level"
+                )
+        else:
+            alphas = langevin_step_sizes(sigmas, float(step_size))
+        for sigma, alpha in zip(sigmas, alphas, strict=True):
+            if not 0 < alpha < 2 * sigma**2:
+                raise HDZooError(
+                    f"step_size gives alpha = {alpha:g} at noise level {sigma:g}; the walk "
+                    f"converges for 0 < alpha < 2 sigma^2 = {2 * sigma**2:g}"
+                )
+        return alphas
+
+
+class SingleLevelSampler(Sampler):
+    r"""A sampler that walks at one noise level; start it from states at that level.
+
+    Args:
+        sigma: the noise level.
+        step_size: :math:`\alpha`; None for the sampler's own default.
+        num_steps: network evaluations, when no number is asked for.
+        prediction_type: what the network predicts.
+        timestep_type: how it is told the noise level.
+        sigma_data: standard deviation of the data, for a bare network in Karras' preconditioning.
+
+    Raises:
+        HDZooError: the noise level or the step size is not positive.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        sigma: float = 0.1,
+        step_size: float | None = None,
+        num_steps: int = 50,
+        prediction_type: str = "score",
+        timestep_type: str = "sigma",
+        sigma_data: float | None = None,
+    ) -> None:
+        self.set_timesteps()
+
+    @property
+    def default_num_inference_steps(self) -> int:
+        return int(self.config.num_steps)
+
+    def rungs(self, num_inference_steps: int) -> list[float]:
+        return check_ladder([self.config.sigma])
+
+    def default_step_size(self, sigma: float) -> float:
+        """The step size when none is given."""
+        raise NotImplementedError
+
+    def step_sizes(self, sigmas: Sequence[float]) -> list[float]:
+        if len(sigmas) != 1:
+            raise HDZooError(
+                f"{type(self).__name__} walks at one noise level and {len(sigmas)} are given; "
+                "repeat one, or take an annealed sampler"
+            )
+        given = self.config.step_size
+        alpha = self.default_step_size(sigmas[0]) if given is None else given
+        if isinstance(alpha, str | Sequence) or not (math.isfinite(alpha) and alpha > 0):
+            raise HDZooError(f"step_size is {alpha!r}; it must be a positive number")
+        return [float(alpha)]

@@ -1,0 +1,105 @@
+"""Consistent annealed sampling."""
+
+import math
+from collections.abc import Sequence
+
+from diffusers import ModelMixin as ModelMixin  # diffusers' loader looks them up here
+from diffusers import SchedulerMixin as SchedulerMixin
+from diffusers.configuration_utils import register_to_config
+
+from hdzoo.errors import HDZooError
+from hdzoo.ladders import refine_ladder
+from hdzoo.samplers.base import LadderSampler, Move
+from hdzoo.samplers.langevin import denoise
+
+
+class ConsistentAnnealedSampler(LadderSampler):
+    r"""Consistent annealed sampling: one evaluation a rung, with the noise that the ladder asks for.
+
+    .. math::
+        x \leftarrow x + \eta \sigma_i^2 s(x, \sigma_i) + \beta_i \sigma_{i+1} z, \quad
+        \beta_i = \sqrt{1 - \left(\frac{1 - \eta}{\gamma_i}\right)^2}, \quad
+        \gamma_i = \frac{\sigma_{i+1}}{\sigma_i}
+
+    and at the end :math:`x + \eta \sigma_L^2 s`, without noise. The ladder is refined to one rung for
+    each evaluation. On a single point the noise left is exactly :math:`\sigma_i` at each rung. With
+    :math:`\eta = 1 - \gamma` it is DDIM; with :math:`\eta = 1 - \gamma^2`, the default, VE ancestral
+    sampling.
+
+    Axes: no walk, a ladder refined to the number of evaluations, ancestral hand-off, alpha read-out
+    (or the one asked for).
+
+    Source: Jolicoeur-Martineau, Piché-Taillefer, Tachet des Combes, Mitliagkas
+    (arXiv 2009.05475), Algorithm 2.
+
+    Args:
+        step_size: :math:`\epsilon`, from which :math:`\eta = \epsilon / \sigma_L^2` on every rung,
+            within :math:`[1 - \gamma_i, 1 + \gamma_i]`; None for :math:`\eta_i = 1 - \gamma_i^2`.
+        readout: None for the last step as published, ``"full"`` for the denoising step instead of
+            it (their "denoised" samples), or any other of `AnnealedLangevinSampler`'s.
+
+    The other options are those of `LadderSampler`.
+    """
+
+    source = "Jolicoeur-Martineau et al. 2021, Algorithm 2"
+    family = "ancestral"
+
+    @register_to_config
+    def __init__(
+        self,
+        sigma_max: float = 1.0,
+        sigma_min: float = 0.01,
+        num_levels: int = 10,
+        sigmas: list[float] | None = None,
+        steps_per_level: int = 100,
+        step_size: float | None = None,
+        readout: float | str | None = None,
+        prediction_type: str = "score",
+        timestep_type: str = "sigma",
+        sigma_data: float | None = None,
+    ) -> None:
+        self.set_timesteps()
+
+    def rungs(self, num_inference_steps: int) -> list[float]:
+        if num_inference_steps < 2:
+            raise HDZooError(
+                f"num_inference_steps is {num_inference_steps}; consistent annealed sampling goes "
+                "from one noise level to another and needs at least 2"
+            )
+        return refine_ladder(self.levels, num_inference_steps)
+
+    def step_sizes(self, sigmas: Sequence[float]) -> list[float]:
+        ratios = [below / above for above, below in zip(sigmas, sigmas[1:], strict=False)]
+        step_size = self.config.step_size
+        if step_size is None:
+            etas = [1 - ratio**2 for ratio in ratios]
+            # The last rung has no next; it steps as the one before.
+            etas += etas[-1:] or [1.0]
+        elif isinstance(step_size, str | Sequence):
+            raise HDZooError(f"step_size is {step_size!r}; it must be a number or None")
+        else:
+            etas = [step_size / sigmas[-1] ** 2] * len(sigmas)
+        for ratio, eta in zip(ratios, etas, strict=False):
+            if not (1 - ratio) * (1 - 1e-12) <= eta <= 1 + ratio:
+                raise HDZooError(
+                    f"step_size gives eta = {eta:g} between noise levels of ratio {ratio:g}; "
+                    f"consistent annealed sampling needs {1 - ratio:g} <= eta <= {1 + ratio:g}, so "
+                    f"a step_size from {(1 - ratio) * sigmas[-1] ** 2:g} to "
+                    f"{(1 + ratio) * sigmas[-1] ** 2:g}, or more steps"
+                )
+        return [eta * sigma**2 for eta, sigma in zip(etas, sigmas, strict=True)]
+
+    def plan(self, sigmas: Sequence[float], counts: Sequence[int]) -> list[Move]:
+        if max(counts) > 1:
+            raise HDZooError(
+                "a noise level is repeated; consistent annealed sampling asks the network once at "
+                "each, so give descending sigmas"
+            )
+        return super().plan(sigmas, counts)
+
+    def hand_off(self, walk: Move, next_walk: Move) -> Move:
+        kept = (1 - walk.alpha / walk.sigma**2) * walk.sigma / next_walk.sigma
+        return walk._replace(noise=math.sqrt(max(0.0, 1 - kept**2)) * next_walk.sigma)
+
+    def read_out(self, walk: Move) -> Move:
+        return denoise(walk, "alpha" if self.config.readout is None else self.config.readout)

@@ -1,0 +1,120 @@
+"""Langevin dynamics, at one noise level and annealed."""
+
+from diffusers import ModelMixin as ModelMixin  # diffusers' loader looks them up here
+from diffusers import SchedulerMixin as SchedulerMixin
+from diffusers.configuration_utils import register_to_config
+
+from hdzoo.errors import HDZooError
+from hdzoo.samplers.base import LadderSampler, Move, SingleLevelSampler
+
+READOUTS = {"half": 0.5, "full": 1.0}
+HAND_OFFS = ("own", "next", "half")
+
+
+class LangevinSampler(SingleLevelSampler):
+    r"""Unadjusted Langevin algorithm on :math:`p_\sigma`.
+
+    .. math:: x \leftarrow x + \alpha s(x, \sigma) + \sqrt{2 \alpha} z
+
+    It ends on the noisy variable. On Gaussian data of variance :math:`s^2`, with
+    :math:`V = s^2 + \sigma^2`, its stationary variance is :math:`V / (1 - \alpha / 2V)`.
+
+    Axes: walk with fresh noise, one rung, no hand-off, no read-out.
+
+    Source: Roberts and Tweedie (1996); on a denoiser's score, Song and Ermon (arXiv 1907.05600),
+    equation 4, whose :math:`\epsilon / 2` is :math:`\alpha`.
+
+    The default step size is :math:`0.2 \sigma^2`.
+    """
+
+    source = "Roberts and Tweedie 1996"
+
+    def default_step_size(self, sigma: float) -> float:
+        return 0.2 * sigma**2
+
+
+class AnnealedLangevinSampler(LadderSampler):
+    r"""Annealed Langevin dynamics.
+
+    On each rung in turn, ``steps_per_level`` times
+
+    .. math:: x \leftarrow x + \alpha_i s(x, \sigma_i) + \sqrt{2 \alpha_i} z, \quad
+        \alpha_i = \epsilon \sigma_i^2 / \sigma_L^2
+
+    and at the end, with a read-out, one more evaluation
+    :math:`x \leftarrow x + \lambda \sigma_L^2 s(x, \sigma_L)`.
+
+    Axes: walk with fresh noise; a ladder; the hand-off and the read-out are options.
+
+    Source: Song and Ermon (arXiv 1907.05600), Algorithm 1, in the convention of their code: their
+    :math:`\alpha / 2` is :math:`\alpha` here. ``readout="full"`` is the final denoising step of Song
+    and Ermon (arXiv 2006.09011), Algorithm 1.
+
+    Args:
+        hand_off: the last step on a rung. ``"own"``: a step like the others (published). ``"next"``:
+            with the noise :math:`\sqrt{2 \alpha_{i+1}} z` of the next rung. ``"half"``:
+            half-denoising of the variance difference,
+            :math:`x + \frac12 (\sigma_i^2 - \sigma_{i+1}^2) s(x, \sigma_i)`, without noise.
+        readout: :math:`\lambda`: None for no read-out (the sample keeps the noise of the last
+            rung), ``"alpha"`` for :math:`\alpha_L / \sigma_L^2`, ``"half"`` for 1/2, ``"full"``
+            for 1, or any number.
+
+    The other options are those of `LadderSampler`.
+    """
+
+    source = "Song and Ermon 2019, Algorithm 1"
+
+    @register_to_config
+    def __init__(
+        self,
+        sigma_max: float = 1.0,
+        sigma_min: float = 0.01,
+        num_levels: int = 10,
+        sigmas: list[float] | None = None,
+        steps_per_level: int = 100,
+        step_size: float | list[float] | str | None = None,
+        hand_off: str = "own",
+        readout: float | str | None = None,
+        prediction_type: str = "score",
+        timestep_type: str = "sigma",
+        sigma_data: float | None = None,
+    ) -> None:
+        self.set_timesteps()
+
+    @property
+    def default_num_inference_steps(self) -> int:
+        return super().default_num_inference_steps + (self.config.readout is not None)
+
+    def hand_off(self, walk: Move, next_walk: Move) -> Move:
+        if self.config.hand_off == "own":
+            return walk
+        if self.config.hand_off == "next":
+            return walk._replace(noise=next_walk.noise)
+        if self.config.hand_off == "half":
+            return Move(walk.sigma, 0.5 * (walk.sigma**2 - next_walk.sigma**2), 0.0)
+        raise HDZooError(
+            f"unknown hand_off {self.config.hand_off!r}; allowed are {', '.join(HAND_OFFS)}"
+        )
+
+    def read_out(self, walk: Move) -> Move:
+        return denoise(walk, self.config.readout) if self.config.readout is not None else walk
+
+
+def denoise(walk: Move, readout: float | str) -> Move:
+    """A noiseless move by a fraction of the denoising step.
+
+    Args:
+        walk: the walk on the last rung.
+        readout: ``"alpha"``, ``"half"``, ``"full"``, or the fraction itself.
+
+    Raises:
+        HDZooError: it is another word.
+    """
+    if readout == "alpha":
+        return walk._replace(noise=0.0)
+    fraction = READOUTS.get(readout) if isinstance(readout, str) else float(readout)
+    if fraction is None:
+        raise HDZooError(
+            f"unknown readout {readout!r}; allowed are None, 'alpha', 'half', 'full' and numbers"
+        )
+    return Move(walk.sigma, fraction * walk.sigma**2, 0.0)

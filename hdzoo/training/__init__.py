@@ -1,0 +1,1 @@
+"""Training of score networks: data, objectives, and the Accelerate loop."""
