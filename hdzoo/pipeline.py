@@ -159,7 +159,7 @@ class HDPipeline(DiffusionPipeline):
                 f"{broken} of {batch_size} samples are not finite: the chain diverged or the "
                 "network returned NaN. Try a smaller step_size, float32 weights, or another sampler"
             )
-        images = self._decode(latents, output_type)
+        images = self.decode(latents, output_type)
         self.maybe_free_model_hooks()
         return ImagePipelineOutput(images=images) if return_dict else (images,)
 
@@ -244,7 +244,13 @@ class HDPipeline(DiffusionPipeline):
         centre = self.unet.config.get("data_mean", (low + high) / 2)
         return centre + self.scheduler.init_noise_sigma * noise
 
-    def _decode(self, latents: torch.Tensor, output_type: str) -> Any:
+    def decode(self, latents: torch.Tensor, output_type: str) -> Any:
+        """Turns raw states into an output type, clipped to the data range.
+
+        Args:
+            latents: shape (batch, *sample_shape), in the network's units.
+            output_type: as in `__call__`.
+        """
         if output_type == "latent":
             return latents
         low, high = self.data_range

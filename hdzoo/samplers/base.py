@@ -87,6 +87,8 @@ class Sampler(SchedulerMixin, ConfigMixin):
     # The published algorithm, for the table of samplers.
     source = ""
     family = "Langevin"
+    # Whether the chain may start from nothing but noise, or needs states at its noise level.
+    starts_from_noise = True
 
     num_inference_steps: int
     timesteps: torch.Tensor
@@ -515,6 +517,8 @@ class SingleLevelSampler(Sampler):
     Raises:
         HDZooError: the noise level or the step size is not positive.
     """
+
+    starts_from_noise = False
 
     @register_to_config
     def __init__(

@@ -1,0 +1,5 @@
+"""``python -m hdzoo``."""
+
+from hdzoo.cli import main
+
+main()

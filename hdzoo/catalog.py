@@ -1,0 +1,79 @@
+"""What there is: rows about samplers, facts about a model."""
+
+import hashlib
+import inspect
+from pathlib import Path
+from typing import Any
+
+from hdzoo import plugins
+from hdzoo.errors import HDZooError
+from hdzoo.hub import resolve_model
+from hdzoo.pipeline import HDPipeline
+
+
+def sampler_rows() -> list[dict[str, Any]]:
+    """One row for each registered sampler; one that cannot be imported has an ``error``."""
+    rows = []
+    for name in plugins.list_samplers():
+        package = plugins.provider("samplers", name)
+        row: dict[str, Any] = {
+            "name": name,
+            "family": "",
+            "source": "",
+            "options": {},
+            "package": f"{package.distribution} {package.version}",
+        }
+        try:
+            sampler = plugins.get_sampler(name)
+        except HDZooError as error:
+            row["source"] = str(error)
+        else:
+            parameters = inspect.signature(sampler.__init__).parameters.values()
+            row |= {
+                "family": getattr(sampler, "family", ""),
+                "source": getattr(sampler, "source", ""),
+                "options": {p.name: p.default for p in parameters if p.name != "self"},
+            }
+        rows.append(row)
+    return rows
+
+
+def weights_hash(folder: Path) -> str:
+    """SHA-256 over the names and contents of a pipeline's weight files."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("**/*.safetensors")):
+        digest.update(path.relative_to(folder).as_posix().encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def describe_model(model: str | Path) -> dict[str, Any]:
+    """Facts about a model, in the order in which a person wants them."""
+    folder = resolve_model(model)
+    pipe = HDPipeline.from_pretrained(folder)
+    network, config = pipe.unet, pipe.unet.config
+    facts: dict[str, Any] = {
+        "model": str(model),
+        "folder": str(folder),
+        "network": f"{type(network).__module__}.{type(network).__name__}",
+        "parameters": network.num_parameters(),
+        "weights_bytes": sum(p.stat().st_size for p in folder.glob("unet/*.safetensors")),
+        "weights_sha256": weights_hash(folder),
+        "sample_shape": list(pipe.sample_shape),
+        "data_range": list(pipe.data_range),
+        "predicts": getattr(network, "prediction_type", pipe.scheduler.config.prediction_type),
+        "sampler": type(pipe.scheduler).__name__,
+        "sampler_options": {
+            k: v for k, v in pipe.scheduler.config.items() if not k.startswith("_")
+        },
+        "num_inference_steps": pipe.scheduler.num_inference_steps,
+    }
+    if config.get("sigma_max"):
+        facts["sigma_range"] = [config.sigma_min, config.sigma_max]
+    if config.get("held_out_loss"):
+        losses = config.held_out_loss
+        facts["held_out_loss_per_dimension"] = {
+            f"sigma {sigma:g}:": loss
+            for sigma, loss in zip(losses["sigmas"], losses["loss"], strict=True)
+        }
+    return facts

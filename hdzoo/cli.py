@@ -1,0 +1,309 @@
+"""The ``hdzoo`` command. Each command is one call into the library, imported when it runs."""
+
+import json
+import shlex
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hdzoo import __version__
+from hdzoo.errors import HDZooError
+
+app = typer.Typer(
+    help="Score-based samplers on diffusers: draw, compare, train, extend.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+DEFAULT_MODEL = "ncsn-mnist"
+
+Options = Annotated[
+    list[str] | None,
+    typer.Option("--option", "-o", help="A sampler option, KEY=VALUE. May be repeated."),
+]
+JsonOutput = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def sample(
+    model: Annotated[
+        str, typer.Argument(help="A folder, a bundled name, or a Hub id.")
+    ] = DEFAULT_MODEL,
+    sampler: Annotated[
+        str | None,
+        typer.Option("--sampler", "-s", help="See `hdzoo samplers`. [default: the model's own]"),
+    ] = None,
+    num_images: Annotated[int, typer.Option("--num-images", "-n", help="How many.")] = 64,
+    num_inference_steps: Annotated[
+        int | None,
+        typer.Option(
+            "--num-inference-steps",
+            "-t",
+            help="Network evaluations for each image. [default: the sampler's own]",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Image i depends on (seed, i) alone.")] = 0,
+    option: Options = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-O", help="Where the grid goes, a PNG.")
+    ] = None,
+    images_dir: Annotated[
+        Path | None, typer.Option(help="A folder for the single images, as PNGs.")
+    ] = None,
+    gif: Annotated[Path | None, typer.Option(help="An animated GIF of the grid forming.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Images drawn together.")] = 64,
+    dtype: Annotated[str, typer.Option(help="Weights: float32, bfloat16, float16.")] = "float32",
+    scale: Annotated[int, typer.Option(min=1, help="Size of a pixel in grid and GIF.")] = 2,
+) -> None:
+    """Draw images with a sampler and save them as a grid."""
+    options = parse_options(option)
+    from hdzoo import sampling
+
+    pipe = sampling.load_pipeline(model, sampler, options, dtype)
+    start = None
+    if not getattr(pipe.scheduler, "starts_from_noise", True):
+        start = sampling.HDPipeline.from_pretrained(model, unet=pipe.unet).scheduler
+        note(
+            f"{type(pipe.scheduler).__name__} walks at one noise level: it starts from images of "
+            f"{type(start).__name__}, {start.num_inference_steps} network evaluations each"
+        )
+    pipe.scheduler.set_timesteps(num_inference_steps)
+    steps = pipe.scheduler.num_inference_steps
+    trajectory = sampling.Trajectory(pipe, steps, scale) if gif else None
+    begin = time.perf_counter()
+    images = sampling.draw(
+        pipe,
+        num_images,
+        num_inference_steps=num_inference_steps,
+        seed=seed,
+        batch_size=batch_size,
+        start=start,
+        on_step=trajectory.record if trajectory else None,
+    )
+    seconds = time.perf_counter() - begin
+    made_by = sampling.protocol(pipe, model, seed, start)
+    name = sampler or type(pipe.scheduler).__name__
+    output = output or Path("samples") / f"{Path(model).name}-{name}-seed{seed}.png"
+    sampling.save_png(sampling.image_grid(images, scale), output, made_by)
+    if images_dir is not None:
+        for i, image in enumerate(images):
+            sampling.save_png(image, images_dir / f"{i:05d}.png", made_by | {"index": i})
+        note(f"single images: {images_dir}")
+    if trajectory is not None and gif is not None:
+        trajectory.save(gif)
+        note(f"animation: {gif}")
+    note(f"{len(images)} images, {steps} network evaluations each, {seconds:.1f} s")
+    print(output)
+
+
+@app.command()
+def samplers(as_json: JsonOutput = False) -> None:
+    """List the samplers: source, family, options, and the package each comes from."""
+    from hdzoo.catalog import sampler_rows
+
+    rows = sampler_rows()
+    if as_json:
+        print(json.dumps(rows, indent=2))
+    else:
+        columns = ("name", "family", "source", "options", "package")
+        print_table([{**row, "options": render_options(row["options"])} for row in rows], columns)
+
+
+@app.command()
+def plugins(as_json: JsonOutput = False) -> None:
+    """List the plugins: what each brings, and which are left out and why."""
+    import dataclasses
+
+    from hdzoo import plugins as registry
+
+    with warnings.catch_warnings():
+        # The table says it already.
+        warnings.simplefilter("ignore")
+        rows = [dataclasses.asdict(info) for info in registry.plugins()]
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    for row in rows:
+        row["brings"] = "\n".join(
+            f"{kind}: {', '.join(row[kind])}" for kind in registry.KINDS if row[kind]
+        )
+    print_table(rows, ("name", "distribution", "version", "brings", "error"))
+
+
+@app.command()
+def info(
+    model: Annotated[
+        str, typer.Argument(help="A folder, a bundled name, or a Hub id.")
+    ] = DEFAULT_MODEL,
+    as_json: JsonOutput = False,
+) -> None:
+    """Describe a model: network, range, sampler, weights, held-out loss."""
+    from hdzoo.catalog import describe_model
+
+    facts = describe_model(model)
+    if as_json:
+        print(json.dumps(facts, indent=2))
+    else:
+        rows = [{"": key, "value": render(value)} for key, value in facts.items()]
+        print_table(rows, ("", "value"))
+
+
+@app.command()
+def train(
+    dataset: Annotated[
+        str, typer.Option(help="A registered name, .parquet file(s), an image folder, or a Hub id.")
+    ],
+    output_dir: Annotated[Path, typer.Option(help="The pipeline folder to write.")],
+    split: Annotated[str, typer.Option(help="Split to train on.")] = "train",
+    held_out: Annotated[
+        str | None, typer.Option(help="Images to measure the loss on at the end, as --dataset.")
+    ] = None,
+    held_out_split: Annotated[str, typer.Option(help="Their split.")] = "test",
+    model: Annotated[str, typer.Option(help="A registered network; see `hdzoo plugins`.")] = "unet",
+    model_option: Annotated[
+        list[str] | None,
+        typer.Option("--model-option", "-m", help="A network option, KEY=VALUE. May be repeated."),
+    ] = None,
+    sampler: Annotated[
+        str, typer.Option("--sampler", "-s", help="The sampler to save with the network.")
+    ] = "annealed-langevin",
+    option: Options = None,
+    max_train_steps: Annotated[int, typer.Option(help="Optimiser steps, all told.")] = 10_000,
+    train_batch_size: Annotated[int, typer.Option(help="Images a step, all told.")] = 128,
+    learning_rate: Annotated[float, typer.Option(help="Of Adam.")] = 1e-3,
+    lr_scheduler: Annotated[
+        str, typer.Option(help="diffusers' name of the schedule.")
+    ] = "constant_with_warmup",
+    lr_warmup_steps: Annotated[int, typer.Option(help="Steps of linear warm-up.")] = 200,
+    max_grad_norm: Annotated[float, typer.Option(help="Gradients are clipped to it.")] = 1.0,
+    ema_decay: Annotated[float, typer.Option(help="Largest decay of the averaged weights.")] = 0.9995,
+    sigma_distribution: Annotated[
+        str, typer.Option(help="ladder, log-uniform or log-normal.")
+    ] = "ladder",
+    log_sigma_mean: Annotated[float, typer.Option(help="For log-normal.")] = -1.4,
+    log_sigma_std: Annotated[float, typer.Option(help="For log-normal.")] = 1.4,
+    loss_weighting: Annotated[str, typer.Option(help="song-ermon or karras.")] = "song-ermon",
+    mixed_precision: Annotated[str, typer.Option(help="no, bf16 or fp16.")] = "no",
+    random_flip: Annotated[
+        bool, typer.Option("--random-flip", help="Mirror half of the images.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Of weights, order and noise.")] = 0,
+    checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 500,
+    sample_every: Annotated[
+        int, typer.Option(min=0, help="Steps between grids of samples; 0 for none.")
+    ] = 0,
+    tracker: Annotated[str | None, typer.Option(help="Such as tensorboard.")] = None,
+    num_workers: Annotated[int, typer.Option(min=0, help="Processes that decode images.")] = 0,
+) -> None:
+    """Train a score network. The same command resumes a run that was stopped."""
+    model_options, sampler_options = parse_options(model_option), parse_options(option)
+    from hdzoo.training import trainer
+    from hdzoo.training.data import load_images
+    from hdzoo.training.setup import build_network, build_scheduler
+
+    config = trainer.TrainingConfig(
+        max_train_steps=max_train_steps,
+        train_batch_size=train_batch_size,
+        learning_rate=learning_rate,
+        lr_scheduler=lr_scheduler,
+        lr_warmup_steps=lr_warmup_steps,
+        max_grad_norm=max_grad_norm,
+        ema_decay=ema_decay,
+        sigma_distribution=sigma_distribution,
+        log_sigma_mean=log_sigma_mean,
+        log_sigma_std=log_sigma_std,
+        loss_weighting=loss_weighting,
+        mixed_precision=mixed_precision,
+        random_flip=random_flip,
+        seed=seed,
+    )
+    network = build_network(model, model_options, seed)
+    folder = trainer.train(
+        network,
+        load_images(dataset, split),
+        output_dir,
+        config,
+        held_out=load_images(held_out, held_out_split) if held_out else None,
+        checkpoint_every=checkpoint_every,
+        sample_every=sample_every,
+        scheduler=build_scheduler(sampler, sampler_options, network),
+        tracker=tracker,
+        num_workers=num_workers,
+        command=shlex.join(["hdzoo", *sys.argv[1:]]),
+        dataset_name=dataset,
+    )
+    print(folder)
+
+
+def parse_options(pairs: list[str] | None) -> dict[str, Any]:
+    """``KEY=VALUE`` pairs; a value is JSON (0.1, [1, 2], null, true) or else a word."""
+    options: dict[str, Any] = {}
+    for pair in pairs or ():
+        key, equals, value = pair.partition("=")
+        if not (key and equals):
+            raise HDZooError(f"option {pair!r} is not of the form KEY=VALUE, such as step_size=2e-5")
+        try:
+            options[key.replace("-", "_")] = json.loads(value)
+        except json.JSONDecodeError:
+            options[key.replace("-", "_")] = value
+    return options
+
+
+def render(value: Any) -> str:
+    """A value for a table: numbers short, lists on one line."""
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(render(item) for item in value)
+    if isinstance(value, dict):
+        return "\n".join(f"{key} {render(item)}" for key, item in value.items())
+    return str(value)
+
+
+def render_options(options: dict[str, Any]) -> str:
+    """Options with their defaults."""
+    return ", ".join(f"{key}={render(value)}" for key, value in options.items())
+
+
+def print_table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
+    """Prints a table, without a column that is empty in every row."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(show_lines=True)
+    shown = [column for column in columns if any(row[column] for row in rows)]
+    for column in shown:
+        table.add_column(column, overflow="fold", no_wrap=column == "name")
+    for row in rows:
+        table.add_row(*(Text(str(row[column] or "")) for column in shown))
+    Console().print(table)
+
+
+def note(message: str) -> None:
+    """Says something beside the result, which alone goes to standard output."""
+    print(message, file=sys.stderr)
+
+
+def main() -> None:
+    """Runs the command; a mistake that the user can mend is one message and exit code 2."""
+    warnings.showwarning = lambda message, *_, **__: note(f"warning: {message}")
+    try:
+        app()
+    except HDZooError as error:
+        note(f"error: {error}")
+        sys.exit(2)

@@ -1,0 +1,174 @@
+"""Drawing pictures: samples, grids, and the trajectory that leads to them."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from diffusers.utils import make_image_grid
+from PIL import Image, PngImagePlugin
+
+from hdzoo import __version__, plugins
+from hdzoo.errors import HDZooError
+from hdzoo.files import whole_file
+from hdzoo.pipeline import HDPipeline, sample_generators
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+TRAJECTORY_FRAMES = 48
+
+
+def load_pipeline(
+    model: str | Path,
+    sampler: str | None = None,
+    options: dict[str, Any] | None = None,
+    dtype: str = "float32",
+) -> HDPipeline:
+    """Loads a model with a sampler of choice, on the device that Accelerate chooses.
+
+    Args:
+        model: a folder, a bundled name, or a Hub id.
+        sampler: a registered name; the model's own sampler by default.
+        options: of the sampler, over those that the model's own sampler has in common with it.
+        dtype: of the network's weights, one of `DTYPES`; the state is float32 in any case.
+
+    Raises:
+        HDZooError: something is not found or does not fit.
+    """
+    if dtype not in DTYPES:
+        raise HDZooError(f"unknown dtype {dtype!r}; allowed are {', '.join(DTYPES)}")
+    chosen = plugins.get_sampler(sampler) if sampler else None
+    pipe = HDPipeline.from_pretrained(model, dtype=DTYPES[dtype])
+    chosen = chosen or type(pipe.scheduler)
+    pipe.scheduler = chosen.from_config(pipe.scheduler.config, **(options or {}))
+    return pipe.to(PartialState().device)
+
+
+def draw(
+    pipe: HDPipeline,
+    num_images: int,
+    *,
+    num_inference_steps: int | None = None,
+    seed: int = 0,
+    batch_size: int = 64,
+    start: Any = None,
+    on_step: Callable[[int, Any], None] | None = None,
+) -> list[Image.Image]:
+    """Draws images, each a function of (seed, its index) alone.
+
+    Args:
+        pipe: the pipeline.
+        num_images: how many, from index 0.
+        num_inference_steps: network evaluations for each image; the sampler's own by default.
+        seed: of the set.
+        batch_size: images drawn together.
+        start: a sampler whose images the pipeline's own starts from, with noise of its first level
+            added, on top of ``num_inference_steps``; None to start from noise.
+        on_step: called as ``f(step, latents)`` after each step of the first batch.
+
+    Raises:
+        HDZooError: a number is not positive, or the chain does not go with the network.
+    """
+    for name, number in (("num_images", num_images), ("batch_size", batch_size)):
+        if number < 1:
+            raise HDZooError(f"{name} is {number}; it must be at least 1")
+    if seed < 0:
+        raise HDZooError(f"seed is {seed}; it must not be negative")
+    first = HDPipeline(pipe.unet, start) if start is not None else None
+    images: list[Image.Image] = []
+    for begin in range(0, num_images, batch_size):
+        indices = range(begin, min(begin + batch_size, num_images))
+        generator = sample_generators(seed, indices)
+        clean = None
+        if first is not None:
+            first.set_progress_bar_config(desc="images to start from")
+            clean = first(len(indices), generator=generator, output_type="pt").images
+        watch = on_step if begin == 0 else None
+
+        def callback(_: Any, step: int, __: Any, tensors: dict[str, Any], watch=watch) -> Any:
+            watch(step, tensors["latents"])
+            return tensors
+
+        pipe.set_progress_bar_config(desc=f"images {indices[0]} to {indices[-1]}")
+        images += pipe(
+            len(indices),
+            num_inference_steps,
+            generator=generator,
+            image=clean,
+            callback_on_step_end=callback if watch else None,
+        ).images
+    return images
+
+
+def image_grid(images: list[Image.Image], scale: int = 1) -> Image.Image:
+    """A grid as square as can be; missing places at the end are black.
+
+    Args:
+        images: of one size.
+        scale: each pixel becomes a square of so many.
+    """
+    columns = math.ceil(math.sqrt(len(images)))
+    rows = math.ceil(len(images) / columns)
+    blank = Image.new(images[0].mode, images[0].size)
+    grid = make_image_grid(images + [blank] * (rows * columns - len(images)), rows, columns)
+    return grid.resize((grid.width * scale, grid.height * scale), Image.Resampling.NEAREST)
+
+
+class Trajectory:
+    """Frames of a grid while it forms, for an animation; give `record` to `draw` as ``on_step``.
+
+    Args:
+        pipe: the pipeline that draws.
+        num_steps: how many steps its chain has.
+        scale: as in `image_grid`.
+    """
+
+    def __init__(self, pipe: HDPipeline, num_steps: int, scale: int = 1) -> None:
+        self.pipe = pipe
+        self.scale = scale
+        self.frames: list[Image.Image] = []
+        last = num_steps - 1
+        count = min(num_steps, TRAJECTORY_FRAMES)
+        self.wanted = {round(last * i / max(1, count - 1)) for i in range(count)}
+
+    def record(self, step: int, latents: torch.Tensor) -> None:
+        """Keeps the state after a step, if it is one of the frames."""
+        if step in self.wanted:
+            self.frames.append(image_grid(self.pipe.decode(latents, "pil"), self.scale))
+
+    def save(self, path: Path) -> None:
+        """Writes an animated GIF that rests on its last frame."""
+        durations = [80] * (len(self.frames) - 1) + [2000]
+        with whole_file(path) as partial:
+            self.frames[0].save(
+                partial,
+                format="GIF",
+                save_all=True,
+                append_images=self.frames[1:],
+                duration=durations,
+                loop=0,
+            )
+
+
+def protocol(pipe: HDPipeline, model: str, seed: int, start: Any = None) -> dict[str, Any]:
+    """What made a set of images, to be written beside it."""
+    return {
+        "hdzoo": __version__,
+        "model": model,
+        "sampler": type(pipe.scheduler).__name__,
+        "options": {k: v for k, v in pipe.scheduler.config.items() if not k.startswith("_")},
+        "num_inference_steps": pipe.scheduler.num_inference_steps,
+        "started_from": type(start).__name__ if start is not None else "noise",
+        "dtype": str(pipe.unet.dtype).removeprefix("torch."),
+        "seed": seed,
+    }
+
+
+def save_png(image: Image.Image, path: Path, made_by: dict[str, Any]) -> None:
+    """Writes a PNG with what made it in its text field ``hdzoo``."""
+    info = PngImagePlugin.PngInfo()
+    info.add_text("hdzoo", json.dumps(made_by))
+    with whole_file(path) as partial:
+        image.save(partial, format="PNG", pnginfo=info)
