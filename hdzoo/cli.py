@@ -118,9 +118,14 @@ def samplers(as_json: JsonOutput = False) -> None:
     rows = sampler_rows()
     if as_json:
         print(json.dumps(rows, indent=2))
-    else:
-        columns = ("name", "family", "source", "options", "package")
-        print_table([{**row, "options": render_options(row["options"])} for row in rows], columns)
+        return
+    shared = set.intersection(*(set(row["options"]) for row in rows if row["options"]))
+    for row in rows:
+        own = {key: value for key, value in row["options"].items() if key not in shared}
+        row["sampler"] = f"{row['name']}\n{row['family']}\n{row['package']}"
+        row["source and options"] = f"{row['source']}\n{render_options(own)}"
+    print_table(rows, ("sampler", "source and options"))
+    print(f"All take {', '.join(sorted(shared))} as well.")
 
 
 @app.command()
@@ -138,10 +143,10 @@ def plugins(as_json: JsonOutput = False) -> None:
         print(json.dumps(rows, indent=2))
         return
     for row in rows:
-        row["brings"] = "\n".join(
-            f"{kind}: {', '.join(row[kind])}" for kind in registry.KINDS if row[kind]
-        )
-    print_table(rows, ("name", "distribution", "version", "brings", "error"))
+        row["plugin"] = f"{row['name']}\n{row['distribution']} {row['version']}"
+        brings = [f"{kind}: {', '.join(row[kind])}" for kind in registry.KINDS if row[kind]]
+        row["brings"] = "\n".join(brings) or f"nothing: {row['error']}"
+    print_table(rows, ("plugin", "brings"))
 
 
 @app.command()
@@ -280,17 +285,16 @@ def render_options(options: dict[str, Any]) -> str:
 
 
 def print_table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
-    """Prints a table, without a column that is empty in every row."""
+    """Prints a table; a line break in a cell is kept."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table(show_lines=True)
-    shown = [column for column in columns if any(row[column] for row in rows)]
-    for column in shown:
-        table.add_column(column, overflow="fold", no_wrap=column == "name")
+    for column in columns:
+        table.add_column(column, overflow="fold", no_wrap=column == columns[0])
     for row in rows:
-        table.add_row(*(Text(str(row[column] or "")) for column in shown))
+        table.add_row(*(Text(str(row[column])) for column in columns))
     Console().print(table)
 
 

@@ -5,14 +5,12 @@ import json
 import sys
 from collections.abc import Collection
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import diffusers
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import (
-    HFValidationError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-)
+from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 
 from hdzoo import plugins
 from hdzoo.errors import HDZooError
@@ -63,11 +61,13 @@ def resolve_model(name: str | Path, **download: Any) -> Path:
     try:
         return Path(snapshot_download(str(name), allow_patterns=list(DOWNLOADED), **download))
     except (RepositoryNotFoundError, HFValidationError) as error:
-        raise HDZooError(f"there is no model {str(name)!r} on the Hub: {allowed}") from error
-    except (LocalEntryNotFoundError, OSError) as error:
         raise HDZooError(
-            f"{str(name)!r} is no folder and no bundled name, and the Hub cannot be reached: "
-            f"{str(error).splitlines()[0]}. {allowed.capitalize()}"
+            f"there is no model {str(name)!r} on the Hub, or it needs a token=...: {allowed}"
+        ) from error
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise HDZooError(
+            f"{str(name)!r} is no folder, and the Hub does not give it: {reason}; {allowed}"
         ) from error
 
 
@@ -96,7 +96,8 @@ def read_index(folder: Path) -> dict[str, Any]:
 def import_components(index: dict[str, Any], held_back: Collection[str] = ()) -> None:
     """Imports the modules that an index names, if they are hdzoo's or an installed plugin's.
 
-    A repository may name any module, and importing one runs it: nothing else is imported here.
+    A repository may name any module, and importing one runs it: nothing else is imported here. Nor
+    is anything accepted that is no network and no sampler.
 
     Args:
         index: the content of a pipeline's index.
@@ -104,30 +105,59 @@ def import_components(index: dict[str, Any], held_back: Collection[str] = ()) ->
 
     Raises:
         HDZooError: a component's module is neither diffusers', nor hdzoo's, nor an installed
-            plugin's, nor already imported; the message names the package to install.
+            plugin's, nor already imported (the message names the package to install); or it has no
+            such network or sampler.
     """
-    trusted = plugins.plugin_modules() | {"hdzoo"}
     for name, entry in index.items():
-        if name.startswith("_") or name in held_back or not isinstance(entry, list):
+        if name.startswith("_") or name in held_back:
             continue
-        module = entry[0] if entry else None
-        if not isinstance(module, str) or module in sys.modules or _is_diffusers_own(module):
-            continue
-        if module.partition(".")[0] not in trusted:
-            package = index.get(REQUIRES, {}).get(module) or module.partition(".")[0]
+        match entry:
+            case [None, None]:
+                continue
+            case [str(module_name), str(class_name)]:
+                source = f"the {name} of this pipeline, {class_name} of {module_name},"
+                own = f"or pass your own with {name}=..."
+            case _:
+                raise HDZooError(
+                    f"the index has {entry!r} for {name}, where a module and a class belong; "
+                    "download or save the folder again"
+                )
+        module = _import_trusted(module_name, source, own, index.get(REQUIRES))
+        component = getattr(module, class_name, None)
+        bases = component.__mro__ if isinstance(component, type) else ()
+        base = next(
+            (b for b in bases if b in (diffusers.ModelMixin, diffusers.SchedulerMixin)), None
+        )
+        if base is None:
             raise HDZooError(
-                f"the {name} of this pipeline, {entry[-1]}, comes from the package {package!r}, "
-                f"which is not installed as a plugin: pip install {package}, or pass your own "
-                f"with {name}=..."
+                f"{source} is no network and no sampler that this version of the package has; "
+                f"update the package, {own}"
             )
-        try:
-            importlib.import_module(module)
-        except Exception as error:
-            raise HDZooError(
-                f"the {name} of this pipeline, {entry[-1]}, is in {module}, which cannot be "
-                f"imported: {type(error).__name__}: {error}. Update or mend that package, or pass "
-                f"your own with {name}=..."
-            ) from error
+        # diffusers' loader looks the base class up beside the component.
+        vars(module).setdefault(base.__name__, base)
+
+
+def _import_trusted(name: str, source: str, own: str, requires: Any) -> ModuleType:
+    if name == "diffusers":
+        return diffusers
+    if hasattr(diffusers.pipelines, name):
+        return getattr(diffusers.pipelines, name)
+    if name in sys.modules:
+        return sys.modules[name]
+    if name.partition(".")[0] not in plugins.plugin_modules():
+        package = requires.get(name) if isinstance(requires, dict) else None
+        package = package or name.partition(".")[0]
+        raise HDZooError(
+            f"{source} comes from the package {package!r}, which is not installed as a plugin: "
+            f"pip install {package}, {own}"
+        )
+    try:
+        return importlib.import_module(name)
+    except Exception as error:
+        raise HDZooError(
+            f"{source} cannot be imported: {type(error).__name__}: {error}. Update or mend that "
+            f"package, {own}"
+        ) from error
 
 
 def required_packages(index: dict[str, Any]) -> dict[str, str]:
@@ -139,9 +169,3 @@ def required_packages(index: dict[str, Any]) -> dict[str, str]:
             if distribution is not None and distribution != "hdzoo":
                 required[entry[0]] = distribution
     return required
-
-
-def _is_diffusers_own(module: str) -> bool:
-    import diffusers
-
-    return module in ("diffusers", "transformers") or hasattr(diffusers.pipelines, module)

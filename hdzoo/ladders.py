@@ -6,6 +6,7 @@ A ladder descends: its first level is the largest. A step size is ``alpha`` in t
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from scipy.optimize import brentq, minimize_scalar
@@ -62,7 +63,7 @@ def check_ladder(sigmas: Sequence[float]) -> list[float]:
     for sigma in ladder:
         if not (math.isfinite(sigma) and sigma > 0):
             raise HDZooError(f"the ladder holds {sigma}; noise levels are finite and positive")
-    for above, below in zip(ladder, ladder[1:], strict=False):
+    for above, below in pairwise(ladder):
         if not above > below:
             raise HDZooError(
                 f"the ladder goes from {above:g} to {below:g}; noise levels descend, the largest "

@@ -11,7 +11,6 @@ from diffusers import ModelMixin as ModelMixin  # diffusers' loader looks them u
 from diffusers import SchedulerMixin as SchedulerMixin
 from diffusers.image_processor import PipelineImageInput, VaeImageProcessor
 from diffusers.utils.torch_utils import randn_tensor
-from safetensors import SafetensorError
 
 from hdzoo import hub
 from hdzoo.errors import HDZooError
@@ -56,13 +55,19 @@ class HDPipeline(DiffusionPipeline):
     model_cpu_offload_seq = "unet"
     _callback_tensor_inputs = ("latents",)
 
-    def __init__(self, unet: Any, scheduler: Any) -> None:
+    def __init__(self, unet: ModelMixin, scheduler: SchedulerMixin) -> None:
         super().__init__()
         self.register_modules(unet=unet, scheduler=scheduler)
-        self.image_processor = VaeImageProcessor(
+
+    @property
+    def image_processor(self) -> VaeImageProcessor:
+        """What turns pictures into tensors in [0, 1], of the network's channels, and back."""
+        channels = self.unet.config.in_channels
+        return VaeImageProcessor(
             vae_scale_factor=1,
             do_normalize=False,
-            do_convert_grayscale=unet is not None and unet.config.get("in_channels") == 1,
+            do_convert_rgb=channels == 3,
+            do_convert_grayscale=channels == 1,
         )
 
     @property
@@ -121,11 +126,12 @@ class HDPipeline(DiffusionPipeline):
                 or the samples are not finite.
         """
         device = self._execution_device
+        clean = None if image is None else self._clean(image)
         batch_size = self._check(
             batch_size,
             generator,
             latents,
-            image,
+            clean,
             output_type,
             callback_on_step_end_tensor_inputs,
         )
@@ -136,7 +142,7 @@ class HDPipeline(DiffusionPipeline):
         if hasattr(self.scheduler, "set_begin_index"):
             self.scheduler.set_begin_index(0)
         timesteps = self.scheduler.timesteps
-        latents = self._first_state(batch_size, generator, latents, image, timesteps[:1])
+        latents = self._first_state(batch_size, generator, latents, clean, timesteps[:1])
 
         # Networks of ours take the float32 state as it is and round inside, after preconditioning.
         keeps_state = hasattr(self.unet, "prediction_type")
@@ -168,7 +174,7 @@ class HDPipeline(DiffusionPipeline):
         batch_size: int | None,
         generator: torch.Generator | list[torch.Generator] | None,
         latents: torch.Tensor | None,
-        image: PipelineImageInput | None,
+        clean: torch.Tensor | None,
         output_type: str,
         tensor_inputs: Iterable[str],
     ) -> int:
@@ -183,19 +189,17 @@ class HDPipeline(DiffusionPipeline):
                 f"callback_on_step_end_tensor_inputs has {sorted(unknown)[0]!r}; allowed is "
                 + ", ".join(self._callback_tensor_inputs)
             )
-        if latents is not None and image is not None:
+        if latents is not None and clean is not None:
             raise HDZooError("both latents and image are given; give one of them")
-        if latents is not None:
-            if tuple(latents.shape[1:]) != self.sample_shape:
-                raise HDZooError(
-                    f"latents have the shape {tuple(latents.shape)}; the network needs (batch_size, "
-                    f"{', '.join(map(str, self.sample_shape))})"
-                )
-            given = len(latents)
-        elif image is not None:
-            given = len(image) if isinstance(image, list | np.ndarray | torch.Tensor) else 1
-        else:
-            given = batch_size or 1
+        given = batch_size or 1
+        for name, start in (("latents", latents), ("image", clean)):
+            if start is not None:
+                given = len(start)
+                if tuple(start.shape[1:]) != self.sample_shape:
+                    raise HDZooError(
+                        f"{name} has the shape {tuple(start.shape)}; the network needs "
+                        f"(batch_size, {', '.join(map(str, self.sample_shape))})"
+                    )
         if batch_size is not None and (batch_size < 1 or batch_size != given):
             raise HDZooError(
                 f"batch_size is {batch_size}; it must be at least 1, and the number of latents or "
@@ -222,12 +226,22 @@ class HDPipeline(DiffusionPipeline):
         if hasattr(self.unet, "check_sigmas") and hasattr(self.scheduler, "sigmas"):
             self.unet.check_sigmas(self.scheduler.sigmas[:-1].unique().tolist())
 
+    def _clean(self, image: PipelineImageInput) -> torch.Tensor:
+        _, height, width = self.sample_shape
+        try:
+            return self.image_processor.preprocess(image, height, width)
+        except (ValueError, TypeError, RuntimeError) as error:
+            raise HDZooError(
+                f"image cannot be read: {error}; give PIL images, or arrays (batch, height, width, "
+                "channels) or tensors (batch, channels, height, width) in [0, 1]"
+            ) from error
+
     def _first_state(
         self,
         batch_size: int,
         generator: torch.Generator | list[torch.Generator] | None,
         latents: torch.Tensor | None,
-        image: PipelineImageInput | None,
+        clean: torch.Tensor | None,
         timestep: torch.Tensor,
     ) -> torch.Tensor:
         device = self._execution_device
@@ -237,9 +251,8 @@ class HDPipeline(DiffusionPipeline):
             (batch_size, *self.sample_shape), generator, device=device, dtype=torch.float32
         )
         low, high = self.data_range
-        if image is not None:
-            _, height, width = self.sample_shape
-            clean = self.image_processor.preprocess(image, height, width).to(device, torch.float32)
+        if clean is not None:
+            clean = clean.to(device, torch.float32)
             return self.scheduler.add_noise(low + (high - low) * clean, noise, timestep)
         centre = self.unet.config.get("data_mean", (low + high) / 2)
         return centre + self.scheduler.init_noise_sigma * noise
@@ -264,7 +277,7 @@ class HDPipeline(DiffusionPipeline):
         """Loads a pipeline from a folder, a bundled name, or a Hub id.
 
         Modules that the pipeline's index names are imported only if they belong to hdzoo or to an
-        installed package with an ``hdzoo`` entry point.
+        installed package with an ``hdzoo`` entry point. Weights are safetensors and nothing else.
 
         Args:
             pretrained_model_name_or_path: which, looked up in this order.
@@ -278,21 +291,39 @@ class HDPipeline(DiffusionPipeline):
         download = {key: kwargs.pop(key) for key in _DOWNLOAD_OPTIONS if key in kwargs}
         folder = hub.resolve_model(pretrained_model_name_or_path, **download)
         index = hub.read_index(folder)
-        own = {key: kwargs[key] for key in ("unet", "scheduler") if kwargs.get(key) is not None}
+        own = {key: kwargs[key] for key in ("unet", "scheduler") if key in kwargs}
+        # With low_cpu_mem_usage, weights that a file lacks stay on the meta device; without it they
+        # would be drawn at random.
+        forced: dict[str, Any] = {"use_safetensors": True, "low_cpu_mem_usage": True}
         hub.import_components(index, held_back=own)
         try:
             # diffusers would import a component's module even when the component is given.
-            pipe = super().from_pretrained(folder, **kwargs | dict.fromkeys(own))
+            pipe = super().from_pretrained(folder, **kwargs | forced | dict.fromkeys(own))
+            missing = [] if pipe.unet is None else _weights_on_meta(pipe.unet)
+            if missing and pipe.hf_device_map is None:
+                raise ValueError(f"the weights lack {len(missing)} tensors, {missing[0]!r} first")
         except HDZooError:
             raise
-        except (SafetensorError, OSError, ValueError, RuntimeError, AttributeError) as error:
+        except Exception as error:
             raise HDZooError(
                 f"{folder} cannot be loaded: {error}. If a file is damaged or missing, download or "
-                "save the folder again"
+                "save the folder again; weights must be safetensors"
             ) from error
         pipe.register_modules(**own)
         pipe.register_to_config(_name_or_path=str(pretrained_model_name_or_path))
         return pipe
+
+    @classmethod
+    def from_pipe(cls, pipeline: DiffusionPipeline, **kwargs: Any) -> Self:
+        """Builds this pipeline from the parts of another, without copying the weights.
+
+        Args:
+            pipeline: one with a ``unet`` and a ``scheduler``.
+            **kwargs: ``scheduler=`` and ``unet=`` to replace a component; ``dtype``, float32 by
+                default.
+        """
+        # diffusers takes over networks of exactly the annotated class, and any class fits here.
+        return super().from_pipe(pipeline, **{"unet": pipeline.unet} | kwargs)
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
         """Writes the pipeline to a folder, weights as safetensors.
@@ -304,5 +335,13 @@ class HDPipeline(DiffusionPipeline):
             save_directory: the folder.
             **kwargs: what diffusers takes: ``variant``, ``max_shard_size``, ``push_to_hub``...
         """
-        self.register_to_config(**{hub.REQUIRES: hub.required_packages(dict(self.config)) or None})
-        super().save_pretrained(str(save_directory), **kwargs)
+        # diffusers' own bookkeeping forgets a component that takes the place of None.
+        self.register_modules(unet=self.unet, scheduler=self.scheduler)
+        required = hub.required_packages(dict(self.config))
+        if required or hub.REQUIRES in self.config:
+            self.register_to_config(**{hub.REQUIRES: required})
+        super().save_pretrained(str(save_directory), **kwargs | {"safe_serialization": True})
+
+
+def _weights_on_meta(network: torch.nn.Module) -> list[str]:
+    return [name for name, weight in network.named_parameters() if weight.is_meta]

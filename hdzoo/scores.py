@@ -11,6 +11,7 @@ prediction type    what the network ``f`` predicts             ``a``, ``b``
 =================  ==========================================  ====================================
 ``score``          ``grad log p_sigma(x)``                     ``1``, ``0``
 ``epsilon``        the noise ``z``                             ``-1 / sigma``, ``0``
+``scaled_score``   ``sigma`` times the score                   ``1 / sigma``, ``0``
 ``sample``         the clean sample ``x0`` (a denoiser)        ``1 / sigma^2``, ``-1 / sigma^2``
 ``v_prediction``   ``(z - sigma x0) / sqrt(1 + sigma^2)``      ``-1 / (sigma sqrt(1 + sigma^2))``,
                                                                ``-1 / (1 + sigma^2)``
@@ -27,7 +28,7 @@ import torch
 
 from hdzoo.errors import HDZooError
 
-PREDICTION_TYPES = ("score", "epsilon", "sample", "v_prediction")
+PREDICTION_TYPES = ("score", "epsilon", "scaled_score", "sample", "v_prediction")
 
 Sigma = TypeVar("Sigma", float, torch.Tensor)
 
@@ -50,6 +51,8 @@ def score_weights(prediction_type: str, sigma: Sigma) -> tuple[Sigma, Sigma]:
         return one, 0 * one
     if prediction_type == "epsilon":
         return -1 / sigma, 0 * one
+    if prediction_type == "scaled_score":
+        return 1 / sigma, 0 * one
     if prediction_type == "sample":
         return 1 / sigma**2, -1 / sigma**2
     if prediction_type == "v_prediction":

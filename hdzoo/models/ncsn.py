@@ -57,6 +57,8 @@ class NCSNModel(RefineNetModel):
         sigma_rounding: ``"strict"``, `check_sigmas` refuses noise levels off the ladder; or
             ``"nearest"``, they go to the nearest rung.
         data_range: lowest and highest value of a pixel of the training data.
+        held_out_loss: the denoising loss per dimension, ``E |sigma s + z|^2 / d``, on held-out
+            data, as ``{"sigmas": [...], "loss": [...]}``; recorded by the trainer.
 
     Raises:
         HDZooError: the noise levels are not positive and descending, or ``sigma_rounding`` is
@@ -76,6 +78,7 @@ class NCSNModel(RefineNetModel):
         centered: bool = False,
         sigma_rounding: str = "strict",
         data_range: Sequence[float] = (0.0, 1.0),
+        held_out_loss: dict[str, list[float]] | None = None,
     ) -> None:
         ladder = noise_ladder(sigma_max, sigma_min, num_levels, sigma_levels)
         norm = partial(ConditionalInstanceNormPlus, len(ladder))

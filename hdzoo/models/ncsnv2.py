@@ -69,6 +69,8 @@ class NCSNv2Model(RefineNetModel):
         sigma_rounding: ``"strict"``, `check_sigmas` refuses noise levels off the ladder; or
             ``"nearest"``, they go to the nearest rung.
         data_range: lowest and highest value of a pixel of the training data.
+        held_out_loss: the denoising loss per dimension, ``E |sigma s + z|^2 / d``, on held-out
+            data, as ``{"sigmas": [...], "loss": [...]}``; recorded by the trainer.
 
     Raises:
         HDZooError: the noise levels are not positive and descending, or ``variant`` or
@@ -92,6 +94,7 @@ class NCSNv2Model(RefineNetModel):
         centered: bool = False,
         sigma_rounding: str = "strict",
         data_range: Sequence[float] = (0.0, 1.0),
+        held_out_loss: dict[str, list[float]] | None = None,
     ) -> None:
         if variant not in VARIANTS:
             raise HDZooError(f"unknown variant {variant!r}; allowed are {', '.join(VARIANTS)}")

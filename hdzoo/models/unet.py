@@ -1,7 +1,5 @@
 """A preconditioned U-Net denoiser: diffusers' `UNet2DModel` as a score network."""
 
-import math
-
 import torch
 from diffusers import ConfigMixin, ModelMixin, UNet2DModel
 from diffusers import SchedulerMixin as SchedulerMixin  # diffusers' loader looks it up here
@@ -22,8 +20,8 @@ class UNetScoreModel(ModelMixin, ConfigMixin):
         c_{in} = \frac{1}{\sqrt{\sigma^2 + \sigma_d^2}}
 
     with the data's mean :math:`\mu` and standard deviation :math:`\sigma_d`: :math:`D` is the
-    exact denoiser of :math:`N(\mu, \sigma_d^2)` when ``F = 0``. ``t`` is the position of
-    ``log sigma`` in the range, from 0 to 1000. The preconditioning is computed in the dtype of the
+    exact denoiser of :math:`N(\mu, \sigma_d^2)` when ``F = 0``. :math:`t = \log(\sigma) / 4`.
+    The preconditioning is computed in the dtype of the
     input, so that a half-precision network does not round the state.
 
     Source: Karras, Aittala, Aila, Laine (arXiv 2206.00364), table 1, column "Ours", with the mean
@@ -31,7 +29,7 @@ class UNetScoreModel(ModelMixin, ConfigMixin):
 
     Args:
         sample_size: height and width in pixels; a multiple of ``patch_size`` times
-            ``2 ** (len(block_out_channels) - 1)`` or of something that U-Nets round to.
+            ``2 ** (len(block_out_channels) - 1)``.
         in_channels: channels of the image.
         patch_size: side of the blocks that the pixel-unshuffle folds into channels; 1 for none.
         block_out_channels: width at each resolution.
@@ -44,8 +42,11 @@ class UNetScoreModel(ModelMixin, ConfigMixin):
         sigma_min: smallest noise level that the network is trained for.
         sigma_max: largest one.
         data_range: lowest and highest value of a pixel.
-        held_out_loss: the denoising loss per dimension, ``E |sigma s + z|^2 / d``, on held-out data,
-            as ``{"sigmas": [...], "loss": [...]}``; recorded by the trainer.
+        held_out_loss: the denoising loss per dimension, ``E |sigma s + z|^2 / d``, on held-out
+            data, as ``{"sigmas": [...], "loss": [...]}``; recorded by the trainer.
+
+    Raises:
+        HDZooError: ``sample_size`` is no such multiple.
     """
 
     prediction_type = "sample"
@@ -73,10 +74,12 @@ class UNetScoreModel(ModelMixin, ConfigMixin):
         held_out_loss: dict[str, list[float]] | None = None,
     ) -> None:
         super().__init__()
-        if sample_size % patch_size:
+        factor = patch_size * 2 ** (len(block_out_channels) - 1)
+        if sample_size % factor:
             raise HDZooError(
-                f"sample_size {sample_size} is no multiple of patch_size {patch_size}; "
-                "choose a patch_size that divides it"
+                f"sample_size {sample_size} is no multiple of {factor}, which is patch_size "
+                f"{patch_size} times a halving for each of block_out_channels but the last; choose "
+                "another sample_size or patch_size, or fewer block_out_channels"
             )
         channels = in_channels * patch_size**2
         self.unet = UNet2DModel(
@@ -130,8 +133,7 @@ class UNetScoreModel(ModelMixin, ConfigMixin):
         )
         scale = torch.rsqrt(sigma**2 + config.data_std**2)
         centred = sample - config.data_mean
-        span = math.log(config.sigma_max / config.sigma_min)
-        time = (sigma.flatten() / config.sigma_min).log() * (1000 / span)
+        time = sigma.flatten().log() / 4
         folded = F.pixel_unshuffle((centred * scale).to(self.dtype), config.patch_size)
         # One noise level for the whole batch is embedded once for each sample by UNet2DModel.
         output = self.unet(folded, time if time.numel() > 1 else time[0], return_dict=False)[0]

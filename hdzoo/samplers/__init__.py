@@ -2,8 +2,8 @@ r"""The samplers: Langevin-type Markov chains on a score, as diffusers scheduler
 
 Notation, the same in every file here:
 
-* data :math:`x_0 \sim p` on :math:`R^d`; noisy data :math:`x = x_0 + \sigma z`, :math:`z \sim N(0, I)`
-  (variance-exploding coordinates); its law is :math:`p_\sigma`;
+* data :math:`x_0 \sim p` on :math:`R^d`; noisy data :math:`x = x_0 + \sigma z`,
+  :math:`z \sim N(0, I)` (variance-exploding coordinates); its law is :math:`p_\sigma`;
 * score :math:`s(x, \sigma) = \nabla \log p_\sigma(x)`;
 * ladder :math:`\sigma_1 > \dots > \sigma_L`, and :math:`\sigma_{L+1} = 0`;
 * step size :math:`\alpha` in the Langevin step :math:`x + \alpha s + \sqrt{2 \alpha} z`, and

@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, NamedTuple, Self
@@ -232,8 +232,14 @@ class Sampler(SchedulerMixin, ConfigMixin):
             raise HDZooError(
                 f"the chain of {len(self.moves)} steps has ended; call set_timesteps to start anew"
             )
+        if isinstance(generator, list) and len(generator) != len(sample):
+            raise HDZooError(
+                f"{len(generator)} generators are given for {len(sample)} samples; give one "
+                "generator, or one for each sample"
+            )
         keep, push, noise = self._coefficients[self._step_index]
         state = sample.to(torch.promote_types(sample.dtype, torch.float32))
+        model_output = model_output.to(state.dtype)
         moved = state * keep
         moved.add_(model_output, alpha=push)
         if noise > 0:
@@ -304,6 +310,8 @@ class Sampler(SchedulerMixin, ConfigMixin):
                 f"prediction_type {self.config.prediction_type!r} does not go with sigma_data, "
                 "which stands for Karras' preconditioning; allowed are " + ", ".join(signs)
             )
+        if not sigma_data > 0:
+            raise HDZooError(f"sigma_data is {sigma_data}; it must be positive, or None")
         total = sigma**2 + sigma_data**2
         sign = signs[self.config.prediction_type]
         return sign * sigma_data / (sigma * math.sqrt(total)), -1 / total
@@ -338,13 +346,15 @@ class Sampler(SchedulerMixin, ConfigMixin):
         Raises:
             HDZooError: no move is.
         """
-        matches = (self.timesteps == timestep).nonzero()
-        if len(matches) == 0:
+        # The caller may have passed it through float32.
+        gaps = (self.timesteps - timestep).abs()
+        nearest = int(gaps.argmin())
+        if not gaps[nearest] <= 1e-6 * self.timesteps[nearest].abs():
             raise HDZooError(
                 f"timestep {float(timestep):g} is not one of this chain's timesteps; take one of "
                 "scheduler.timesteps, or give your own to set_timesteps(timesteps=...)"
             )
-        return int(matches[0])
+        return nearest
 
     # ---- configurations ---------------------------------------------------------------------
 
@@ -377,16 +387,26 @@ class Sampler(SchedulerMixin, ConfigMixin):
             raise HDZooError(
                 f"{cls.__name__} has no option {unknown[0]!r}; it has {', '.join(sorted(known))}"
             )
-        if config is not None:
-            # diffusers forgets options that the other class left at its own defaults.
-            config = {k: v for k, v in dict(config).items() if k != "_use_default_values"}
-            config = _from_diffusers(config)
-        return super().from_config(config, return_unused_kwargs=return_unused_kwargs, **kwargs)
+        if not isinstance(config, Mapping):
+            raise HDZooError(
+                f"from_config is given {type(config).__name__!r}; it takes a configuration, such "
+                "as scheduler.config. A folder or a model is loaded by from_pretrained"
+            )
+        config = _with_assumptions(dict(config))
+        # diffusers forgets the options that the other class left at its own defaults, and warns of
+        # those that this class does not have; so they are added afterwards.
+        own = {key: value for key, value in config.items() if key in known}
+        foreign = config | {"_class_name": cls.__name__}
+        for key in known | {"_use_default_values"}:
+            foreign.pop(key, None)
+        sampler, unused = super().from_config(own, return_unused_kwargs=True, **kwargs)
+        sampler.register_to_config(**foreign)
+        return (sampler, unused | foreign) if return_unused_kwargs else sampler
 
 
 _LOADING_OPTIONS = {"_commit_hash", "_from_auto", "_from_pipeline"}
 
-# What diffusers' variance-exploding schedulers assume of the network.
+# What diffusers' variance-exploding schedulers take for granted of the network.
 _DIFFUSERS_VE: dict[str, dict[str, Any]] = {
     "ScoreSdeVeScheduler": {"prediction_type": "score", "timestep_type": "sigma"},
     "KarrasVeScheduler": {"prediction_type": "scaled_score", "timestep_type": "sigma"},
@@ -394,19 +414,30 @@ _DIFFUSERS_VE: dict[str, dict[str, Any]] = {
     "EDMDPMSolverMultistepScheduler": {"timestep_type": "log_sigma"},
 }
 
+# A configuration has its class's name only once it has been printed or saved.
+_TELLTALE_OPTIONS = {
+    "sampling_eps": "ScoreSdeVeScheduler",
+    "s_churn": "KarrasVeScheduler",
+    "sigma_schedule": "EDMEulerScheduler",
+    "beta_schedule": "a variance-preserving scheduler",
+    "use_dynamic_shifting": "a flow-matching scheduler",
+}
 
-def _from_diffusers(config: dict[str, Any]) -> dict[str, Any]:
+
+def _with_assumptions(config: dict[str, Any]) -> dict[str, Any]:
     """Adds what a diffusers VE scheduler takes for granted; refuses its other schedulers."""
     name = config.get("_class_name")
-    if not isinstance(name, str) or not hasattr(diffusers, name):
+    if name is None:
+        name = next((name for key, name in _TELLTALE_OPTIONS.items() if key in config), None)
+    elif not hasattr(diffusers, str(name)):
         return config
-    if name not in _DIFFUSERS_VE:
+    if name is not None and name not in _DIFFUSERS_VE:
         raise HDZooError(
             f"the configuration of {name} does not describe a variance-exploding model; from "
             f"diffusers, {', '.join(_DIFFUSERS_VE)} do. Build the sampler from its own options"
         )
-    # Under its own name diffusers would drop the options that this class does not have.
-    return {k: v for k, v in config.items() if k != "_class_name"} | _DIFFUSERS_VE[name]
+    # What the configuration says already is from the sampler that it was before.
+    return _DIFFUSERS_VE.get(str(name), {}) | config
 
 
 def _compatible_classes() -> Iterator[type[SchedulerMixin]]:
@@ -415,7 +446,10 @@ def _compatible_classes() -> Iterator[type[SchedulerMixin]]:
     for name in plugins.list_samplers():
         yield plugins.get_sampler(name)
     for name in _DIFFUSERS_VE:
-        yield getattr(diffusers, name)
+        scheduler = getattr(diffusers, name)
+        # A dummy stands for a class whose own dependencies are missing.
+        if issubclass(scheduler, SchedulerMixin):
+            yield scheduler
 
 
 class LadderSampler(Sampler):
@@ -503,6 +537,11 @@ class LadderSampler(Sampler):
         return alphas
 
 
+def root(share: float) -> float:
+    """The square root, and 0 for what differs from 0 by a rounding only."""
+    return math.sqrt(share) if share > 1e-12 else 0.0
+
+
 class SingleLevelSampler(Sampler):
     r"""A sampler that walks at one noise level; start it from states at that level.
 
@@ -543,12 +582,15 @@ class SingleLevelSampler(Sampler):
         """The step size when none is given."""
         raise NotImplementedError
 
-    def step_sizes(self, sigmas: Sequence[float]) -> list[float]:
+    def plan(self, sigmas: Sequence[float], counts: Sequence[int]) -> list[Move]:
         if len(sigmas) != 1:
             raise HDZooError(
                 f"{type(self).__name__} walks at one noise level and {len(sigmas)} are given; "
                 "repeat one, or take an annealed sampler"
             )
+        return super().plan(sigmas, counts)
+
+    def step_sizes(self, sigmas: Sequence[float]) -> list[float]:
         given = self.config.step_size
         alpha = self.default_step_size(sigmas[0]) if given is None else given
         if isinstance(alpha, str | Sequence) or not (math.isfinite(alpha) and alpha > 0):

@@ -1,7 +1,7 @@
 """Consistent annealed sampling."""
 
-import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 from diffusers import ModelMixin as ModelMixin  # diffusers' loader looks them up here
 from diffusers import SchedulerMixin as SchedulerMixin
@@ -9,22 +9,22 @@ from diffusers.configuration_utils import register_to_config
 
 from hdzoo.errors import HDZooError
 from hdzoo.ladders import refine_ladder
-from hdzoo.samplers.base import LadderSampler, Move
+from hdzoo.samplers.base import LadderSampler, Move, root
 from hdzoo.samplers.langevin import denoise
 
 
 class ConsistentAnnealedSampler(LadderSampler):
-    r"""Consistent annealed sampling: one evaluation a rung, with the noise that the ladder asks for.
+    r"""Consistent annealed sampling: one evaluation a rung, and the noise that the ladder asks for.
 
     .. math::
         x \leftarrow x + \eta \sigma_i^2 s(x, \sigma_i) + \beta_i \sigma_{i+1} z, \quad
         \beta_i = \sqrt{1 - \left(\frac{1 - \eta}{\gamma_i}\right)^2}, \quad
         \gamma_i = \frac{\sigma_{i+1}}{\sigma_i}
 
-    and at the end :math:`x + \eta \sigma_L^2 s`, without noise. The ladder is refined to one rung for
-    each evaluation. On a single point the noise left is exactly :math:`\sigma_i` at each rung. With
-    :math:`\eta = 1 - \gamma` it is DDIM; with :math:`\eta = 1 - \gamma^2`, the default, VE ancestral
-    sampling.
+    and at the end :math:`x + \eta \sigma_L^2 s`, without noise. The ladder is refined to one rung
+    for each evaluation. On a single point the noise left is exactly :math:`\sigma_i` at each rung.
+    With :math:`\eta = 1 - \gamma` it is DDIM; with :math:`\eta = 1 - \gamma^2`, the default, VE
+    ancestral sampling.
 
     Axes: no walk, a ladder refined to the number of evaluations, ancestral hand-off, alpha read-out
     (or the one asked for).
@@ -69,7 +69,7 @@ class ConsistentAnnealedSampler(LadderSampler):
         return refine_ladder(self.levels, num_inference_steps)
 
     def step_sizes(self, sigmas: Sequence[float]) -> list[float]:
-        ratios = [below / above for above, below in zip(sigmas, sigmas[1:], strict=False)]
+        ratios = [below / above for above, below in pairwise(sigmas)]
         step_size = self.config.step_size
         if step_size is None:
             etas = [1 - ratio**2 for ratio in ratios]
@@ -80,7 +80,7 @@ class ConsistentAnnealedSampler(LadderSampler):
         else:
             etas = [step_size / sigmas[-1] ** 2] * len(sigmas)
         for ratio, eta in zip(ratios, etas, strict=False):
-            if not (1 - ratio) * (1 - 1e-12) <= eta <= 1 + ratio:
+            if not (1 - ratio) * (1 - 1e-12) <= eta <= (1 + ratio) * (1 + 1e-12):
                 raise HDZooError(
                     f"step_size gives eta = {eta:g} between noise levels of ratio {ratio:g}; "
                     f"consistent annealed sampling needs {1 - ratio:g} <= eta <= {1 + ratio:g}, so "
@@ -99,7 +99,7 @@ class ConsistentAnnealedSampler(LadderSampler):
 
     def hand_off(self, walk: Move, next_walk: Move) -> Move:
         kept = (1 - walk.alpha / walk.sigma**2) * walk.sigma / next_walk.sigma
-        return walk._replace(noise=math.sqrt(max(0.0, 1 - kept**2)) * next_walk.sigma)
+        return walk._replace(noise=next_walk.sigma * root(1 - kept**2))
 
     def read_out(self, walk: Move) -> Move:
         return denoise(walk, "alpha" if self.config.readout is None else self.config.readout)

@@ -1,6 +1,5 @@
 """Noise-corrected Langevin, half-denoising, and the samplers that carry the name."""
 
-import math
 from collections.abc import Sequence
 
 from diffusers import ModelMixin as ModelMixin  # diffusers' loader looks them up here
@@ -8,7 +7,7 @@ from diffusers import SchedulerMixin as SchedulerMixin
 from diffusers.configuration_utils import register_to_config
 
 from hdzoo.errors import HDZooError
-from hdzoo.samplers.base import LadderSampler, Move, SingleLevelSampler
+from hdzoo.samplers.base import LadderSampler, Move, SingleLevelSampler, root
 
 
 class NoiseCorrectedLangevinSampler(SingleLevelSampler):
@@ -51,7 +50,7 @@ class NoiseCorrectedLangevinSampler(SingleLevelSampler):
         return alphas
 
     def read_out(self, walk: Move) -> Move:
-        return walk._replace(noise=math.sqrt(max(0.0, 2 * walk.alpha - walk.sigma**2)))
+        return walk._replace(noise=walk.sigma * root(2 * walk.alpha / walk.sigma**2 - 1))
 
 
 class HalfDenoisingSampler(NoiseCorrectedLangevinSampler):
@@ -62,8 +61,8 @@ class HalfDenoisingSampler(NoiseCorrectedLangevinSampler):
 
     Noise-corrected Langevin with the smallest step, :math:`\mu = \sigma^2 / 2`, where the second
     noise vanishes. On Gaussian data the stationary variance is
-    :math:`s^2 + (\sigma^2 / 4) / (1 - \sigma^2 / 4V)`: the bias of the noise is gone to first order,
-    that of the discretisation stays.
+    :math:`s^2 + (\sigma^2 / 4) / (1 - \sigma^2 / 4V)`: the bias of the noise is gone to first
+    order, that of the discretisation stays.
 
     Axes: walk with fresh noise, one rung, no hand-off, half read-out.
 
@@ -101,8 +100,8 @@ class AlphaHalfDenoisingSampler(LadderSampler):
     Despite its name this is annealed Langevin dynamics, not half-denoising: the order of noise and
     gradient is swapped, which at equal cost changes two things. The last noise on a rung has the
     next rung's variance, and the very last noise is left out. It does not meet the condition
-    :math:`2 \alpha \ge \sigma^2` under which noise correction is valid; on Gaussian data the stationary
-    variance is :math:`V / (1 - \alpha / 2V) - 2 \alpha`. The same as
+    :math:`2 \alpha \ge \sigma^2` under which noise correction is valid; on Gaussian data the
+    stationary variance is :math:`V / (1 - \alpha / 2V) - 2 \alpha`. The same as
     ``AnnealedLangevinSampler(hand_off="next", readout="alpha")``. The order is also that of
     ``noise_first`` in the code of Jolicoeur-Martineau et al. (arXiv 2009.05475).
 

@@ -47,13 +47,13 @@ class AnnealedLangevinSampler(LadderSampler):
     Axes: walk with fresh noise; a ladder; the hand-off and the read-out are options.
 
     Source: Song and Ermon (arXiv 1907.05600), Algorithm 1, in the convention of their code: their
-    :math:`\alpha / 2` is :math:`\alpha` here. ``readout="full"`` is the final denoising step of Song
-    and Ermon (arXiv 2006.09011), Algorithm 1.
+    :math:`\alpha / 2` is :math:`\alpha` here. ``readout="full"`` is the final denoising step of
+    Song and Ermon (arXiv 2006.09011), Algorithm 1.
 
     Args:
-        hand_off: the last step on a rung. ``"own"``: a step like the others (published). ``"next"``:
-            with the noise :math:`\sqrt{2 \alpha_{i+1}} z` of the next rung. ``"half"``:
-            half-denoising of the variance difference,
+        hand_off: the last step on a rung. ``"own"``: a step like the others (published).
+            ``"next"``: with the noise :math:`\sqrt{2 \alpha_{i+1}} z` of the next rung.
+            ``"half"``: half-denoising of the variance difference,
             :math:`x + \frac12 (\sigma_i^2 - \sigma_{i+1}^2) s(x, \sigma_i)`, without noise.
         readout: :math:`\lambda`: None for no read-out (the sample keeps the noise of the last
             rung), ``"alpha"`` for :math:`\alpha_L / \sigma_L^2`, ``"half"`` for 1/2, ``"full"``

@@ -1,6 +1,7 @@
 """Images for training, through `datasets`."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,8 @@ def load_digits(split: str = "train") -> "Dataset":
 
     Source: Alpaydin and Kaynak (1998), UCI "Optical Recognition of Handwritten Digits", CC BY 4.0.
     """
+    if split not in ("train", "test"):
+        raise HDZooError(f"the digits have no split {split!r}; they have 'train' and 'test'")
     from datasets import Dataset, Features, Value
     from datasets import Image as ImageFeature
     from sklearn.datasets import load_digits as sklearn_digits
@@ -55,6 +58,7 @@ def load_images(source: str, split: str = "train") -> "Dataset":
     """
     from datasets import Image as ImageFeature
     from datasets import load_dataset
+    from datasets.exceptions import DatasetsError
 
     path = Path(source)
     try:
@@ -66,7 +70,9 @@ def load_images(source: str, split: str = "train") -> "Dataset":
             dataset = load_dataset("imagefolder", data_dir=source, split=split)
         else:
             dataset = load_dataset(source, split=split)
-    except (OSError, ValueError, ConnectionError) as error:
+    except HDZooError:
+        raise
+    except (OSError, ValueError, DatasetsError) as error:
         raise HDZooError(
             f"cannot load images from {source!r} (split {split!r}): {error}. Give a registered "
             f"name ({', '.join(plugins.names('datasets'))}), a .parquet file, a folder of images, "
@@ -97,19 +103,34 @@ def image_transform(
     """
     if in_channels not in MODES:
         raise HDZooError(f"in_channels is {in_channels}; images have 1 (grey) or 3 (colour)")
+    return partial(
+        image_tensor, sample_size=sample_size, mode=MODES[in_channels], data_range=data_range
+    )
+
+
+def image_tensor(
+    image: Image.Image, sample_size: int, mode: str, data_range: tuple[float, float]
+) -> torch.Tensor:
+    """One picture as a tensor; see `image_transform`."""
+    image = image.convert(mode)
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    image = image.crop((left, top, left + side, top + side))
+    if side != sample_size:
+        image = image.resize((sample_size, sample_size), Image.Resampling.BICUBIC)
     low, high = data_range
+    pixels = np.asarray(image, dtype=np.float32).reshape(sample_size, sample_size, -1)
+    return torch.from_numpy(low + (high - low) / 255 * pixels).permute(2, 0, 1)
 
-    def transform(image: Image.Image) -> torch.Tensor:
-        image = image.convert(MODES[in_channels])
-        side = min(image.size)
-        left, top = (image.width - side) // 2, (image.height - side) // 2
-        image = image.crop((left, top, left + side, top + side))
-        if side != sample_size:
-            image = image.resize((sample_size, sample_size), Image.Resampling.BICUBIC)
-        pixels = np.asarray(image, dtype=np.float32).reshape(sample_size, sample_size, in_channels)
-        return torch.from_numpy(low + (high - low) / 255 * pixels).permute(2, 0, 1)
 
-    return transform
+def flip_half(images: torch.Tensor) -> torch.Tensor:
+    """Mirrors each image with probability 1/2, from torch's global generator.
+
+    Args:
+        images: shape (batch, channels, height, width).
+    """
+    mirrored = torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5
+    return torch.where(mirrored, images.flip(-1), images)
 
 
 class StepBatchSampler(Sampler[list[int]]):
@@ -177,12 +198,22 @@ def image_loader(
 
     column = next(name for name, f in dataset.features.items() if isinstance(f, ImageFeature))
 
-    def decode(rows: dict[str, list[Image.Image]]) -> dict[str, list[torch.Tensor]]:
-        return {"image": [transform(image) for image in rows[column]]}
-
     return DataLoader(
-        dataset.with_transform(decode, columns=[column]),
-        collate_fn=lambda rows: torch.stack([row["image"] for row in rows]),
+        dataset.with_transform(partial(_decode, column=column, transform=transform), [column]),
+        collate_fn=_stack,
         num_workers=num_workers,
         **sampling,
     )
+
+
+# Not closures: some ways of starting the workers pickle what they are given.
+def _decode(
+    rows: dict[str, list[Image.Image]],
+    column: str,
+    transform: Callable[[Image.Image], torch.Tensor],
+) -> dict[str, list[torch.Tensor]]:
+    return {"image": [transform(image) for image in rows[column]]}
+
+
+def _stack(rows: list[dict[str, torch.Tensor]]) -> torch.Tensor:
+    return torch.stack([row["image"] for row in rows])

@@ -58,7 +58,17 @@ def has_own_ladder(network: ModelMixin) -> bool:
 
 
 def network_ladder(network: ModelMixin) -> list[float]:
-    """The noise levels of a network: its own ladder, or the two ends of its range."""
+    """The noise levels of a network: its own ladder, or the two ends of its range.
+
+    Raises:
+        HDZooError: its config has no range.
+    """
     if has_own_ladder(network):
         return [float(sigma) for sigma in network.sigmas]
+    missing = [key for key in ("sigma_min", "sigma_max") if network.config.get(key) is None]
+    if missing:
+        raise HDZooError(
+            f"the config of {type(network).__name__} has no {' and no '.join(missing)}: add the "
+            "range of noise levels by network.register_to_config(sigma_min=..., sigma_max=...)"
+        )
     return geometric_ladder(network.config.sigma_max, network.config.sigma_min, 2)

@@ -2,10 +2,10 @@
 
 import dataclasses
 import importlib.metadata
-import json
 import platform
 import shutil
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,16 +14,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import tqdm
+from accelerate.utils import ProjectConfiguration, tqdm
 from diffusers import ModelMixin
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 
+from hdzoo.cards import write_card
 from hdzoo.errors import HDZooError
 from hdzoo.files import whole_file, write_json
-from hdzoo.ladders import geometric_ladder
 from hdzoo.scores import score_weights
-from hdzoo.training.data import StepBatchSampler, image_loader, image_transform
+from hdzoo.training.checkpoints import (
+    check_finished,
+    check_same_run,
+    latest_checkpoint,
+    save_checkpoint,
+)
+from hdzoo.training.config import TrainingConfig
+from hdzoo.training.data import StepBatchSampler, flip_half, image_loader, image_transform
 from hdzoo.training.objectives import (
     denoising_score_matching,
     draw_sigmas,
@@ -31,65 +38,16 @@ from hdzoo.training.objectives import (
     loss_per_dimension,
     song_ermon_weight,
 )
+from hdzoo.training.setup import build_scheduler, has_own_ladder, network_ladder
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
+__all__ = ["TrainingConfig", "held_out_loss", "train"]
+
 HELD_OUT_SIGMAS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
-STATE_FILE = "training_state.json"
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainingConfig:
-    """What a training run depends on.
-
-    Args:
-        max_train_steps: optimiser steps in all. May grow from one call to the next.
-        train_batch_size: images a step, over all processes.
-        learning_rate: of Adam.
-        lr_scheduler: diffusers' name of the schedule: ``"constant_with_warmup"``, ``"cosine"``...
-        lr_warmup_steps: steps of linear warm-up.
-        max_grad_norm: gradients are clipped to this norm.
-        ema_decay: the largest decay of the moving average of the weights.
-        sigma_distribution: ``"ladder"``, ``"log-uniform"`` or ``"log-normal"``.
-        log_sigma_mean: for ``"log-normal"``.
-        log_sigma_std: for ``"log-normal"``.
-        loss_weighting: ``"song-ermon"`` (``sigma^2``) or ``"karras"``.
-        mixed_precision: ``"no"``, ``"bf16"`` or ``"fp16"``, as Accelerate takes it.
-        seed: of the initial weights, the order of the data, and the noise.
-    """
-
-    max_train_steps: int = 10_000
-    train_batch_size: int = 128
-    learning_rate: float = 1e-3
-    lr_scheduler: str = "constant_with_warmup"
-    lr_warmup_steps: int = 200
-    max_grad_norm: float = 1.0
-    ema_decay: float = 0.9995
-    sigma_distribution: str = "ladder"
-    log_sigma_mean: float = -1.4
-    log_sigma_std: float = 1.4
-    loss_weighting: str = "song-ermon"
-    mixed_precision: str = "no"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuses what no run can use, before anything is written."""
-        choices = {
-            "sigma_distribution": ("ladder", "log-uniform", "log-normal"),
-            "loss_weighting": ("song-ermon", "karras"),
-            "mixed_precision": ("no", "bf16", "fp16"),
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise HDZooError(
-                    f"{name} is {getattr(self, name)!r}; allowed are {', '.join(allowed)}"
-                )
-        for name in ("max_train_steps", "train_batch_size", "learning_rate", "max_grad_norm"):
-            if getattr(self, name) <= 0:
-                raise HDZooError(f"{name} is {getattr(self, name)}; it must be positive")
-        if not 0 <= self.ema_decay < 1:
-            raise HDZooError(f"ema_decay is {self.ema_decay}; it must be in [0, 1)")
+RECORD_FILE = "training.json"
+LOG_EVERY = 50
 
 
 def train(
@@ -100,50 +58,68 @@ def train(
     *,
     held_out: "Dataset | None" = None,
     checkpoint_every: int = 500,
+    keep_checkpoints: bool = True,
     sample_every: int = 0,
     scheduler: Any = None,
     tracker: str | None = None,
     num_workers: int = 0,
+    command: str | None = None,
+    dataset_name: str | None = None,
 ) -> Path:
     """Trains a score network by denoising score matching and writes a Hub-ready pipeline folder.
 
     A call that finds checkpoints of the same run in ``output_dir`` goes on from the last one, and
     ends with the same weights, bit for bit, as a run that was never stopped (on the same machine
     with the same number of threads): data, noise levels and noise are functions of (seed, step).
+    A call that finds the run finished trains no more.
 
     Args:
-        model: a score network (`hdzoo.models`), in float32.
+        model: a score network: `hdzoo.models`, or any ``ModelMixin`` that is told the noise level
+            and has ``sample_size``, ``in_channels``, ``sigma_min`` and ``sigma_max`` in its config.
+            It predicts its ``prediction_type``, the score if it has none. In float32.
         dataset: images, with an image column.
-        output_dir: the pipeline folder to write; checkpoints are kept below it in
-            ``checkpoints/`` until the end.
+        output_dir: the pipeline folder to write. The checkpoint that a longer run starts from stays
+            below it, in ``checkpoints/``; a ``.gitignore`` keeps it from the Hub.
         config: the run.
         held_out: images to measure the denoising loss on at the end; the result goes into the
             model's config.
         checkpoint_every: steps between checkpoints.
+        keep_checkpoints: whether the last checkpoint outlives the end of the run.
         sample_every: steps between grids of samples in ``samples/``; 0 for none.
         scheduler: the sampler to save with the network; default `AnnealedLangevinSampler` on the
             network's own range.
         tracker: Accelerate's name of a tracker, such as ``"tensorboard"``; logs go to ``logs/``.
         num_workers: processes that decode images.
+        command: what the user typed, for the record.
+        dataset_name: where the images are from, for the record and the card.
 
     Returns:
         ``output_dir``.
 
     Raises:
-        HDZooError: the folder holds another run, the loss is not finite, or the data does not fit.
+        HDZooError: the folder holds another run, the loss is not finite, the data or the options
+            do not fit the network, or the run is interrupted.
     """
     output_dir = Path(output_dir)
+    check_network(model, config)
     accelerator = Accelerator(
-        mixed_precision=config.mixed_precision, log_with=tracker, project_dir=str(output_dir)
+        mixed_precision=config.mixed_precision,
+        log_with=tracker,
+        project_config=ProjectConfiguration(str(output_dir), logging_dir=str(output_dir / "logs")),
     )
-    checkpoints = output_dir / "checkpoints"
+    checkpoints, record_file = output_dir / "checkpoints", output_dir / RECORD_FILE
     latest = latest_checkpoint(checkpoints)
     start, seconds = 0, 0.0
     if latest is not None:
-        start, seconds = check_same_run(latest, config)
+        start, seconds = check_same_run(latest, config, len(dataset))
+    elif record_file.is_file():
+        check_finished(record_file, config, len(dataset))
+        return output_dir
 
     transform = image_transform(
-        model.config.sample_size, model.config.in_channels, model.config.data_range
+        model.config.sample_size,
+        model.config.in_channels,
+        model.config.get("data_range", (-1.0, 1.0)),
     )
     batches = StepBatchSampler(
         len(dataset),
@@ -155,91 +131,147 @@ def train(
     )
     loader = image_loader(dataset, transform, num_workers, batch_sampler=batches)
 
+    network = model.train()
     optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
     lr_scheduler = get_scheduler(
-        config.lr_scheduler, optimizer, config.lr_warmup_steps, config.max_train_steps
+        config.lr_scheduler,
+        optimizer,
+        num_warmup_steps=config.lr_warmup_steps,
+        num_training_steps=config.max_train_steps,
     )
     ema = EMAModel(
         model.parameters(), decay=config.ema_decay, use_ema_warmup=True, inv_gamma=1.0, power=0.75
     )
-    ema.to(accelerator.device)
-    network = model
     model, optimizer = accelerator.prepare(model, optimizer)
     accelerator.register_for_checkpointing(ema, lr_scheduler)
     if latest is not None:
-        accelerator.load_state(str(latest))
+        try:
+            accelerator.load_state(str(latest))
+        except RuntimeError as error:
+            raise HDZooError(
+                f"{checkpoints} holds a run of another network or number of processes: {error}. "
+                "Give the same to go on with it, or another output folder"
+            ) from error
+    # After loading, which puts the average on the CPU.
+    ema.to(accelerator.device)
     if tracker is not None:
         accelerator.init_trackers("hdzoo", config=dataclasses.asdict(config))
 
     ladder = torch.tensor(network_ladder(network), device=accelerator.device)
+    begin, elapsed, done, logged = time.monotonic(), seconds, start, start
+    running = torch.zeros((), device=accelerator.device)
     progress = tqdm(
         total=config.max_train_steps, initial=start, desc="training", unit="step", smoothing=0.05
     )
-    begin = time.monotonic()
-    running = torch.zeros((), device=accelerator.device)
-    with torch.random.fork_rng():
-        for step, images in zip(batches.steps, loader, strict=True):
-            seed_step(config.seed, step, accelerator.process_index)
-            images = images.to(accelerator.device, non_blocking=True)
-            sigmas = draw_sigmas(
-                config.sigma_distribution,
-                len(images),
-                ladder,
-                config.log_sigma_mean,
-                config.log_sigma_std,
-            )
-            noise = torch.randn_like(images)
-            loss = training_loss(model, network, images, noise, sigmas, config.loss_weighting)
-            accelerator.backward(loss)
-            accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm)
-            optimizer.step()
-            lr_scheduler.step()
-            optimizer.zero_grad(set_to_none=True)
-            ema.step(network.parameters())
-            running += loss.detach()
-            progress.update()
+    try:
+        with torch.random.fork_rng():
+            for step, images in zip(batches.steps, loader, strict=True):
+                seed_step(config.seed, step, accelerator.process_index)
+                images = images.to(accelerator.device, non_blocking=True)
+                sigmas = draw_sigmas(
+                    config.sigma_distribution,
+                    len(images),
+                    ladder,
+                    config.log_sigma_mean,
+                    config.log_sigma_std,
+                )
+                noise = torch.randn_like(images)
+                if config.random_flip:
+                    images = flip_half(images)
+                loss = training_loss(model, network, images, noise, sigmas, config.loss_weighting)
+                accelerator.backward(loss)
+                accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm)
+                optimizer.step()
+                lr_scheduler.step()
+                optimizer.zero_grad(set_to_none=True)
+                ema.step(network.parameters())
+                running += loss.detach()
+                progress.update()
 
-            done = step + 1
-            if done % 50 == 0:
-                mean = (running / 50).item()
-                running.zero_()
-                if not np.isfinite(mean):
-                    raise HDZooError(
-                        f"the loss is {mean} at step {done}; lower learning_rate (now "
-                        f"{config.learning_rate:g}) and run again: it resumes from the last "
-                        "checkpoint"
-                    )
-                progress.set_postfix(loss=f"{mean:.4g}")
-                accelerator.log({"loss": mean, "lr": lr_scheduler.get_last_lr()[0]}, step=done)
-            if done % checkpoint_every == 0 or done == config.max_train_steps:
-                elapsed = seconds + time.monotonic() - begin
-                save_checkpoint(accelerator, checkpoints, done, elapsed, config)
-            if sample_every and done % sample_every == 0 and accelerator.is_main_process:
-                with ema_weights(ema, network):
-                    save_samples(network, scheduler, output_dir / "samples" / f"{done:06d}.png")
-    progress.close()
-    accelerator.end_training()
+                done = step + 1
+                if done % LOG_EVERY == 0:
+                    mean = accelerator.reduce(running, "mean").item() / (done - logged)
+                    running.zero_()
+                    logged = done
+                    check_finite(np.isfinite(mean), f"loss is {mean}", done, config)
+                    progress.set_postfix(loss=f"{mean:.4g}")
+                    accelerator.log({"loss": mean, "lr": lr_scheduler.get_last_lr()[0]}, step=done)
+                if done % checkpoint_every == 0 or done == config.max_train_steps:
+                    # Before it takes the place of a good one.
+                    check_finite(all_finite(network), "weights are not finite", done, config)
+                    elapsed = seconds + time.monotonic() - begin
+                    save_checkpoint(accelerator, checkpoints, done, elapsed, config, len(dataset))
+                if sample_every and done % sample_every == 0 and accelerator.is_main_process:
+                    with ema_weights(ema, network):
+                        save_samples(network, scheduler, output_dir / "samples" / f"{done:06d}.png")
+    except KeyboardInterrupt:
+        kept = latest_checkpoint(checkpoints)
+        where = "from the start" if kept is None else f"from {kept.name}"
+        raise HDZooError(
+            f"interrupted at step {done} of {config.max_train_steps}; the same command goes on "
+            + where
+        ) from None
+    finally:
+        progress.close()
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
+        # In full precision, as the pipeline will be loaded.
+        network = accelerator.unwrap_model(model, keep_fp32_wrapper=False)
         ema.copy_to(network.parameters())
         network.eval()
         if held_out is not None:
             loader = image_loader(held_out, transform, num_workers, batch_size=500)
             losses = held_out_loss(network, loader, config.seed)
             network.register_to_config(held_out_loss=losses)
-        seconds += time.monotonic() - begin
         save_pipeline(network, scheduler, output_dir)
-        record = run_record(config, len(dataset), seconds, accelerator.num_processes)
-        write_json(output_dir / "training.json", record)
+        record = run_record(config, len(dataset), elapsed, accelerator.num_processes)
+        record |= {"dataset": dataset_name, "command": command}
+        (output_dir / ".gitignore").write_text("checkpoints/\n")
+        if not (output_dir / "README.md").exists():
+            write_card(output_dir, record, dataset=dataset_name)
+        write_json(record_file, record)
+        if not keep_checkpoints:
+            shutil.rmtree(checkpoints)
     accelerator.wait_for_everyone()
+    # Last, since it takes the processes apart.
+    accelerator.end_training()
     return output_dir
 
 
-def network_ladder(model: ModelMixin) -> list[float]:
-    """The noise levels of a network: its own ladder, or the two ends of its range."""
-    if getattr(model, "sigmas", None) is not None:
-        return [float(sigma) for sigma in model.sigmas]
-    return geometric_ladder(model.config.sigma_max, model.config.sigma_min, 2)
+def check_network(network: ModelMixin, config: TrainingConfig) -> None:
+    """Refuses a run that would train a network on noise levels or with a weight it has not."""
+    ladder = network_ladder(network)
+    name, distribution = type(network).__name__, config.sigma_distribution
+    if has_own_ladder(network) and distribution != "ladder":
+        raise HDZooError(
+            f"{name} knows only the {len(ladder)} noise levels of its ladder, and "
+            f"sigma_distribution {distribution!r} draws others; use 'ladder'"
+        )
+    if not has_own_ladder(network) and distribution == "ladder":
+        raise HDZooError(
+            f"{name} has no ladder: it is trained for all noise levels from {ladder[-1]:g} to "
+            f"{ladder[0]:g}; set sigma_distribution to 'log-uniform' or 'log-normal'"
+        )
+    if config.loss_weighting == "karras" and network.config.get("data_std") is None:
+        raise HDZooError(
+            f"loss_weighting 'karras' needs data_std in the network's config, and {name} has "
+            "none; use 'song-ermon'"
+        )
+
+
+def check_finite(finite: bool, what: str, step: int, config: TrainingConfig) -> None:
+    """Ends a run that has diverged; the last checkpoint stays as it is."""
+    if not finite:
+        raise HDZooError(
+            f"the run has diverged: the {what} at step {step}. The last checkpoint is kept, but "
+            f"leads here again: lower learning_rate (now {config.learning_rate:g}) and give "
+            "another output folder"
+        )
+
+
+def all_finite(network: ModelMixin) -> bool:
+    """Whether no weight is NaN or infinite."""
+    return bool(torch.stack([p.detach().isfinite().all() for p in network.parameters()]).all())
 
 
 def seed_step(seed: int, step: int, process_index: int) -> None:
@@ -262,7 +294,7 @@ def training_loss(
     sigma = sigmas.view(-1, 1, 1, 1)
     noisy = images + sigma * noise
     prediction = model(noisy, sigmas, return_dict=False)[0]
-    a, b = score_weights(network.prediction_type, sigma)
+    a, b = score_weights(prediction_type(network), sigma)
     if weighting == "karras":
         weight = karras_weight(sigmas, network.config.data_std)
     else:
@@ -289,7 +321,7 @@ def held_out_loss(
     """
     ladder = network_ladder(model)
     levels = [sigma for sigma in sigmas if ladder[-1] <= sigma <= ladder[0]]
-    if getattr(model, "sigmas", None) is not None:
+    if has_own_ladder(model):
         levels = ladder
     device = next(model.parameters()).device
     totals = torch.zeros(len(levels), dtype=torch.float64, device=device)
@@ -301,11 +333,18 @@ def held_out_loss(
             noise = torch.randn_like(images)
             for i, sigma in enumerate(levels):
                 noisy = images + sigma * noise
-                prediction = model(noisy, sigma, return_dict=False)[0]
-                loss = loss_per_dimension(prediction, noisy, noise, sigma, model.prediction_type)
+                # A tensor: UNet2DModel truncates plain numbers to integers.
+                told = torch.full((len(images),), sigma, device=device)
+                prediction = model(noisy, told, return_dict=False)[0]
+                loss = loss_per_dimension(prediction, noisy, noise, sigma, prediction_type(model))
                 totals[i] += loss.sum()
             count += len(images)
     return {"sigmas": levels, "loss": [round(loss, 6) for loss in (totals / count).tolist()]}
+
+
+def prediction_type(network: ModelMixin) -> str:
+    """What a network predicts: diffusers' own do not say, and are taken to predict the score."""
+    return getattr(network, "prediction_type", "score")
 
 
 @contextmanager
@@ -321,94 +360,33 @@ def ema_weights(ema: EMAModel, network: ModelMixin) -> Iterator[None]:
         network.train()
 
 
-def latest_checkpoint(folder: Path) -> Path | None:
-    """The last whole checkpoint in a folder; a half-written one has another name."""
-    found = [path for path in folder.glob("step-*") if (path / STATE_FILE).is_file()]
-    return max(found, key=lambda path: int(path.name.removeprefix("step-")), default=None)
-
-
-def check_same_run(checkpoint: Path, config: TrainingConfig) -> tuple[int, float]:
-    """Reads a checkpoint's step and seconds, and refuses one of another run."""
-    state = json.loads((checkpoint / STATE_FILE).read_text())
-    ours = dataclasses.asdict(config)
-    differs = [
-        f"{key} was {value!r} and is {ours.get(key)!r}"
-        for key, value in state["config"].items()
-        if ours.get(key) != value and key != "max_train_steps"
-    ]
-    if differs:
-        raise HDZooError(
-            f"{checkpoint.parent} holds another run: {'; '.join(differs)}. Give the same options "
-            "to go on with it, or another output folder"
-        )
-    longer = state["config"]["max_train_steps"] != config.max_train_steps
-    if longer and not config.lr_scheduler.startswith("constant"):
-        raise HDZooError(
-            f"the {config.lr_scheduler!r} schedule depends on max_train_steps, which was "
-            f"{state['config']['max_train_steps']} and is {config.max_train_steps}; give the same"
-        )
-    if state["step"] > config.max_train_steps:
-        raise HDZooError(
-            f"{checkpoint} is past max_train_steps {config.max_train_steps}; ask for at least "
-            f"{state['step']} steps, or give another output folder"
-        )
-    return state["step"], state["seconds"]
-
-
-def save_checkpoint(
-    accelerator: Accelerator, folder: Path, step: int, seconds: float, config: TrainingConfig
-) -> None:
-    """Writes a checkpoint under another name, renames it, and removes the older ones."""
-    target, partial = folder / f"step-{step:07d}", folder / f"partial-{step:07d}"
-    if accelerator.is_main_process and partial.exists():
-        shutil.rmtree(partial)
-    accelerator.wait_for_everyone()
-    accelerator.save_state(str(partial))
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        state = {"step": step, "seconds": seconds, "config": dataclasses.asdict(config)}
-        write_json(partial / STATE_FILE, state)
-        partial.rename(target)
-        for path in folder.iterdir():
-            if path != target:
-                shutil.rmtree(path)
-    accelerator.wait_for_everyone()
-
-
 def save_pipeline(network: ModelMixin, scheduler: Any, output_dir: Path) -> None:
-    """Writes the Hub-ready folder."""
+    """Writes the network and the sampler, as `HDPipeline.from_pretrained` reads them."""
     from hdzoo.pipeline import HDPipeline
 
-    HDPipeline(unet=network, scheduler=scheduler or default_scheduler(network)).save_pretrained(
-        output_dir
-    )
+    scheduler = scheduler or build_scheduler("annealed-langevin", {}, network)
+    HDPipeline(unet=network, scheduler=scheduler).save_pretrained(output_dir)
 
 
 def save_samples(network: ModelMixin, scheduler: Any, path: Path) -> None:
-    """Draws a grid of 64 samples, the same noise each time."""
+    """Draws a grid of 16 samples, the same noise each time, with about 100 evaluations."""
     from diffusers.utils import make_image_grid
 
     from hdzoo.pipeline import HDPipeline, sample_generators
 
-    pipe = HDPipeline(unet=network, scheduler=scheduler or default_scheduler(network))
+    scheduler = scheduler or build_scheduler("annealed-langevin", {}, network)
+    steps = max(100, len(getattr(scheduler, "levels", ())))
+    pipe = HDPipeline(unet=network, scheduler=scheduler)
     pipe.set_progress_bar_config(disable=True)
-    images = pipe(batch_size=64, generator=sample_generators(0, range(64))).images
+    generators = sample_generators(0, range(16))
+    try:
+        images = pipe(16, steps, generators, return_dict=False)[0]
+    except HDZooError as error:
+        # A young network may well send a chain to infinity; its training goes on.
+        warnings.warn(f"no samples in {path.name}: {error}", stacklevel=2)
+        return
     with whole_file(path) as partial:
-        make_image_grid(images, rows=8, cols=8).save(partial)
-
-
-def default_scheduler(network: ModelMixin) -> Any:
-    """Annealed Langevin dynamics on the network's own ladder or range."""
-    from hdzoo.samplers.langevin import AnnealedLangevinSampler
-
-    ladder = network_ladder(network)
-    sigmas = ladder if getattr(network, "sigmas", None) is not None else None
-    return AnnealedLangevinSampler(
-        sigma_max=ladder[0],
-        sigma_min=ladder[-1],
-        sigmas=sigmas,
-        prediction_type=network.prediction_type,
-    )
+        make_image_grid(images, rows=4, cols=4).save(partial)
 
 
 def run_record(

@@ -1,0 +1,75 @@
+"""The options of a training run."""
+
+import dataclasses
+
+from hdzoo.errors import HDZooError
+from hdzoo.training.objectives import SIGMA_DISTRIBUTIONS
+
+CHOICES = {
+    # Of diffusers' schedules, "piecewise_constant" needs rules of its own.
+    "lr_scheduler": (
+        "constant",
+        "constant_with_warmup",
+        "linear",
+        "cosine",
+        "cosine_with_restarts",
+        "polynomial",
+    ),
+    "sigma_distribution": SIGMA_DISTRIBUTIONS,
+    "loss_weighting": ("song-ermon", "karras"),
+    "mixed_precision": ("no", "bf16", "fp16"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig:
+    """What a training run depends on.
+
+    Args:
+        max_train_steps: optimiser steps in all. May grow from one call to the next.
+        train_batch_size: images a step, over all processes.
+        learning_rate: of Adam.
+        lr_scheduler: diffusers' name of the schedule: ``"constant_with_warmup"``, ``"cosine"``...
+        lr_warmup_steps: steps of linear warm-up.
+        max_grad_norm: gradients are clipped to this norm.
+        ema_decay: the largest decay of the moving average of the weights.
+        sigma_distribution: ``"ladder"`` for a network with a ladder of its own, ``"log-uniform"``
+            or ``"log-normal"`` for one that is trained on a range of noise levels.
+        log_sigma_mean: for ``"log-normal"``.
+        log_sigma_std: for ``"log-normal"``.
+        loss_weighting: ``"song-ermon"`` (``sigma^2``) or ``"karras"``.
+        mixed_precision: ``"no"``, ``"bf16"`` or ``"fp16"``, as Accelerate takes it.
+        seed: of the order of the data, and of the noise.
+        random_flip: whether each image is mirrored with probability 1/2.
+    """
+
+    max_train_steps: int = 10_000
+    train_batch_size: int = 128
+    learning_rate: float = 1e-3
+    lr_scheduler: str = "constant_with_warmup"
+    lr_warmup_steps: int = 200
+    max_grad_norm: float = 1.0
+    ema_decay: float = 0.9995
+    sigma_distribution: str = "ladder"
+    log_sigma_mean: float = -1.4
+    log_sigma_std: float = 1.4
+    loss_weighting: str = "song-ermon"
+    mixed_precision: str = "no"
+    seed: int = 0
+    random_flip: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuses what no run can use, before anything is written."""
+        for name, allowed in CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise HDZooError(
+                    f"{name} is {getattr(self, name)!r}; allowed are {', '.join(allowed)}"
+                )
+        for name in ("max_train_steps", "train_batch_size", "learning_rate", "max_grad_norm"):
+            if not getattr(self, name) > 0:
+                raise HDZooError(f"{name} is {getattr(self, name)}; it must be positive")
+        for name in ("lr_warmup_steps", "seed"):
+            if getattr(self, name) < 0:
+                raise HDZooError(f"{name} is {getattr(self, name)}; it must not be negative")
+        if not 0 <= self.ema_decay < 1:
+            raise HDZooError(f"ema_decay is {self.ema_decay}; it must be in [0, 1)")

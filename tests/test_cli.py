@@ -1,0 +1,277 @@
+"""The command line: what it prints, what it writes, and what it refuses."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from hdzoo import HDPipeline, cli, get_sampler, list_samplers
+from hdzoo.models.unet import UNetScoreModel
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A pipeline folder with a tiny network of random weights."""
+    torch.manual_seed(0)
+    network = UNetScoreModel(sample_size=8, block_out_channels=(8, 16), norm_num_groups=4)
+    sampler = get_sampler("annealed-langevin")(
+        sigma_max=2.0, num_levels=4, steps_per_level=2, prediction_type="sample"
+    )
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    HDPipeline(network, sampler).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path):
+    """Runs the command in an empty folder: (exit code, standard output, standard error)."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["hdzoo", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = end.code or 0
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+def error_of(result):
+    """The message of a call that must fail as a person's mistake: one line, exit code 2."""
+    code, out, err = result
+    assert code == 2
+    assert out == ""
+    lines = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    assert "Traceback" not in err
+    return lines[0]
+
+
+def test_sample_writes_a_grid_that_says_what_made_it(run, model):
+    code, out, _ = run("sample", model, "-n", 5, "-t", 9, "--seed", 3, "--scale", 1)
+    assert code == 0
+    with Image.open(out.strip()) as grid:
+        assert grid.size == (24, 16)  # 5 images of 8 pixels: 3 columns, 2 rows
+        made_by = json.loads(grid.text["hdzoo"])
+        # The sixth place is empty.
+        assert grid.crop((16, 8, 24, 16)).getextrema() == (0, 0)
+    assert made_by["seed"] == 3
+    assert made_by["num_inference_steps"] == 9
+    assert made_by["sampler"] == "AnnealedLangevinSampler"
+
+
+def test_single_images_are_the_grids_and_do_not_depend_on_the_batch(run, model, tmp_path):
+    common = ("sample", model, "-n", 5, "--scale", 1)
+    run(*common, "--images-dir", "a", "-O", "a.png")
+    run(*common, "--images-dir", "b", "-O", "b.png", "--batch-size", 2)
+    grid = Image.open("a.png")
+    for i in range(5):
+        one, other = (Image.open(f"{folder}/{i:05d}.png") for folder in "ab")
+        column, row = i % 3, i // 3
+        place = grid.crop((8 * column, 8 * row, 8 * column + 8, 8 * row + 8))
+        assert one.tobytes() == place.tobytes()
+        # The same noise; the convolutions' round-off may move a pixel by one of 255.
+        difference = max(abs(p - q) for p, q in zip(one.tobytes(), other.tobytes(), strict=True))
+        assert difference <= 1
+
+
+def test_animation_ends_on_the_grid(run, model):
+    run("sample", model, "-n", 4, "-t", 8, "--gif", "a.gif", "-O", "a.png")
+    with Image.open("a.gif") as gif, Image.open("a.png") as grid:
+        assert gif.n_frames == 8
+        gif.seek(7)
+        last = gif.convert("L")
+    assert last.size == grid.size
+    # A GIF has a palette of 256 colours, enough for every grey.
+    assert last.tobytes() == grid.tobytes()
+
+
+@pytest.mark.parametrize("name", list_samplers())
+def test_every_sampler_draws(run, model, name):
+    code, out, _ = run("sample", model, "-s", name, "-n", 2, "-t", 60)
+    assert code == 0
+    assert Path(out.strip()).is_file()
+
+
+def test_a_single_level_sampler_starts_from_images(run, model):
+    code, out, err = run("sample", model, "-s", "half-denoising", "-n", 2, "-t", 3)
+    assert code == 0
+    assert "starts from images of AnnealedLangevinSampler" in err
+    with Image.open(out.strip()) as grid:
+        assert json.loads(grid.text["hdzoo"])["started_from"] == "AnnealedLangevinSampler"
+
+
+def spoiled(model, tmp_path, change):
+    """A copy of the model in which something is broken."""
+    import shutil
+
+    folder = tmp_path / "spoiled"
+    shutil.copytree(model, folder)
+    change(folder)
+    return folder
+
+
+def truncate(folder):
+    weights = next(folder.glob("unet/*.safetensors"))
+    os.truncate(weights, weights.stat().st_size // 2)
+
+
+def put_nan(folder):
+    from safetensors.torch import load_file, save_file
+
+    weights = next(folder.glob("unet/*.safetensors"))
+    state = load_file(weights)
+    state["unet.conv_in.bias"].fill_(float("nan"))
+    save_file(state, weights, metadata={"format": "pt"})
+
+
+def need_missing_plugin(folder):
+    index = json.loads((folder / "model_index.json").read_text())
+    index["scheduler"] = ["far_away.sampler", "FarSampler"]
+    index["_hdzoo_requires"] = {"far_away.sampler": "far-away"}
+    (folder / "model_index.json").write_text(json.dumps(index))
+
+
+BAD_OPTIONS = {
+    "unknown sampler": (["-s", "half-denoisin"], ["half-denoisin", "half-denoising", "names are"]),
+    "unknown option": (["-o", "step_sise=1"], ["step_sise", "step_size"]),
+    "malformed option": (["-o", "step_size"], ["KEY=VALUE"]),
+    "mu below sigma^2 / 2": (
+        ["-s", "noise-corrected-langevin", "-o", "step_size=0.004", "-o", "sigma=0.1"],
+        ["0.004", "mu >= sigma^2 / 2 = 0.005"],
+    ),
+    "ascending ladder": (["-o", "sigmas=[0.1, 1]"], ["0.1", "descend"]),
+    "non-positive ladder": (["-o", "sigmas=[1, 0]"], ["0.0", "positive"]),
+    "NFE below the minimum": (["-t", "3"], ["3", "at least 4"]),
+    "no NFE": (["-t", "0"], ["0", "at least 1"]),
+    "outside the network's range": (["-o", "sigma_max=50"], ["50", "0.01 to 10"]),
+    "an option of a wrong type": (["-o", "num_levels=many"], ["many"]),
+    "no images": (["-n", "0"], ["num_images", "at least 1"]),
+    "unknown dtype": (["--dtype", "int8"], ["int8", "bfloat16"]),
+    "negative seed": (["--seed=-1"], ["-1", "negative"]),
+}
+
+
+@pytest.mark.parametrize("case", BAD_OPTIONS)
+def test_a_bad_option_is_one_message_and_overwrites_nothing(run, model, case):
+    options, parts = BAD_OPTIONS[case]
+    Path("kept.png").write_bytes(b"a picture of value")
+    message = error_of(run("sample", model, "-O", "kept.png", "-n", 2, *options))
+    assert all(part in message for part in parts), message
+    assert Path("kept.png").read_bytes() == b"a picture of value"
+    assert os.listdir() == ["kept.png"]
+
+
+SPOILED = {
+    "truncated weights": (truncate, ["download or save the folder again"]),
+    "NaN from the network": (put_nan, ["2 of 2 samples are not finite"]),
+    "missing plugin": (need_missing_plugin, ["pip install far-away", "scheduler="]),
+    "no pipeline": (lambda f: (f / "model_index.json").unlink(), ["no pipeline folder"]),
+}
+
+
+@pytest.mark.parametrize("case", SPOILED)
+def test_a_bad_model_is_one_message_and_overwrites_nothing(run, model, case, tmp_path_factory):
+    change, parts = SPOILED[case]
+    folder = spoiled(model, tmp_path_factory.mktemp("spoiled"), change)
+    Path("kept.png").write_bytes(b"a picture of value")
+    message = error_of(run("sample", folder, "-O", "kept.png", "-n", 2))
+    assert all(part in message for part in parts), message
+    assert Path("kept.png").read_bytes() == b"a picture of value"
+    assert os.listdir() == ["kept.png"]
+
+
+def test_a_missing_model_is_one_message(run, monkeypatch):
+    message = error_of(run("sample", "ncsn-mnits"))
+    assert "ncsn-mnits" in message
+    assert "bundled name" in message
+
+
+def test_samplers_lists_all_with_their_package(run):
+    code, out, _ = run("samplers", "--json")
+    rows = {row["name"]: row for row in json.loads(out)}
+    assert code == 0
+    assert sorted(rows) == list_samplers()
+    assert rows["half-denoising"]["package"].startswith("hdzoo ")
+    assert rows["half-denoising"]["options"]["sigma"] == 0.1
+    assert rows["annealed-langevin"]["source"].startswith("Song and Ermon 2019")
+    _, table, _ = run("samplers")
+    assert all(name in table for name in list_samplers())
+
+
+def test_plugins_lists_what_each_brings(run):
+    code, out, _ = run("plugins", "--json")
+    rows = {row["name"]: row for row in json.loads(out)}
+    assert code == 0
+    assert "half-denoising" in rows["builtin"]["samplers"]
+    assert rows["builtin"]["error"] is None
+
+
+def test_info_tells_what_a_model_is(run, model):
+    code, out, _ = run("info", model, "--json")
+    facts = json.loads(out)
+    assert code == 0
+    assert facts["weights_bytes"] == next(model.glob("unet/*.safetensors")).stat().st_size
+    assert facts["sigma_range"] == [0.01, 10.0]
+    assert facts["num_inference_steps"] == 8
+    assert "UNetScoreModel" in run("info", model)[1]
+
+
+def test_train_writes_a_pipeline_that_samples(run):
+    arguments = [
+        *("train", "--dataset", "digits", "--held-out", "digits", "--output-dir", "mine"),
+        *("-m", "sample_size=8", "-m", "block_out_channels=[8, 16]", "-m", "norm_num_groups=4"),
+        *("--sigma-distribution", "log-uniform", "--max-train-steps", 6, "--lr-warmup-steps", 1),
+        *("--train-batch-size", 16, "--checkpoint-every", 3, "-o", "num_levels=3"),
+    ]
+    code, out, _ = run(*arguments)
+    assert code == 0
+    assert out.strip() == "mine"
+    record = json.loads(Path("mine/training.json").read_text())
+    assert record["command"].startswith("hdzoo train --dataset digits")
+    # Hardly trained: between the best there is, 0, and about that of a score of zero, 1.
+    losses = json.loads(run("info", "mine", "--json")[1])["held_out_loss_per_dimension"]
+    assert all(0 < loss < 1.5 for loss in losses.values())
+    assert run("sample", "mine", "-n", 2, "-t", 6)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        (["--dataset", "nowhere.parquet"], ["nowhere.parquet", "digits"]),
+        (["--dataset", "digits", "--loss-weighting", "none"], ["none", "song-ermon"]),
+        (["--dataset", "digits", "--model", "resnet"], ["resnet", "unet"]),
+        (["--dataset", "digits", "-m", "widht=3"], ["widht"]),
+        (["--dataset", "digits", "-s", "nobody"], ["nobody"]),
+        (
+            ["--dataset", "digits", "-m", "sample_size=8", "--train-batch-size", "2000"],
+            ["2000", "1500"],
+        ),
+    ],
+)
+def test_train_refuses_before_it_writes(run, options, parts):
+    message = error_of(
+        run("train", "--output-dir", "mine", "--sigma-distribution", "log-uniform", *options)
+    )
+    assert all(part in message for part in parts), message
+    assert not Path("mine").exists()
+
+
+def test_help_is_quick():
+    # The budget is 0.7 s; the best of three, since a busy machine is no fault of the command.
+    times = []
+    for _ in range(3):
+        begin = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "hdzoo", "--help"], check=True, capture_output=True)
+        times.append(time.perf_counter() - begin)
+    assert min(times) < 0.7
