@@ -2,10 +2,10 @@
 
     python benchmarks/recognition.py --train TRAIN.parquet --test TEST.parquet
 
-trains a small convolutional network on MNIST (kept in ``runs/``, so that it is trained once), says how
-it does on the real test images, and then judges images of each sampler: the share recognised with
-p >= 0.9, and how they spread over the ten classes. Data are named as in `hdzoo train`; the default is
-the Hub's ``ylecun/mnist``. Prints a table and writes JSON.
+trains a small convolutional network on MNIST (kept in ``runs/``, so that it is trained once), says
+how it does on the real test images, and then judges images of each sampler: the share recognised
+with p >= 0.9, and how they spread over the ten classes. Data are named as in `hdzoo train`; the
+default is the Hub's ``ylecun/mnist``. Prints a table and writes JSON.
 """
 
 import argparse
@@ -25,8 +25,7 @@ from torch import nn
 import hdzoo
 from hdzoo.catalog import weights_hash
 from hdzoo.hub import resolve_model
-from hdzoo.pipeline import HDPipeline
-from hdzoo.sampling import draw, load_pipeline, protocol
+from hdzoo.sampling import draw, load_pipeline, protocol, start_of
 from hdzoo.training.data import load_images
 
 CONFIDENT = 0.9
@@ -96,7 +95,9 @@ def main() -> None:
     parser.add_argument("--num-images", type=int, default=512)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=6)
-    parser.add_argument("--classifier", type=Path, default=Path("runs/digit-classifier.safetensors"))
+    parser.add_argument(
+        "--classifier", type=Path, default=Path("runs/digit-classifier.safetensors")
+    )
     parser.add_argument("--output", type=Path, default=Path("runs/recognition.json"))
     args = parser.parse_args()
 
@@ -131,17 +132,19 @@ def main() -> None:
     add("real test images", "", "", report["real test images"])
     for name in args.samplers:
         pipe = load_pipeline(args.model, None if name == "default" else name)
-        start = None
-        if not getattr(pipe.scheduler, "starts_from_noise", True):
-            start = HDPipeline.from_pretrained(args.model, unet=pipe.unet).scheduler
+        start = start_of(pipe, args.model)
         begin = time.perf_counter()
         images = draw(pipe, args.num_images, seed=args.seed, start=start)
         seconds = time.perf_counter() - begin
         row = judge(model, images) | {"seconds": round(seconds, 1)}
         report["samplers"][name] = row | {"made_by": protocol(pipe, args.model, args.seed, start)}
         steps = str(pipe.scheduler.num_inference_steps)
-        add(name, steps if start is None else f"{start.num_inference_steps} + {steps}",
-            f"{seconds:.0f}", row)
+        add(
+            name,
+            steps if start is None else f"{start.num_inference_steps} + {steps}",
+            f"{seconds:.0f}",
+            row,
+        )
     Console().print(table)
     args.output.parent.mkdir(parents=True, exist_ok=True)
     args.output.write_text(json.dumps(report, indent=2) + "\n")

@@ -74,9 +74,8 @@ def sample(
     from hdzoo import sampling
 
     pipe = sampling.load_pipeline(model, sampler, options, dtype)
-    start = None
-    if not getattr(pipe.scheduler, "starts_from_noise", True):
-        start = sampling.HDPipeline.from_pretrained(model, unet=pipe.unet).scheduler
+    start = sampling.start_of(pipe, model)
+    if start is not None:
         note(
             f"{type(pipe.scheduler).__name__} walks at one noise level: it starts from images of "
             f"{type(start).__name__}, {start.num_inference_steps} network evaluations each"
@@ -195,10 +194,16 @@ def train(
     ] = "constant_with_warmup",
     lr_warmup_steps: Annotated[int, typer.Option(help="Steps of linear warm-up.")] = 200,
     max_grad_norm: Annotated[float, typer.Option(help="Gradients are clipped to it.")] = 1.0,
-    ema_decay: Annotated[float, typer.Option(help="Largest decay of the averaged weights.")] = 0.9995,
+    ema_decay: Annotated[
+        float, typer.Option(help="Largest decay of the averaged weights.")
+    ] = 0.9995,
     sigma_distribution: Annotated[
-        str, typer.Option(help="ladder, log-uniform or log-normal.")
-    ] = "ladder",
+        str | None,
+        typer.Option(
+            help="ladder, log-uniform or log-normal. "
+            "[default: ladder for a network that has one, else log-uniform]"
+        ),
+    ] = None,
     log_sigma_mean: Annotated[float, typer.Option(help="For log-normal.")] = -1.4,
     log_sigma_std: Annotated[float, typer.Option(help="For log-normal.")] = 1.4,
     loss_weighting: Annotated[str, typer.Option(help="song-ermon or karras.")] = "song-ermon",
@@ -218,8 +223,13 @@ def train(
     model_options, sampler_options = parse_options(model_option), parse_options(option)
     from hdzoo.training import trainer
     from hdzoo.training.data import load_images
-    from hdzoo.training.setup import build_network, build_scheduler
+    from hdzoo.training.setup import (
+        build_network,
+        build_scheduler,
+        default_sigma_distribution,
+    )
 
+    network = build_network(model, model_options, seed)
     config = trainer.TrainingConfig(
         max_train_steps=max_train_steps,
         train_batch_size=train_batch_size,
@@ -228,7 +238,7 @@ def train(
         lr_warmup_steps=lr_warmup_steps,
         max_grad_norm=max_grad_norm,
         ema_decay=ema_decay,
-        sigma_distribution=sigma_distribution,
+        sigma_distribution=sigma_distribution or default_sigma_distribution(network),
         log_sigma_mean=log_sigma_mean,
         log_sigma_std=log_sigma_std,
         loss_weighting=loss_weighting,
@@ -236,7 +246,6 @@ def train(
         random_flip=random_flip,
         seed=seed,
     )
-    network = build_network(model, model_options, seed)
     folder = trainer.train(
         network,
         load_images(dataset, split),
@@ -260,7 +269,9 @@ def parse_options(pairs: list[str] | None) -> dict[str, Any]:
     for pair in pairs or ():
         key, equals, value = pair.partition("=")
         if not (key and equals):
-            raise HDZooError(f"option {pair!r} is not of the form KEY=VALUE, such as step_size=2e-5")
+            raise HDZooError(
+                f"option {pair!r} is not of the form KEY=VALUE, such as step_size=2e-5"
+            )
         try:
             options[key.replace("-", "_")] = json.loads(value)
         except json.JSONDecodeError:

@@ -46,6 +46,13 @@ def load_pipeline(
     return pipe.to(PartialState().device)
 
 
+def start_of(pipe: HDPipeline, model: str | Path) -> Any:
+    """The model's own sampler, if the pipeline's one needs images to start from; else None."""
+    if getattr(pipe.scheduler, "starts_from_noise", True):
+        return None
+    return HDPipeline.from_pretrained(model, unet=pipe.unet).scheduler
+
+
 def draw(
     pipe: HDPipeline,
     num_images: int,
@@ -84,11 +91,11 @@ def draw(
         clean = None
         if first is not None:
             first.set_progress_bar_config(desc="images to start from")
-            clean = first(len(indices), generator=generator, output_type="pt").images
-        watch = on_step if begin == 0 else None
+            clean = first(len(indices), generator=generator, output_type="pt", return_dict=False)[0]
 
-        def callback(_: Any, step: int, __: Any, tensors: dict[str, Any], watch=watch) -> Any:
-            watch(step, tensors["latents"])
+        def callback(_: Any, step: int, __: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+            assert on_step is not None
+            on_step(step, tensors["latents"])
             return tensors
 
         pipe.set_progress_bar_config(desc=f"images {indices[0]} to {indices[-1]}")
@@ -97,8 +104,9 @@ def draw(
             num_inference_steps,
             generator=generator,
             image=clean,
-            callback_on_step_end=callback if watch else None,
-        ).images
+            callback_on_step_end=callback if on_step and begin == 0 else None,
+            return_dict=False,
+        )[0]
     return images
 
 
@@ -113,6 +121,8 @@ def image_grid(images: list[Image.Image], scale: int = 1) -> Image.Image:
     rows = math.ceil(len(images) / columns)
     blank = Image.new(images[0].mode, images[0].size)
     grid = make_image_grid(images + [blank] * (rows * columns - len(images)), rows, columns)
+    # make_image_grid makes a colour image of grey ones.
+    grid = grid.convert(images[0].mode)
     return grid.resize((grid.width * scale, grid.height * scale), Image.Resampling.NEAREST)
 
 

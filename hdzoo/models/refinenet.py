@@ -414,8 +414,7 @@ class RefineNetModel(ModelMixin, ConfigMixin):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         ladder = self.sigmas
-        # To mypy, diffusers' lazily imported classes are placeholders without methods.
-        super()._apply(fn, recurse)  # type: ignore[misc]
+        super()._apply(fn, recurse)
         # In half precision neighbouring rungs would coincide, so the ladder changes device only.
         if self.sigmas.dtype != ladder.dtype:
             self.sigmas = ladder.to(self.sigmas.device)

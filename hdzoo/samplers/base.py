@@ -378,8 +378,8 @@ class Sampler(SchedulerMixin, ConfigMixin):
             **kwargs: options to override.
 
         Raises:
-            HDZooError: an option is unknown, or the configuration is that of a diffusers scheduler
-                that does not fit.
+            HDZooError: an option is unknown or has a wrong type, or the configuration is that of a
+                diffusers scheduler that does not fit.
         """
         known = set(inspect.signature(cls.__init__).parameters) - {"self"}
         unknown = sorted(set(kwargs) - known - _LOADING_OPTIONS)
@@ -399,7 +399,13 @@ class Sampler(SchedulerMixin, ConfigMixin):
         foreign = config | {"_class_name": cls.__name__}
         for key in known | {"_use_default_values"}:
             foreign.pop(key, None)
-        sampler, unused = super().from_config(own, return_unused_kwargs=True, **kwargs)
+        try:
+            sampler, unused = super().from_config(own, return_unused_kwargs=True, **kwargs)
+        except TypeError as error:
+            raise HDZooError(
+                f"an option of {cls.__name__} has a wrong type: {error}; given are "
+                + ", ".join(f"{key}={value!r}" for key, value in (own | kwargs).items())
+            ) from error
         sampler.register_to_config(**foreign)
         return (sampler, unused | foreign) if return_unused_kwargs else sampler
 

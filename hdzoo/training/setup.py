@@ -72,3 +72,8 @@ def network_ladder(network: ModelMixin) -> list[float]:
             "range of noise levels by network.register_to_config(sigma_min=..., sigma_max=...)"
         )
     return geometric_ladder(network.config.sigma_max, network.config.sigma_min, 2)
+
+
+def default_sigma_distribution(network: ModelMixin) -> str:
+    """Each rung as likely for a network with a ladder; else its whole range, evenly in the log."""
+    return "ladder" if has_own_ladder(network) else "log-uniform"

@@ -426,7 +426,7 @@ def assert_equal(states: Sequence[torch.Tensor], expected: Sequence[torch.Tensor
         torch.testing.assert_close(state, other, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("eta", [0.5, 0.8, 1.5])
+@pytest.mark.parametrize("eta", [0.5, 0.500001, 0.8, 1.5])
 def test_noise_corrected_is_langevin_read_out(eta: float, monkeypatch: pytest.MonkeyPatch) -> None:
     sigma, steps = 0.7, 20
     mu = eta * sigma**2
