@@ -63,9 +63,7 @@ def test_the_recorded_loss_is_that_of_held_out_images(pipe):
 def test_an_image_depends_on_its_seed_and_not_on_its_batch(pipe):
     def draw(indices):
         generator = sample_generators(0, indices)
-        return pipe(
-            len(indices), 40, generator=generator, output_type="pt", return_dict=False
-        )[0]
+        return pipe(len(indices), 40, generator=generator, output_type="pt", return_dict=False)[0]
 
     together = draw(range(64))
     for first, last in ((0, 1), (63, 64), (0, 7), (56, 63)):

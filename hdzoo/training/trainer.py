@@ -370,9 +370,8 @@ def save_pipeline(network: ModelMixin, scheduler: Any, output_dir: Path) -> None
 
 def save_samples(network: ModelMixin, scheduler: Any, path: Path) -> None:
     """Draws a grid of 16 samples, the same noise each time, with about 100 evaluations."""
-    from diffusers.utils import make_image_grid
-
     from hdzoo.pipeline import HDPipeline, sample_generators
+    from hdzoo.sampling import image_grid
 
     scheduler = scheduler or build_scheduler("annealed-langevin", {}, network)
     steps = max(100, len(getattr(scheduler, "levels", ())))
@@ -386,7 +385,7 @@ def save_samples(network: ModelMixin, scheduler: Any, path: Path) -> None:
         warnings.warn(f"no samples in {path.name}: {error}", stacklevel=2)
         return
     with whole_file(path) as partial:
-        make_image_grid(images, rows=4, cols=4).save(partial)
+        image_grid(images).save(partial)
 
 
 def run_record(
