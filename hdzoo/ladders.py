@@ -7,10 +7,9 @@ A ladder descends: its first level is the largest. A step size is ``alpha`` in t
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from statistics import NormalDist
 
 import torch
-from scipy.optimize import brentq, minimize_scalar
-from scipy.stats import norm
 
 from hdzoo.errors import HDZooError
 
@@ -178,13 +177,15 @@ def ncsnv2_num_levels(sigma_max: float, sigma_min: float, dimension: int) -> int
 
     def excess(ratio: float) -> float:
         centre, width = scale * (ratio - 1), 3 * ratio
-        return float(norm.cdf(centre + width) - norm.cdf(centre - width)) - 0.5
+        return NormalDist().cdf(centre + width) - NormalDist().cdf(centre - width) - 0.5
 
     if scale <= 3:
         raise HDZooError(
             f"technique 2 has no solution in dimension {dimension}: noise shells overlap by more "
             "than a half at every ratio; choose num_levels yourself"
         )
+    from scipy.optimize import brentq
+
     # Where centre - width = 1 the overlap is at most 1 - Phi(1) = 0.16; at ratio 1 it is 0.997.
     ratio = brentq(excess, 1.0, (scale + 1) / (scale - 3))
     return max(2, round(math.log(sigma_max / sigma_min) / math.log(ratio)) + 1)
@@ -217,6 +218,8 @@ def ncsnv2_step_size(sigmas: Sequence[float], steps_per_level: int) -> float:
     def variance(eta: float) -> float:
         floor = 2 * eta / (1 - (1 - eta) ** 2)
         return (1 - eta) ** (2 * steps_per_level) * (ratio**2 - floor) + floor
+
+    from scipy.optimize import minimize_scalar
 
     # A weighted mean of gamma^2 and of the floor, both above 1: so nearest to 1 is the minimum.
     best = minimize_scalar(variance, bounds=(0.0, 1.0), method="bounded", options={"xatol": 1e-9})
