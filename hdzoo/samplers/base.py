@@ -364,13 +364,26 @@ class Sampler(SchedulerMixin, ConfigMixin):
         return list(_compatible_classes())
 
     @classmethod
+    def adopt(cls, config: dict[str, Any]) -> dict[str, Any]:
+        """Translates the options that another sampler calls alike but means otherwise.
+
+        Args:
+            config: of any sampler.
+
+        Returns:
+            The same in this sampler's terms, with nothing lost.
+        """
+        return config
+
+    @classmethod
     def from_config(
         cls, config: Any = None, return_unused_kwargs: bool = False, **kwargs: Any
     ) -> Self | tuple[Self, dict[str, Any]]:
         """Builds this sampler from the configuration of any sampler, ours or diffusers' VE ones.
 
         Options that the two share are taken over, those left at the other's defaults too; the rest
-        is kept in the configuration, so that going back loses nothing.
+        is kept in the configuration, so that going back loses nothing. A step size is taken over
+        among samplers on a ladder, and among those at a single level.
 
         Args:
             config: a scheduler's ``config``.
@@ -392,7 +405,7 @@ class Sampler(SchedulerMixin, ConfigMixin):
                 f"from_config is given {type(config).__name__!r}; it takes a configuration, such "
                 "as scheduler.config. A folder or a model is loaded by from_pretrained"
             )
-        config = _with_assumptions(dict(config))
+        config = cls.adopt(_with_assumptions(dict(config)))
         # diffusers forgets the options that the other class left at its own defaults, and warns of
         # those that this class does not have; so they are added afterwards.
         own = {key: value for key, value in config.items() if key in known}
@@ -458,6 +471,22 @@ def _compatible_classes() -> Iterator[type[SchedulerMixin]]:
             yield scheduler
 
 
+def _keep_own_step_size(
+    config: dict[str, Any], others_mark: str, others: str, own: str
+) -> dict[str, Any]:
+    """Keeps apart the step sizes of the two families, epsilon on a ladder and alpha at one level.
+
+    One carried over as the other would be off by the square of a ratio of noise levels. So a
+    configuration of the other family (it has the option ``others_mark``) puts its ``step_size``
+    away as ``others``, and gets back what was put away as ``own``.
+    """
+    if others_mark not in config or others in config:
+        return config
+    kept = {key: value for key, value in config.items() if key not in ("step_size", own)}
+    kept[others] = config.get("step_size")
+    return kept | ({"step_size": config[own]} if own in config else {})
+
+
 class LadderSampler(Sampler):
     r"""A sampler that walks down a ladder of noise levels.
 
@@ -495,6 +524,12 @@ class LadderSampler(Sampler):
         sigma_data: float | None = None,
     ) -> None:
         self.set_timesteps()
+
+    @classmethod
+    def adopt(cls, config: dict[str, Any]) -> dict[str, Any]:
+        return _keep_own_step_size(
+            config, "num_steps", "single_level_step_size", "ladder_step_size"
+        )
 
     @property
     def default_num_inference_steps(self) -> int:
@@ -576,6 +611,12 @@ class SingleLevelSampler(Sampler):
         sigma_data: float | None = None,
     ) -> None:
         self.set_timesteps()
+
+    @classmethod
+    def adopt(cls, config: dict[str, Any]) -> dict[str, Any]:
+        return _keep_own_step_size(
+            config, "num_levels", "ladder_step_size", "single_level_step_size"
+        )
 
     @property
     def default_num_inference_steps(self) -> int:

@@ -377,7 +377,13 @@ def test_there_and_back(name: str, other: str, which: str, quiet: list[str]) -> 
     sampler = get_sampler(name)(**CONFIGURATIONS[which](name))
     given = own_config(sampler)
     between = get_sampler(other).from_config(sampler.config, **missing_levels(other, given))
-    for key in set(given) & set(own_config(between)):
+    shared = set(given) & set(own_config(between))
+    if issubclass(get_sampler(name), LadderSampler) != issubclass(
+        get_sampler(other), LadderSampler
+    ):
+        # epsilon on a ladder, alpha at a single level.
+        shared -= {"step_size"}
+    for key in shared:
         assert between.config[key] == given[key]
     back = type(sampler).from_config(between.config)
     assert own_config(back) == given
@@ -604,3 +610,16 @@ def test_single_level_takes_one(name: str) -> None:
 def test_consistent_sampling_asks_once_at_each_level() -> None:
     with pytest.raises(HDZooError, match="a noise level is repeated"):
         make("consistent-annealed-sampling").set_timesteps(sigmas=[0.2, 0.1, 0.1])
+
+
+def test_a_step_size_is_not_carried_between_ladder_and_single_level():
+    # epsilon = 3e-5 at 0.01 is eta = 0.3; as alpha at 0.1 it would be eta = 0.003.
+    annealed = get_sampler("annealed-langevin")(step_size=3e-5)
+    single = get_sampler("noise-corrected-langevin").from_config(annealed.config, sigma=0.2)
+    assert single.config.step_size is None
+    assert single.moves[0].alpha == pytest.approx(0.2**2)
+    single = get_sampler("langevin").from_config(single.config, step_size=0.01)
+    again = get_sampler("alpha-half-denoising").from_config(single.config)
+    assert again.config.step_size == 3e-5
+    back = get_sampler("langevin").from_config(again.config)
+    assert (back.config.step_size, back.config.sigma) == (0.01, 0.2)
