@@ -21,6 +21,8 @@ app = typer.Typer(
 )
 
 DEFAULT_MODEL = "ncsn-mnist"
+# What the extra "train" brings.
+TRAINING_PACKAGES = ("datasets", "sklearn", "tensorboard")
 
 Options = Annotated[
     list[str] | None,
@@ -321,4 +323,9 @@ def main() -> None:
         app()
     except HDZooError as error:
         note(f"error: {error}")
+        sys.exit(2)
+    except ModuleNotFoundError as error:
+        if error.name not in TRAINING_PACKAGES:
+            raise
+        note(f"error: this command needs {error.name}: pip install 'hdzoo[train]'")
         sys.exit(2)

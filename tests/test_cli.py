@@ -265,6 +265,13 @@ def test_train_refuses_before_it_writes(run, options, parts):
     assert not Path("mine").exists()
 
 
+def test_train_without_its_extra_says_what_to_install(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    message = error_of(run("train", "--dataset", "digits", "--output-dir", "mine"))
+    assert "pip install 'hdzoo[train]'" in message
+    assert not Path("mine").exists()
+
+
 def test_help_is_quick():
     # The budget is 0.7 s; the best of three, since a busy machine is no fault of the command.
     times = []
