@@ -309,7 +309,7 @@ def third_party(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.syspath_prepend(site)
         importlib.invalidate_caches()
-        plugins._discover.cache_clear()
+        forget_third_party()
         yield site
     forget_third_party()
 

@@ -2,12 +2,11 @@
 
 import inspect
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, NamedTuple, Self
 
-import diffusers
 import torch
 from diffusers import ConfigMixin, SchedulerMixin
 from diffusers import ModelMixin as ModelMixin  # diffusers' loader looks it up here
@@ -22,6 +21,11 @@ from hdzoo.ladders import (
     langevin_step_sizes,
     ncsnv2_step_size,
     share_steps,
+)
+from hdzoo.samplers.configurations import (
+    compatible_classes,
+    keep_own_step_size,
+    with_assumptions,
 )
 from hdzoo.scores import score_weights
 
@@ -361,7 +365,7 @@ class Sampler(SchedulerMixin, ConfigMixin):
     @property
     def compatibles(self) -> list[type[SchedulerMixin]]:
         """The scheduler classes whose configuration `from_config` takes."""
-        return list(_compatible_classes())
+        return list(compatible_classes())
 
     @classmethod
     def adopt(cls, config: dict[str, Any]) -> dict[str, Any]:
@@ -405,7 +409,7 @@ class Sampler(SchedulerMixin, ConfigMixin):
                 f"from_config is given {type(config).__name__!r}; it takes a configuration, such "
                 "as scheduler.config. A folder or a model is loaded by from_pretrained"
             )
-        config = cls.adopt(_with_assumptions(dict(config)))
+        config = cls.adopt(with_assumptions(dict(config)))
         # diffusers forgets the options that the other class left at its own defaults, and warns of
         # those that this class does not have; so they are added afterwards.
         own = {key: value for key, value in config.items() if key in known}
@@ -424,67 +428,6 @@ class Sampler(SchedulerMixin, ConfigMixin):
 
 
 _LOADING_OPTIONS = {"_commit_hash", "_from_auto", "_from_pipeline"}
-
-# What diffusers' variance-exploding schedulers take for granted of the network.
-_DIFFUSERS_VE: dict[str, dict[str, Any]] = {
-    "ScoreSdeVeScheduler": {"prediction_type": "score", "timestep_type": "sigma"},
-    "KarrasVeScheduler": {"prediction_type": "scaled_score", "timestep_type": "sigma"},
-    "EDMEulerScheduler": {"timestep_type": "log_sigma"},
-    "EDMDPMSolverMultistepScheduler": {"timestep_type": "log_sigma"},
-}
-
-# A configuration has its class's name only once it has been printed or saved.
-_TELLTALE_OPTIONS = {
-    "sampling_eps": "ScoreSdeVeScheduler",
-    "s_churn": "KarrasVeScheduler",
-    "sigma_schedule": "EDMEulerScheduler",
-    "beta_schedule": "a variance-preserving scheduler",
-    "use_dynamic_shifting": "a flow-matching scheduler",
-}
-
-
-def _with_assumptions(config: dict[str, Any]) -> dict[str, Any]:
-    """Adds what a diffusers VE scheduler takes for granted; refuses its other schedulers."""
-    name = config.get("_class_name")
-    if name is None:
-        name = next((name for key, name in _TELLTALE_OPTIONS.items() if key in config), None)
-    elif not hasattr(diffusers, str(name)):
-        return config
-    if name is not None and name not in _DIFFUSERS_VE:
-        raise HDZooError(
-            f"the configuration of {name} does not describe a variance-exploding model; from "
-            f"diffusers, {', '.join(_DIFFUSERS_VE)} do. Build the sampler from its own options"
-        )
-    # What the configuration says already is from the sampler that it was before.
-    return _DIFFUSERS_VE.get(str(name), {}) | config
-
-
-def _compatible_classes() -> Iterator[type[SchedulerMixin]]:
-    from hdzoo import plugins
-
-    for name in plugins.list_samplers():
-        yield plugins.get_sampler(name)
-    for name in _DIFFUSERS_VE:
-        scheduler = getattr(diffusers, name)
-        # A dummy stands for a class whose own dependencies are missing.
-        if issubclass(scheduler, SchedulerMixin):
-            yield scheduler
-
-
-def _keep_own_step_size(
-    config: dict[str, Any], others_mark: str, others: str, own: str
-) -> dict[str, Any]:
-    """Keeps apart the step sizes of the two families, epsilon on a ladder and alpha at one level.
-
-    One carried over as the other would be off by the square of a ratio of noise levels. So a
-    configuration of the other family (it has the option ``others_mark``) puts its ``step_size``
-    away as ``others``, and gets back what was put away as ``own``.
-    """
-    if others_mark not in config or others in config:
-        return config
-    kept = {key: value for key, value in config.items() if key not in ("step_size", own)}
-    kept[others] = config.get("step_size")
-    return kept | ({"step_size": config[own]} if own in config else {})
 
 
 class LadderSampler(Sampler):
@@ -527,9 +470,7 @@ class LadderSampler(Sampler):
 
     @classmethod
     def adopt(cls, config: dict[str, Any]) -> dict[str, Any]:
-        return _keep_own_step_size(
-            config, "num_steps", "single_level_step_size", "ladder_step_size"
-        )
+        return keep_own_step_size(config, "num_steps", "single_level_step_size", "ladder_step_size")
 
     @property
     def default_num_inference_steps(self) -> int:
@@ -614,7 +555,7 @@ class SingleLevelSampler(Sampler):
 
     @classmethod
     def adopt(cls, config: dict[str, Any]) -> dict[str, Any]:
-        return _keep_own_step_size(
+        return keep_own_step_size(
             config, "num_levels", "ladder_step_size", "single_level_step_size"
         )
 
