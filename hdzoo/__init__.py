@@ -9,6 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hdzoo.errors import HDZooError
+    from hdzoo.models.empirical import EmpiricalScore
+    from hdzoo.models.laplace import LaplaceScore
+    from hdzoo.models.manifold import SegmentScore, SphereScore
+    from hdzoo.models.mixture import GaussianMixtureScore
     from hdzoo.models.ncsn import NCSNModel
     from hdzoo.models.ncsnv2 import NCSNv2Model
     from hdzoo.models.unet import UNetScoreModel
@@ -28,13 +32,18 @@ __all__ = [
     "AnnealedHalfDenoisingSampler",
     "AnnealedLangevinSampler",
     "ConsistentAnnealedSampler",
+    "EmpiricalScore",
+    "GaussianMixtureScore",
     "HDPipeline",
     "HDZooError",
     "HalfDenoisingSampler",
     "LangevinSampler",
+    "LaplaceScore",
     "NCSNModel",
     "NCSNv2Model",
     "NoiseCorrectedLangevinSampler",
+    "SegmentScore",
+    "SphereScore",
     "UNetScoreModel",
     "__version__",
     "get_sampler",
@@ -49,13 +58,18 @@ _MODULES = {
     "AnnealedHalfDenoisingSampler": "hdzoo.samplers.half_denoising",
     "AnnealedLangevinSampler": "hdzoo.samplers.langevin",
     "ConsistentAnnealedSampler": "hdzoo.samplers.consistent",
+    "EmpiricalScore": "hdzoo.models.empirical",
+    "GaussianMixtureScore": "hdzoo.models.mixture",
     "HDPipeline": "hdzoo.pipeline",
     "HDZooError": "hdzoo.errors",
     "HalfDenoisingSampler": "hdzoo.samplers.half_denoising",
     "LangevinSampler": "hdzoo.samplers.langevin",
+    "LaplaceScore": "hdzoo.models.laplace",
     "NCSNModel": "hdzoo.models.ncsn",
     "NCSNv2Model": "hdzoo.models.ncsnv2",
     "NoiseCorrectedLangevinSampler": "hdzoo.samplers.half_denoising",
+    "SegmentScore": "hdzoo.models.manifold",
+    "SphereScore": "hdzoo.models.manifold",
     "UNetScoreModel": "hdzoo.models.unet",
     "get_sampler": "hdzoo.plugins",
     "hookimpl": "hdzoo.plugins",

@@ -60,7 +60,7 @@ def describe_model(model: str | Path) -> dict[str, Any]:
         "weights_bytes": sum(p.stat().st_size for p in folder.glob("unet/*.safetensors")),
         "weights_sha256": weights_hash(folder),
         "sample_shape": list(pipe.sample_shape),
-        "data_range": list(pipe.data_range),
+        "data_range": list(pipe.data_range or ()),
         "predicts": getattr(network, "prediction_type", pipe.scheduler.config.prediction_type),
         "sampler": type(pipe.scheduler).__name__,
         "sampler_options": {

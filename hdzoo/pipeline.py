@@ -48,7 +48,8 @@ class HDPipeline(DiffusionPipeline):
 
     Args:
         unet: the score network: `hdzoo.models`, or diffusers' `UNet2DModel`. Its pixels' range is
-            its config's ``data_range``, (-1, 1) if it has none, as in diffusers.
+            its config's ``data_range``, (-1, 1) if it says nothing, as in diffusers; None for a
+            model of points that are no images (`hdzoo.models.analytic`).
         scheduler: the sampler: `hdzoo.samplers`, or one that a plugin brings.
     """
 
@@ -71,14 +72,17 @@ class HDPipeline(DiffusionPipeline):
         )
 
     @property
-    def data_range(self) -> tuple[float, float]:
-        """The lowest and the highest value of a pixel, in the network's units."""
-        low, high = self.unet.config.get("data_range", (-1.0, 1.0))
-        return low, high
+    def data_range(self) -> tuple[float, float] | None:
+        """The lowest and the highest value of a pixel, in the network's units; None where the
+        samples are no images."""
+        data_range = self.unet.config.get("data_range", (-1.0, 1.0))
+        return None if data_range is None else (data_range[0], data_range[1])
 
     @property
     def sample_shape(self) -> tuple[int, ...]:
         """The shape of one sample."""
+        if hasattr(self.unet, "sample_shape"):
+            return tuple(self.unet.sample_shape)
         size = self.unet.config.sample_size
         height, width = (size, size) if isinstance(size, int) else size
         return self.unet.config.in_channels, height, width
@@ -92,7 +96,7 @@ class HDPipeline(DiffusionPipeline):
         latents: torch.Tensor | None = None,
         image: PipelineImageInput | None = None,
         sigmas: list[float] | None = None,
-        output_type: str = "pil",
+        output_type: str | None = None,
         return_dict: bool = True,
         callback_on_step_end: Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]]
         | None = None,
@@ -112,7 +116,8 @@ class HDPipeline(DiffusionPipeline):
             sigmas: the noise level of each evaluation, instead of the sampler's ladder.
             output_type: ``"pil"``, ``"np"`` (batch, height, width, channels) or ``"pt"`` (batch,
                 channels, height, width), both in [0, 1], or ``"latent"``: the raw state, float32,
-                in the network's units.
+                in the network's units. ``"pil"`` by default, and ``"latent"`` for a model whose
+                samples are no images.
             return_dict: whether to return an `ImagePipelineOutput` or a tuple.
             callback_on_step_end: called as ``f(pipeline, step, timestep, {"latents": ...})`` after
                 each step; may return other latents.
@@ -126,6 +131,8 @@ class HDPipeline(DiffusionPipeline):
                 or the samples are not finite.
         """
         device = self._execution_device
+        if output_type is None:
+            output_type = "latent" if self.data_range is None else "pil"
         clean = None if image is None else self._clean(image)
         batch_size = self._check(
             batch_size,
@@ -183,6 +190,11 @@ class HDPipeline(DiffusionPipeline):
             raise HDZooError(
                 f"unknown output_type {output_type!r}; allowed are {', '.join(OUTPUT_TYPES)}"
             )
+        if output_type != "latent" and self.data_range is None:
+            raise HDZooError(
+                f"output_type is {output_type!r}, and the samples of {type(self.unet).__name__} "
+                "are no images; use 'latent'"
+            )
         unknown = set(tensor_inputs) - set(self._callback_tensor_inputs)
         if unknown:
             raise HDZooError(
@@ -227,6 +239,11 @@ class HDPipeline(DiffusionPipeline):
             self.unet.check_sigmas(self.scheduler.sigmas[:-1].unique().tolist())
 
     def _clean(self, image: PipelineImageInput) -> torch.Tensor:
+        if self.data_range is None:
+            raise HDZooError(
+                f"image is given, and the samples of {type(self.unet).__name__} are no images; "
+                "give latents, at the noise level scheduler.sigmas[0]"
+            )
         _, height, width = self.sample_shape
         try:
             return self.image_processor.preprocess(image, height, width)
@@ -250,7 +267,7 @@ class HDPipeline(DiffusionPipeline):
         noise = randn_tensor(
             (batch_size, *self.sample_shape), generator, device=device, dtype=torch.float32
         )
-        low, high = self.data_range
+        low, high = self.data_range or (0.0, 0.0)
         if clean is not None:
             clean = clean.to(device, torch.float32)
             return self.scheduler.add_noise(low + (high - low) * clean, noise, timestep)
@@ -264,7 +281,7 @@ class HDPipeline(DiffusionPipeline):
             latents: shape (batch, *sample_shape), in the network's units.
             output_type: as in `__call__`.
         """
-        if output_type == "latent":
+        if output_type == "latent" or self.data_range is None:
             return latents
         low, high = self.data_range
         pixels = ((latents - low) / (high - low)).clamp(0, 1)

@@ -7,15 +7,33 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hdzoo.models.empirical import EmpiricalScore
+    from hdzoo.models.laplace import LaplaceScore
+    from hdzoo.models.manifold import SegmentScore, SphereScore
+    from hdzoo.models.mixture import GaussianMixtureScore
     from hdzoo.models.ncsn import NCSNModel
     from hdzoo.models.ncsnv2 import NCSNv2Model
     from hdzoo.models.unet import UNetScoreModel
 
-__all__ = ["NCSNModel", "NCSNv2Model", "UNetScoreModel"]
+__all__ = [
+    "EmpiricalScore",
+    "GaussianMixtureScore",
+    "LaplaceScore",
+    "NCSNModel",
+    "NCSNv2Model",
+    "SegmentScore",
+    "SphereScore",
+    "UNetScoreModel",
+]
 
 _MODULES = {
+    "EmpiricalScore": "hdzoo.models.empirical",
+    "GaussianMixtureScore": "hdzoo.models.mixture",
+    "LaplaceScore": "hdzoo.models.laplace",
     "NCSNModel": "hdzoo.models.ncsn",
     "NCSNv2Model": "hdzoo.models.ncsnv2",
+    "SegmentScore": "hdzoo.models.manifold",
+    "SphereScore": "hdzoo.models.manifold",
     "UNetScoreModel": "hdzoo.models.unet",
 }
 

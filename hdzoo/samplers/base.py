@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from diffusers import ConfigMixin, SchedulerMixin
@@ -27,6 +27,7 @@ from hdzoo.samplers.configurations import (
     keep_own_step_size,
     with_assumptions,
 )
+from hdzoo.samplers.gaussian import GaussianLaw
 from hdzoo.scores import score_weights
 
 TIMESTEP_TYPES = ("sigma", "log_sigma")
@@ -93,6 +94,10 @@ class Sampler(SchedulerMixin, ConfigMixin):
     family = "Langevin"
     # Whether the chain may start from nothing but noise, or needs states at its noise level.
     starts_from_noise = True
+    # Whether the next state follows from this one alone; False with momentum, or noise kept.
+    markov = True
+    # Values to try of options that are this sampler's own, for `hdzoo verify`.
+    option_choices: ClassVar[Mapping[str, Sequence[Any]]] = {}
 
     num_inference_steps: int
     timesteps: torch.Tensor
@@ -257,6 +262,21 @@ class Sampler(SchedulerMixin, ConfigMixin):
         a, b = self._score_weights(sigma)
         denoised = (1 + sigma**2 * b) * state + sigma**2 * a * model_output
         return SamplerOutput(prev_sample=moved, pred_original_sample=denoised.to(sample.dtype))
+
+    def closed_form(self, start: GaussianLaw) -> GaussianLaw | None:
+        """The law of the chain's end on Gaussian data, by the formula of the source.
+
+        `hdzoo verify` compares it with what `step` does. So it is written from the configuration
+        and ``num_inference_steps`` alone, and not from `moves`, which it would then agree with
+        whatever they are.
+
+        Args:
+            start: the data, and the law of the first state.
+
+        Returns:
+            The law of the last state; None where no formula is declared.
+        """
+        return None
 
     # ---- coordinates ------------------------------------------------------------------------
 

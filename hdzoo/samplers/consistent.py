@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any, ClassVar
 
+import numpy as np
 from diffusers import ModelMixin as ModelMixin  # diffusers' loader looks them up here
 from diffusers import SchedulerMixin as SchedulerMixin
 from diffusers.configuration_utils import register_to_config
@@ -10,6 +12,7 @@ from diffusers.configuration_utils import register_to_config
 from hdzoo.errors import HDZooError
 from hdzoo.ladders import refine_ladder
 from hdzoo.samplers.base import LadderSampler, Move, root
+from hdzoo.samplers.gaussian import GaussianLaw, published_ladder
 from hdzoo.samplers.langevin import denoise
 
 
@@ -43,6 +46,9 @@ class ConsistentAnnealedSampler(LadderSampler):
 
     source = "Jolicoeur-Martineau et al. 2021, Algorithm 2"
     family = "ancestral"
+    option_choices: ClassVar[dict[str, Sequence[Any]]] = {
+        "readout": (None, "alpha", "half", "full", 0.625)
+    }
 
     @register_to_config
     def __init__(
@@ -103,3 +109,16 @@ class ConsistentAnnealedSampler(LadderSampler):
 
     def read_out(self, walk: Move) -> Move:
         return denoise(walk, "alpha" if self.config.readout is None else self.config.readout)
+
+    def closed_form(self, start: GaussianLaw) -> GaussianLaw:
+        levels = published_ladder(self.config, self.num_inference_steps)
+        gammas = levels[1:] / levels[:-1]
+        epsilon = self.config.step_size
+        etas = 1 - gammas**2 if epsilon is None else 0 * gammas + epsilon / levels[-1] ** 2
+        betas = np.sqrt(np.maximum(0, 1 - ((1 - etas) / gammas) ** 2))
+        law = start
+        for sigma, below, eta, beta in zip(levels, levels[1:], etas, betas, strict=False):
+            law = law.gradient(eta * sigma**2, sigma).noise((beta * below) ** 2)
+        fractions = {None: etas[-1], "alpha": etas[-1], "half": 0.5, "full": 1.0}
+        fraction = fractions.get(self.config.readout, self.config.readout)
+        return law.gradient(fraction * levels[-1] ** 2, levels[-1])

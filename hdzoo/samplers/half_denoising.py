@@ -8,6 +8,7 @@ from diffusers.configuration_utils import register_to_config
 
 from hdzoo.errors import HDZooError
 from hdzoo.samplers.base import LadderSampler, Move, SingleLevelSampler, root
+from hdzoo.samplers.gaussian import GaussianLaw, published_rungs
 
 
 class NoiseCorrectedLangevinSampler(SingleLevelSampler):
@@ -52,6 +53,17 @@ class NoiseCorrectedLangevinSampler(SingleLevelSampler):
     def read_out(self, walk: Move) -> Move:
         return walk._replace(noise=walk.sigma * root(2 * walk.alpha / walk.sigma**2 - 1))
 
+    @property
+    def _published_mu(self) -> float:
+        given = self.config.step_size
+        return float(self.config.sigma**2 if given is None else given)
+
+    def closed_form(self, start: GaussianLaw) -> GaussianLaw:
+        """In terms of the published ``x``, of which the first state is ``x + sigma n``."""
+        sigma, mu, total = self.config.sigma, self._published_mu, start.total(self.config.sigma)
+        stationary = start.data_variance + mu / 2 / (1 - mu / (2 * total))
+        return start.noise(-(sigma**2)).relax(mu, sigma, self.num_inference_steps, stationary)
+
 
 class HalfDenoisingSampler(NoiseCorrectedLangevinSampler):
     r"""Iterated half-denoising: noise, then half of the denoising step, at one noise level.
@@ -87,6 +99,10 @@ class HalfDenoisingSampler(NoiseCorrectedLangevinSampler):
     def step_sizes(self, sigmas: Sequence[float]) -> list[float]:
         return half_variances(sigmas)
 
+    @property
+    def _published_mu(self) -> float:
+        return float(self.config.sigma**2 / 2)
+
 
 class AlphaHalfDenoisingSampler(LadderSampler):
     r"""Annealed Langevin dynamics with the noise first ("alpha-half-denoising").
@@ -117,12 +133,22 @@ class AlphaHalfDenoisingSampler(LadderSampler):
 
     source = "Algorithm 3 of the report on annealed half-denoising"
     family = "Langevin"
+    # alpha over sigma^2, where the publication fixes it.
+    _published_eta: float | None = None
 
     def hand_off(self, walk: Move, next_walk: Move) -> Move:
         return walk._replace(noise=next_walk.noise)
 
     def read_out(self, walk: Move) -> Move:
         return walk._replace(noise=0.0)
+
+    def closed_form(self, start: GaussianLaw) -> GaussianLaw:
+        """In terms of the published ``x``, of which the first state is ``x + sqrt(2 alpha) n``."""
+        rungs = published_rungs(self.config, self.num_inference_steps, self._published_eta)
+        law = start.noise(-2 * rungs[0].alpha)
+        for sigma, alpha, steps in rungs:
+            law = law.noise_first(alpha, sigma, steps)
+        return law
 
 
 class AnnealedHalfDenoisingSampler(AlphaHalfDenoisingSampler):
@@ -144,6 +170,7 @@ class AnnealedHalfDenoisingSampler(AlphaHalfDenoisingSampler):
 
     source = "Algorithm 2 of the report on annealed half-denoising"
     family = "half-denoising"
+    _published_eta = 0.5
 
     @register_to_config
     def __init__(

@@ -1,11 +1,16 @@
 """Langevin dynamics, at one noise level and annealed."""
 
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, ClassVar
+
 from diffusers import ModelMixin as ModelMixin  # diffusers' loader looks them up here
 from diffusers import SchedulerMixin as SchedulerMixin
 from diffusers.configuration_utils import register_to_config
 
 from hdzoo.errors import HDZooError
 from hdzoo.samplers.base import LadderSampler, Move, SingleLevelSampler
+from hdzoo.samplers.gaussian import GaussianLaw, published_rungs
 
 READOUTS = {"half": 0.5, "full": 1.0}
 HAND_OFFS = ("own", "next", "half")
@@ -31,6 +36,11 @@ class LangevinSampler(SingleLevelSampler):
 
     def default_step_size(self, sigma: float) -> float:
         return 0.2 * sigma**2
+
+    def closed_form(self, start: GaussianLaw) -> GaussianLaw:
+        sigma, alpha = self.config.sigma, self.config.step_size
+        alpha = 0.2 * sigma**2 if alpha is None else alpha
+        return start.langevin(alpha, sigma, self.num_inference_steps)
 
 
 class AnnealedLangevinSampler(LadderSampler):
@@ -63,6 +73,10 @@ class AnnealedLangevinSampler(LadderSampler):
     """
 
     source = "Song and Ermon 2019, Algorithm 1"
+    option_choices: ClassVar[dict[str, Sequence[Any]]] = {
+        "hand_off": HAND_OFFS,
+        "readout": (None, "alpha", "half", "full", 0.625),
+    }
 
     @register_to_config
     def __init__(
@@ -98,6 +112,23 @@ class AnnealedLangevinSampler(LadderSampler):
 
     def read_out(self, walk: Move) -> Move:
         return denoise(walk, self.config.readout) if self.config.readout is not None else walk
+
+    def closed_form(self, start: GaussianLaw) -> GaussianLaw:
+        law, readout = start, self.config.readout
+        rungs = published_rungs(self.config, self.num_inference_steps)
+        for rung, below in pairwise(rungs):
+            law = law.langevin(rung.alpha, rung.sigma, rung.steps - 1)
+            if self.config.hand_off == "half":
+                law = law.gradient((rung.sigma**2 - below.sigma**2) / 2, rung.sigma)
+            else:
+                kept = below if self.config.hand_off == "next" else rung
+                law = law.gradient(rung.alpha, rung.sigma).noise(2 * kept.alpha)
+        sigma, alpha, steps = rungs[-1]
+        if readout is None:
+            return law.langevin(alpha, sigma, steps)
+        fractions = {"alpha": alpha / sigma**2, "half": 0.5, "full": 1.0}
+        fraction = fractions[readout] if isinstance(readout, str) else readout
+        return law.langevin(alpha, sigma, steps - 1).gradient(fraction * sigma**2, sigma)
 
 
 def denoise(walk: Move, readout: float | str) -> Move:

@@ -9,6 +9,7 @@ from diffusers.configuration_utils import register_to_config
 from hdzoo import HDZooError
 from hdzoo.ladders import refine_ladder
 from hdzoo.samplers.base import LadderSampler, Move
+from hdzoo.samplers.gaussian import GaussianLaw, published_ladder
 
 
 class ExampleDDIMSampler(LadderSampler):
@@ -74,3 +75,10 @@ class ExampleDDIMSampler(LadderSampler):
 
     def read_out(self, walk: Move) -> Move:
         return walk._replace(noise=0.0)
+
+    def closed_form(self, start: GaussianLaw) -> GaussianLaw:
+        levels = published_ladder(self.config, self.num_inference_steps).tolist()
+        law = start
+        for sigma, below in zip(levels, [*levels[1:], 0.0], strict=True):
+            law = law.contract(1 - sigma * (sigma - below) / law.total(sigma))
+        return law

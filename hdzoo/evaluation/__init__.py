@@ -1,0 +1,1 @@
+"""Judging samplers: exact targets and laws, distances, checks, and the literature reproduced."""

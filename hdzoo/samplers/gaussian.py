@@ -1,0 +1,141 @@
+r"""Normal laws on their way through a chain, for the closed forms that samplers declare.
+
+On data :math:`N(m, s^2)` the score is :math:`-(x - m) / V`, :math:`V = s^2 + \sigma^2`; so a chain
+whose start is normal stays normal, and its law is two numbers for each coordinate.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+
+Number = float | np.ndarray
+
+
+class GaussianLaw(NamedTuple):
+    """A normal law with independent coordinates, for data of the same kind.
+
+    Each is a number, or an array with one for each coordinate.
+
+    Attributes:
+        data_mean: ``m``.
+        data_variance: ``s^2``; 0 for data on a point.
+        mean: of the law.
+        variance: of the law.
+    """
+
+    data_mean: Number
+    data_variance: Number
+    mean: Number
+    variance: Number
+
+    def total(self, sigma: float) -> Number:
+        """``V``, the variance of the noisy data."""
+        return self.data_variance + sigma**2
+
+    def contract(self, factor: Number) -> Self:
+        """The law of ``m + factor (x - m)``."""
+        mean = self.data_mean + factor * (self.mean - self.data_mean)
+        return self._replace(mean=mean, variance=factor**2 * self.variance)
+
+    def gradient(self, alpha: float, sigma: float) -> Self:
+        """The law of ``x + alpha s(x, sigma)``."""
+        return self.contract(1 - alpha / self.total(sigma))
+
+    def noise(self, variance: Number) -> Self:
+        """The law of ``x`` with independent noise added."""
+        return self._replace(variance=self.variance + variance)
+
+    def relax(self, alpha: float, sigma: float, steps: int, stationary: Number) -> Self:
+        r"""The law after so many steps of a walk with :math:`A = 1 - \alpha / V`.
+
+        .. math:: v_T = A^{2T} v_0 + (1 - A^{2T}) v_*, \quad e_T = m + A^T (e_0 - m)
+
+        Args:
+            alpha: step size.
+            sigma: noise level.
+            steps: ``T``.
+            stationary: the variance :math:`v_*` that the walk leaves as it is.
+        """
+        memory = (1 - alpha / self.total(sigma)) ** steps
+        return self.contract(memory).noise((1 - memory**2) * stationary)
+
+    def langevin(self, alpha: float, sigma: float, steps: int) -> Self:
+        r"""The law after steps :math:`x + \alpha s + \sqrt{2 \alpha} z`; they leave
+        :math:`V / (1 - \alpha / 2V)` as it is."""
+        total = self.total(sigma)
+        return self.relax(alpha, sigma, steps, total / (1 - alpha / (2 * total)))
+
+    def noise_first(self, alpha: float, sigma: float, steps: int) -> Self:
+        r"""The law after steps :math:`\tilde x = x + \sqrt{2 \alpha} n`,
+        :math:`x = \tilde x + \alpha s(\tilde x)`; they leave
+        :math:`(1 - \alpha / V)^2 V / (1 - \alpha / 2V)` as it is."""
+        total = self.total(sigma)
+        stationary = (1 - alpha / total) ** 2 * total / (1 - alpha / (2 * total))
+        return self.relax(alpha, sigma, steps, stationary)
+
+
+class Rung(NamedTuple):
+    """One noise level of a published schedule.
+
+    Attributes:
+        sigma: the level.
+        alpha: the step size on it.
+        steps: how many steps are made there.
+    """
+
+    sigma: float
+    alpha: float
+    steps: int
+
+
+def published_ladder(config: Mapping[str, Any], num_levels: int | None = None) -> np.ndarray:
+    """The noise levels that a configuration stands for: its own, or geometric ones.
+
+    Args:
+        config: with ``sigmas``, or ``sigma_max``, ``sigma_min`` and ``num_levels``.
+        num_levels: so many levels on the same curve instead, by interpolation of ``log sigma``.
+    """
+    if config["sigmas"] is not None:
+        levels = np.asarray(config["sigmas"], dtype=float)
+    elif config["num_levels"] == 1:
+        levels = np.asarray([config["sigma_min"]], dtype=float)
+    else:
+        levels = np.geomspace(config["sigma_max"], config["sigma_min"], config["num_levels"])
+    if num_levels is None:
+        return levels
+    places = np.linspace(0, len(levels) - 1, num_levels)
+    return np.exp(np.interp(places, np.arange(len(levels)), np.log(levels)))
+
+
+def published_rungs(
+    config: Mapping[str, Any], num_inference_steps: int, eta: float | None = None
+) -> list[Rung]:
+    r"""The schedule that a configuration stands for, from the papers' formulas alone.
+
+    What the chain really does (`hdzoo.samplers.base.Sampler.moves`) is left out of it, so that the
+    two can be compared.
+
+    Args:
+        config: with ``sigmas``, or ``sigma_max``, ``sigma_min`` and ``num_levels``.
+        num_inference_steps: shared evenly; the smaller noise levels get the rest.
+        eta: :math:`\alpha / \sigma^2` on each level; from ``step_size`` by default.
+    """
+    levels = published_ladder(config)
+    each, rest = divmod(num_inference_steps, len(levels))
+    steps = [each + (i >= len(levels) - rest) for i in range(len(levels))]
+    step_size = config.get("step_size")
+    if eta is not None:
+        alphas = eta * levels**2
+    elif step_size is None:
+        alphas = 0.2 * levels**2
+    elif step_size == "ncsnv2":
+        from hdzoo.ladders import ncsnv2_step_size
+
+        epsilon = ncsnv2_step_size(list(levels), config["steps_per_level"])
+        alphas = epsilon * (levels / levels[-1]) ** 2
+    elif isinstance(step_size, list | tuple):
+        alphas = np.asarray(step_size, dtype=float)
+    else:
+        alphas = step_size * (levels / levels[-1]) ** 2
+    return [Rung(*rung) for rung in zip(levels.tolist(), alphas.tolist(), steps, strict=True)]
