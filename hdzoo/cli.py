@@ -5,6 +5,8 @@ import shlex
 import sys
 import time
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,8 +23,15 @@ app = typer.Typer(
 )
 
 DEFAULT_MODEL = "ncsn-mnist"
-# What the extra "train" brings.
-TRAINING_PACKAGES = ("datasets", "sklearn", "tensorboard")
+# The extra that brings a package.
+EXTRAS = {
+    "datasets": "train",
+    "sklearn": "train",
+    "tensorboard": "train",
+    "arviz_stats": "evaluate",
+    "matplotlib": "evaluate",
+    "ot": "evaluate",
+}
 
 Options = Annotated[
     list[str] | None,
@@ -169,6 +178,112 @@ def info(
 
 
 @app.command()
+def verify(
+    samplers: Annotated[
+        list[str] | None, typer.Argument(help="Registered names. [default: all]")
+    ] = None,
+    as_json: JsonOutput = False,
+) -> None:
+    """Check samplers: contract, exact law, bias, law on a mixture. Exit code 1 if one fails."""
+    import dataclasses
+
+    from hdzoo import plugins as registry
+    from hdzoo.evaluation import verify as verification
+
+    names = samplers or registry.list_samplers()
+    for name in names:
+        registry.provider("samplers", name)
+    with progress_bar(len(names) * len(verification.CHECKS)) as advance:
+        verdicts = verification.verify(
+            names, lambda verdict: advance(f"{verdict.sampler}: {verdict.check}")
+        )
+    if as_json:
+        print(json.dumps([dataclasses.asdict(verdict) for verdict in verdicts], indent=2))
+    else:
+        print("Exact Wasserstein-2 distance to Gaussian data, s.d. 0.25, 0.05 and 0:")
+        print_table(verification.bias_rows(verdicts), ("sampler", "against", "W2 to the data"))
+        rows = verification.summary_rows(verdicts)
+        print_table(rows, tuple(rows[0]))
+    for verdict in verdicts:
+        if verdict.outcome != "pass":
+            note(f"{verdict.outcome}: {verdict.sampler}, {verdict.check}: {verdict.message}")
+    if any(verdict.outcome == "fail" for verdict in verdicts):
+        raise typer.Exit(1)
+
+
+@app.command()
+def reproduce(
+    name: Annotated[str | None, typer.Argument(help="Which; all are listed without it.")] = None,
+    output_dir: Annotated[
+        Path, typer.Option("--output-dir", "-O", help="Where NAME.png and NAME.json go.")
+    ] = Path("reproductions"),
+) -> None:
+    """Find a published result anew: a figure, a JSON, and what the paper says beside it."""
+    from hdzoo.evaluation.literature import base as literature
+
+    if name is None:
+        print_table(literature.catalogue(), ("name", "result"))
+        return
+    result = literature.reproduce(name, output_dir, shlex.join(["hdzoo", *sys.argv[1:]]), note)
+    print(f"{result.title}\n{result.source}")
+    print_table(literature.claim_rows(result), ("statement", "published", "found", "agrees"))
+    print(result.conclusion)
+    print(output_dir / f"{name}.png")
+
+
+@app.command()
+def demo_2d(
+    target: Annotated[
+        str, typer.Option(help="A registered target in the plane.")
+    ] = "eight-gaussians",
+    sampler: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--sampler",
+            "-s",
+            help="May be repeated; annealed-langevin and half-denoising by default.",
+        ),
+    ] = None,
+    num_samples: Annotated[int, typer.Option("--num-samples", "-n", help="Chains of each.")] = 400,
+    num_inference_steps: Annotated[
+        int, typer.Option("--num-inference-steps", "-t", help="Evaluations for each chain.")
+    ] = 200,
+    seed: Annotated[int, typer.Option(help="Chain i depends on (seed, i) alone.")] = 0,
+    option: Options = None,
+    frames: Annotated[int, typer.Option(help="Pictures, the first and the last included.")] = 60,
+    output: Annotated[Path, typer.Option("--output", "-O", help="The animated GIF.")] = Path(
+        "demo.gif"
+    ),
+    png: Annotated[Path | None, typer.Option(help="A PNG of the last picture.")] = None,
+) -> None:
+    """Show chains moving on a density in the plane and its score, samplers side by side.
+
+    The table has the share of each mode, and the W2 distance to exact samples.
+    Exact samples of the same size are some distance apart themselves: "exact".
+    """
+    options = parse_options(option)
+    from hdzoo.evaluation import demo
+
+    with progress_bar(frames) as advance:
+        result = demo.demo_2d(
+            target,
+            sampler or demo.DEFAULT_SAMPLERS,
+            num_samples=num_samples,
+            num_inference_steps=num_inference_steps,
+            seed=seed,
+            options=options,
+            num_frames=frames,
+            on_frame=advance,
+        )
+    result.save(output)
+    if png is not None:
+        result.save_last_frame(png)
+        note(f"last picture: {png}")
+    print_table(result.table, tuple(result.table[0]))
+    print(output)
+
+
+@app.command()
 def train(
     dataset: Annotated[
         str, typer.Option(help="A registered name, .parquet file(s), an image folder, or a Hub id.")
@@ -311,6 +426,25 @@ def print_table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
     Console().print(table)
 
 
+@contextmanager
+def progress_bar(total: int) -> Iterator[Callable[[str], None]]:
+    """A bar beside the result; gives a function that advances it and says what was done."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as progress:
+        task = progress.add_task("", total=total)
+        yield lambda text: progress.update(task, advance=1, description=text)
+
+
 def note(message: str) -> None:
     """Says something beside the result, which alone goes to standard output."""
     print(message, file=sys.stderr)
@@ -325,7 +459,7 @@ def main() -> None:
         note(f"error: {error}")
         sys.exit(2)
     except ModuleNotFoundError as error:
-        if error.name not in TRAINING_PACKAGES:
+        if error.name not in EXTRAS:
             raise
-        note(f"error: this command needs {error.name}: pip install 'hdzoo[train]'")
+        note(f"error: this command needs {error.name}: pip install 'hdzoo[{EXTRAS[error.name]}]'")
         sys.exit(2)

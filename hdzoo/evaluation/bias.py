@@ -9,8 +9,9 @@ from hdzoo.evaluation.checks import option_names
 from hdzoo.evaluation.distances import gaussian_wasserstein2
 from hdzoo.evaluation.laws import Gaussian, exact_law
 
-# Like an image's directions: broad, narrow, and one in which the data do not vary at all.
-IMAGE_LIKE = Gaussian.of([0.5, 0.5, 0.5], [0.25**2, 0.05**2, 0.0])
+# Like an image's directions: broad, narrow, and one in which the data do not vary at all. The mean
+# is where chains start.
+IMAGE_LIKE = Gaussian.of([0.0, 0.0, 0.0], [0.25**2, 0.05**2, 0.0])
 BUDGETS = (10, 20, 50, 100, 200)
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
 # Where the step size and the noise level are varied.

@@ -254,6 +254,8 @@ def same_bits(found: torch.Tensor, expected: torch.Tensor, what: str) -> None:
 
 def same_chains(found: list[Step], expected: list[Step], what: str) -> None:
     """`same_bits` for the state after every step."""
+    if len(found) != len(expected):
+        raise CheckFailed(f"{what} have {len(found)} and {len(expected)} steps")
     for i, (one, other) in enumerate(zip(found, expected, strict=True), start=1):
         same_bits(one.after, other.after, f"{what}, after step {i} of {len(found)},")
 

@@ -9,6 +9,7 @@ On smooth laws the trapezoidal rule converges faster than any power of the spaci
 least 1.5 spacings its error is about :math:`e^{-2 \pi^2 1.5^2} = 10^{-19}`.
 """
 
+from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,6 +28,10 @@ POINTS_PER_NOISE = 1.5
 # A normal law has 1e-19 of its mass beyond so many standard deviations.
 REACH = 9.0
 MOST_POINTS = 6000
+# Of a chain that forgets its start at all; one that does not never settles.
+MOST_DOUBLINGS = 30
+
+Quantile = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -57,14 +62,20 @@ class GridLaw:
 
     def quantile(self, share: np.ndarray) -> np.ndarray:
         """The quantile function, by monotone cubic interpolation of the distribution function."""
-        # Beyond rounding of the distribution function there is nothing to invert.
-        inside = np.concatenate([[True], np.diff(self.cdf) > 1e-15])
-        inverse = PchipInterpolator(self.cdf[inside], self.points[inside])
-        return np.asarray(inverse(np.clip(share, *self.cdf[inside][[0, -1]])))
+        # Where it is flat up to its rounding there is nothing to invert.
+        cdf = np.maximum.accumulate(self.cdf)
+        inside = np.concatenate([[True], np.diff(cdf) > 0])
+        inverse = PchipInterpolator(cdf[inside], self.points[inside])
+        return np.asarray(inverse(np.clip(share, *cdf[inside][[0, -1]])))
 
-    def wasserstein2(self, other: "GridLaw") -> float:
-        r"""The Wasserstein-2 distance, :math:`\int (F^{-1} - G^{-1})^2` over the shares."""
-        gaps = self.points - other.quantile(self.cdf)
+    def wasserstein2(self, other: "GridLaw | Quantile") -> float:
+        r"""The Wasserstein-2 distance, :math:`\int (F^{-1} - G^{-1})^2` over the shares.
+
+        Args:
+            other: another law, or its quantile function: point masses have no other form.
+        """
+        quantile = other.quantile if isinstance(other, GridLaw) else other
+        gaps = self.points - quantile(self.cdf)
         return float(np.sqrt(self.weights @ gaps**2))
 
 
@@ -131,12 +142,11 @@ class GridChain:
 
     def maps(self, step: int, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """``f`` and ``g`` of one step at some points."""
-        zeros = Draws(lambda _, shape: torch.zeros(shape))
+        zeros = _only(-1)
         still = self._move(step, points, zeros)
         variances = np.zeros_like(points)
         for draw in range(zeros.count):
-            unit = Draws(lambda k, shape, draw=draw: torch.full(shape, float(k == draw)))
-            variances += (self._move(step, points, unit) - still) ** 2
+            variances += (self._move(step, points, _only(draw)) - still) ** 2
         return still, np.sqrt(variances)
 
     def _move(self, step: int, points: np.ndarray, draws: Draws) -> np.ndarray:
@@ -146,10 +156,10 @@ class GridChain:
         t, sigma = sampler.timesteps[step], sampler.sigmas[step].item()
         with draws:
             given = sampler.scale_model_input(state, t)
-            output = network_output(sampler, self.score, given, sigma)
-            moved = sampler.step(
-                output, t, state, generator=torch.Generator(), return_dict=False
-            )[0]
+        output = network_output(sampler, self.score, given, sigma)
+        generator = torch.Generator()
+        with draws:
+            moved = sampler.step(output, t, state, generator=generator, return_dict=False)[0]
         return np.asarray(moved[:, 0])
 
     def run(self, law: GridLaw) -> GridLaw:
@@ -160,35 +170,92 @@ class GridChain:
         for step, smallest in enumerate(self.noises):
             centre, noise = self.maps(step, law.points)
             if smallest == 0:
-                law = _moved(law, centre)
+                law = moved(law, centre)
                 continue
             key = (law.points, centre, noise)
             # The steps on one rung are the same, and making their kernel is what costs.
             if previous is None or not all(map(np.array_equal, key, previous)):
-                kernel = np.exp(-(((self.grid[:, None] - centre) / noise) ** 2) / 2) / noise
-                kernel *= (self.grid[1] - self.grid[0]) / np.sqrt(2 * np.pi)
-                previous = key
-            weights = kernel @ law.weights
-            if abs(weights.sum() - 1) > 1e-9:
-                raise HDZooError(
-                    f"after step {step} the law sums to {weights.sum():.12g} on the grid from "
-                    f"{self.grid[0]:g} to {self.grid[-1]:g}; take a wider range"
-                )
+                kernel, previous = self._kernel(centre, noise), key
             # Nobody asks for the distribution function on the way.
-            cdf = np.full_like(weights, np.nan)
-            if step == last_noisy:
-                cdf = ndtr((self.grid[:, None] - centre) / noise) @ law.weights
-            law = GridLaw(self.grid, weights, cdf)
+            law = self._spread(kernel, law.weights, *key[1:], with_cdf=step == last_noisy)
         return law
 
+    def stationary(self, start: GridLaw) -> tuple[GridLaw, int]:
+        """The law that the chain's first step leaves as it is, by squaring its kernel.
 
-def _moved(law: GridLaw, points: np.ndarray) -> GridLaw:
-    """A law whose points are moved without noise."""
+        Args:
+            start: from which it is reached, on the chain's grid.
+
+        Returns:
+            The law, and a number of steps such that half of them lead there up to 1e-12 in total
+            variation.
+
+        Raises:
+            HDZooError: the chain does not forget its start.
+        """
+        centre, noise = self.maps(0, self.grid)
+        once = self._kernel(centre, noise)
+        many, weights, times = once, once @ start.weights, 1
+        for _ in range(MOST_DOUBLINGS):
+            later, times = many @ weights, 2 * times
+            # Squaring doubles the roundings, of which the mass would be the largest.
+            later /= later.sum()
+            change = np.abs(later - weights).sum() / 2
+            weights = later
+            if change <= 1e-12:
+                return self._spread(once, weights, centre, noise, with_cdf=True), times
+            many = many @ many
+        raise HDZooError(
+            f"after {times} steps like the first the law still moves by {change:.2g} in total "
+            "variation; take a larger step size, or modes that are closer"
+        )
+
+    def relaxation_time(self) -> float:
+        """The number of steps like the first in which memory of the start falls by ``e``.
+
+        It is ``-1 / log |l|``, ``l`` the second eigenvalue of the step's kernel.
+        """
+        eigenvalues = np.linalg.eigvals(self._kernel(*self.maps(0, self.grid)))
+        return float(-1 / np.log(np.sort(np.abs(eigenvalues))[-2]))
+
+    def _kernel(self, centre: np.ndarray, noise: np.ndarray) -> np.ndarray:
+        """What share of each point goes to each point of the grid; a column for each."""
+        kernel = np.exp(-(((self.grid[:, None] - centre) / noise) ** 2) / 2) / noise
+        return np.asarray(kernel * (self.grid[1] - self.grid[0]) / np.sqrt(2 * np.pi))
+
+    def _spread(
+        self,
+        kernel: np.ndarray,
+        weights: np.ndarray,
+        centre: np.ndarray,
+        noise: np.ndarray,
+        with_cdf: bool,
+    ) -> GridLaw:
+        moved = kernel @ weights
+        if abs(moved.sum() - 1) > 1e-9:
+            raise HDZooError(
+                f"the law sums to {moved.sum():.12g} on the grid from {self.grid[0]:g} to "
+                f"{self.grid[-1]:g}; take a wider range"
+            )
+        cdf = np.full_like(moved, np.nan)
+        if with_cdf:
+            cdf = ndtr((self.grid[:, None] - centre) / noise) @ weights
+        return GridLaw(self.grid, moved, cdf)
+
+
+def _only(chosen: int) -> Draws:
+    """All noise 0, but for one draw of the step, which is 1 everywhere."""
+    return Draws(lambda draw, shape: torch.full(shape, float(draw == chosen)))
+
+
+def moved(law: GridLaw, points: np.ndarray) -> GridLaw:
+    """The law of a function of a point."""
     # Where nothing is, order does not matter: the far tails may fold.
     inside = (law.weights > 1e-16 * law.weights.max()).nonzero()[0]
     inside = np.arange(inside[0], inside[-1] + 1)
     points, weights, cdf = points[inside], law.weights[inside], law.cdf[inside]
-    if (np.diff(points) > 0).all():
+    # Equal points hold the mass that a step puts on one value.
+    if (np.diff(points) >= 0).all():
         return GridLaw(points, weights, cdf)
     order = np.argsort(points)
     weights = weights[order]

@@ -10,7 +10,8 @@ The sampler is a black box: whatever it draws through torch is replaced, whereve
 """
 
 import math
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -188,11 +189,11 @@ class Draws(TorchDispatchMode):
         self.count += 1
         unit = unit.view(drawn.shape).to(drawn.dtype)
         if name == "normal":
-            mean, std = (*args, 1.0)[:2]
-            return mean + std * unit
+            return args[0] + (args[1] if len(args) > 1 else 1.0) * unit
         if name == "normal_":
-            mean, std = (*args[1:], *(0.0, 1.0)[len(args) - 1 :])
-            return drawn.copy_(kwargs.get("mean", mean) + kwargs.get("std", std) * unit)
+            given = dict(zip(("mean", "std"), args[1:], strict=False))
+            mean_std = {"mean": 0.0, "std": 1.0} | kwargs | given
+            return drawn.copy_(mean_std["mean"] + mean_std["std"] * unit)
         return unit
 
 
@@ -210,6 +211,33 @@ def affine_map(sampler: Any, target: Gaussian) -> AffineMap:
         NotAffineError: the sampler draws other than normal noise, shares its noise among samples,
             or is not affine.
     """
+    # Of the maps up to each state one is kept: all would be the square of the chain's length.
+    (found,) = deque(_affine_maps(sampler, target), maxlen=1)
+    _check_affine(sampler, target.score(), found)
+    return found
+
+
+def laws_along(sampler: Any, target: Gaussian, start: Gaussian | None = None) -> list[Gaussian]:
+    """The exact laws of all states of a chain on Gaussian data, the first one included.
+
+    Args:
+        sampler: a scheduler whose chain is fixed.
+        target: the law of the data.
+        start: the law of the first state; `natural_start` by default.
+
+    Raises:
+        NotAffineError: as for `exact_law`.
+    """
+    start = natural_start(sampler, target) if start is None else start
+    laws = [start]
+    for found in _affine_maps(sampler, target):
+        laws.append(found.law(start))
+    _check_affine(sampler, target.score(), found)
+    return laws
+
+
+def _affine_maps(sampler: Any, target: Gaussian) -> Iterator[AffineMap]:
+    """What the chain does up to each of its states, from one run of unit impulses."""
     dimension, score = len(target.mean), target.score()
     # The number of draws shows only in a run.
     counter = Draws(lambda _, shape: torch.zeros(shape, dtype=torch.float64))
@@ -226,11 +254,10 @@ def affine_map(sampler: Any, target: Gaussian) -> AffineMap:
         noise[first : first + dimension] = torch.eye(dimension, dtype=torch.float64)
         return noise
 
-    ends = run_chain(sampler, score, start, Draws(impulse)).numpy()
-    offset, images = ends[0], (ends[1:] - ends[0]).reshape(1 + draws, dimension, dimension)
-    found = AffineMap(offset, images[0], images[1:])
-    _check_affine(sampler, score, found)
-    return found
+    for state in chain_states(sampler, score, start, Draws(impulse)):
+        ends = state.numpy()
+        images = (ends[1:] - ends[0]).reshape(1 + draws, dimension, dimension)
+        yield AffineMap(ends[0].copy(), images[0], images[1:])
 
 
 def _check_affine(sampler: Any, score: Score, found: AffineMap) -> None:
@@ -258,26 +285,39 @@ def _check_affine(sampler: Any, score: Score, found: AffineMap) -> None:
 
 
 def run_chain(sampler: Any, score: Score, state: torch.Tensor, draws: Draws) -> torch.Tensor:
-    """Runs a chain from its beginning with draws of one's own.
+    """Runs a chain from its beginning with draws of one's own; arguments as in `chain_states`.
+
+    Returns:
+        The last state.
+    """
+    for moved in chain_states(sampler, score, state, draws):
+        state = moved
+    return state
+
+
+def chain_states(
+    sampler: Any, score: Score, state: torch.Tensor, draws: Draws
+) -> Iterator[torch.Tensor]:
+    """The states of a chain after its first one, with draws of one's own.
 
     Args:
         sampler: a scheduler; its chain is set up anew, with as many evaluations as it has.
         score: the exact score.
         state: the first state, shape (n, d).
         draws: what its draws are replaced by.
-
-    Returns:
-        The last state.
     """
     sampler.set_timesteps(sampler.num_inference_steps)
     levels = sampler.sigmas.tolist()
     # A sampler that wants a generator gets one; what it would draw is replaced.
     generator = torch.Generator()
-    with draws:
-        for t, sigma in zip(sampler.timesteps, levels, strict=False):
-            output = network_output(sampler, score, sampler.scale_model_input(state, t), sigma)
+    for t, sigma in zip(sampler.timesteps, levels, strict=False):
+        # Only around the sampler's own work, for what is inside costs several times as much.
+        with draws:
+            given = sampler.scale_model_input(state, t)
+        output = network_output(sampler, score, given, sigma)
+        with draws:
             state = sampler.step(output, t, state, generator=generator, return_dict=False)[0]
-    return state
+        yield state
 
 
 def network_output(sampler: Any, score: Score, given: torch.Tensor, sigma: float) -> torch.Tensor:
@@ -291,27 +331,30 @@ def network_output(sampler: Any, score: Score, given: torch.Tensor, sigma: float
         given: the network's input.
         sigma: the noise level.
     """
-    kind = sampler.config.get("prediction_type", "score")
     sigma_data = sampler.config.get("sigma_data")
-    if sigma_data is None:
-        s = score(given, sigma)
-        denoised = given + sigma**2 * s
-        outputs = {
-            "score": s,
-            "epsilon": (given - denoised) / sigma,
-            "scaled_score": sigma * s,
-            "sample": denoised,
-            "v_prediction": ((given - denoised) / sigma - sigma * denoised) / math.hypot(1, sigma),
-        }
-    else:
-        # F in D = c_skip x + c_out F of Karras et al. (arXiv 2206.00364), table 1.
-        total = sigma**2 + sigma_data**2
-        x = given * math.sqrt(total)
-        denoised = x + sigma**2 * score(x, sigma)
-        inner = (denoised - sigma_data**2 / total * x) * math.sqrt(total) / (sigma * sigma_data)
-        outputs = {"epsilon": inner, "v_prediction": -inner}
-    if kind not in outputs:
-        raise HDZooError(
-            f"prediction_type is {kind!r}; the harness knows {', '.join(outputs)} here"
-        )
-    return outputs[kind]
+    # With sigma_data the input is divided by the root of `total`, Karras et al. (arXiv 2206.00364).
+    total = 1.0 if sigma_data is None else sigma**2 + sigma_data**2
+    x = given * math.sqrt(total)
+    s = score(x, sigma)
+    match sampler.config.get("prediction_type", "score"), sigma_data:
+        case "score", None:
+            return s
+        case "scaled_score", None:
+            return sigma * s
+        case "sample", None:
+            return x + sigma**2 * s
+        case "epsilon", None:
+            return -sigma * s
+        case "v_prediction", None:
+            return (-sigma * s - sigma * (x + sigma**2 * s)) / math.hypot(1, sigma)
+        case "epsilon" | "v_prediction" as kind, _:
+            # F in D = c_skip x + c_out F of the same, table 1.
+            skipped = x + sigma**2 * s - sigma_data**2 / total * x
+            inner = skipped * math.sqrt(total) / (sigma * sigma_data)
+            return inner if kind == "epsilon" else -inner
+        case kind, _:
+            raise HDZooError(
+                f"prediction_type is {kind!r} with sigma_data {sigma_data}; the harness knows "
+                "score, scaled_score, sample, epsilon and v_prediction, the last two also with "
+                "sigma_data"
+            )

@@ -143,26 +143,26 @@ class EmpiricalScore(AnalyticScore):
             terms, kept = (exponents - largest).exp(), (before - largest).exp()
             total = kept * total + terms.sum(1, keepdim=True)
             average = kept * average + terms @ chunk
-        return largest + total.log(), average / total
+        return largest, total, average / total
 
     def _log_density(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-        log_sum = self._sums(x - self._origin, sigma)[0]
+        largest, total, _ = self._sums(x - self._origin, sigma)
         normal = self.dimension / 2 * (2 * math.pi * sigma**2).log()
-        return (log_sum - math.log(len(self.points)) - normal)[:, 0]
+        return (largest + (total / len(self.points)).log() - normal)[:, 0]
 
     def _score(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         offset = x - self._origin
-        return (self._sums(offset, sigma)[1] - offset) / sigma**2
+        return (self._sums(offset, sigma)[2] - offset) / sigma**2
 
     def _denoised(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-        return self._origin + self._sums(x - self._origin, sigma)[1]
+        return self._origin + self._sums(x - self._origin, sigma)[2]
 
     def _posterior_covariance(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         offset = x - self._origin
-        log_sum, average = self._sums(offset, sigma)
+        largest, sums, average = self._sums(offset, sigma)
         total = x.new_zeros(len(x), self.dimension, self.dimension)
         for chunk in self._chunks():
-            weights = (self._exponents(offset, chunk, sigma) - log_sum).exp()
+            weights = (self._exponents(offset, chunk, sigma) - largest).exp() / sums
             # One point at a time: the deviations of all would be batch x chunk x d numbers.
             for i, mine in enumerate(weights):
                 deviation = chunk - average[i]

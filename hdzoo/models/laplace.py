@@ -122,7 +122,8 @@ class LaplaceScore(AnalyticScore):
             inner = inner + torch.special.log_ndtr(z.clamp(min=0))
             return torch.where(z >= 0, inner, _log_half_erfcx(z) - (offset / noise) ** 2 / 2)
 
-        density = torch.logaddexp(side(right, offset), side(left, -offset))
+        # The second derivatives of torch.logaddexp are NaN where one term is far larger.
+        density = torch.stack([side(right, offset), side(left, -offset)]).logsumexp(0)
         density = torch.where(sigma > 0, density, -offset.abs() / scale)
         return (density - (2 * scale).log()).sum(1)
 

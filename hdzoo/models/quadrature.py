@@ -58,11 +58,11 @@ def truncated_normal(tilt: torch.Tensor, length: torch.Tensor | float) -> Trunca
         Three tensors of the shape of ``tilt``.
     """
     # Nodes are measured from the maximum: a rounding of a large y would be large in its exponent.
-    peak, slope = (-tilt).clamp(min=0), tilt.clamp(min=0)
-    with torch.no_grad():
-        lower = (-peak).clamp(min=-REACH)
-        upper = 2 * CUT / (slope + (slope**2 + 2 * CUT).sqrt())
-        y, weights = legendre(lower, torch.minimum(length - peak, upper))
+    peak = (-tilt).clamp(min=0)
+    slope = tilt + peak
+    lower = (-peak).clamp(min=-REACH)
+    upper = 2 * CUT / (slope + (slope**2 + 2 * CUT).sqrt())
+    y, weights = legendre(lower, torch.minimum(length - peak, upper))
     terms = weights * torch.exp(-y * (slope[..., None] + y / 2))
     mass = terms.sum(-1)
     mean = (terms * y).sum(-1) / mass

@@ -1,5 +1,6 @@
 """What every exact score model keeps, whatever its law."""
 
+import inspect
 import math
 from collections.abc import Callable
 
@@ -160,8 +161,11 @@ def test_denoiser_is_tweedie(name):
     for sigma in SIGMAS:
         points = near(model, sigma)
         tweedie = points + sigma**2 * model.score(points, sigma)
-        # The two terms cancel; a few roundings of x, and of sigma^2 s, which is about sigma.
+        # The two terms cancel; a few roundings of x, and of sigma^2 s, which is about sigma. The
+        # Laplace score is a difference of shares, over a scale of 0.7 or more, and the shares come
+        # from logarithms up to 7, which are rounded by 1e-15.
         slack = 1e-14 * float(points.abs().max() + sigma)
+        slack += 3e-15 * sigma**2 if name == "laplace" else 0
         torch.testing.assert_close(model.denoise(points, sigma), tweedie, rtol=0, atol=slack)
 
 
@@ -172,7 +176,8 @@ def test_without_noise_the_denoiser_returns_the_point(name):
         points = near(model, 0.0)
         # Up to the roundings of going to another basis and back.
         torch.testing.assert_close(model.denoise(points, 0.0), points, rtol=0, atol=1e-14)
-        assert model.posterior_covariance(points, 0.0).abs().max() == 0
+        # The squares of such roundings.
+        assert model.posterior_covariance(points, 0.0).abs().max() < 1e-28
 
 
 # ---- the density --------------------------------------------------------------------------------
@@ -183,9 +188,9 @@ def test_without_noise_the_denoiser_returns_the_point(name):
 def test_density_on_the_line_integrates_to_one(name, sigma):
     model = build(name)
     reach = 8 + 10 * sigma
-    # 20 nodes between edges no further apart than half of the smallest scale, 0.01; the ends of the
+    # 20 nodes between edges no further apart than the scale of the density; the ends of the
     # interval, at 0.75, are edges.
-    edges = np.linspace(-reach, reach, 1 + 2 * math.ceil(reach / 0.005))
+    edges = np.linspace(-reach, reach, 1 + 2 * math.ceil(reach / max(sigma, 0.01)))
     edges = np.union1d(edges, [-0.75, 0.75])
     nodes, weights = np.polynomial.legendre.leggauss(20)
     half = np.diff(edges)[:, None] / 2
@@ -234,7 +239,7 @@ def test_samples_follow_the_density(name):
     E |s|^2 = (d - tr E Cov[x_0 | x] / sigma^2) / sigma^2, because E |sigma s + z|^2 is the trace of
     the posterior covariance over sigma^2.
     """
-    model, sigma, count = build(name), 0.5, 20_000
+    model, sigma, count = build(name), 0.5, 10_000
     points = model.sample(count, seeded(4), sigma=sigma)
     open_part = model.posterior_covariance(points, sigma).diagonal(dim1=1, dim2=2).sum(1)
     squares = model.score(points, sigma).flatten(1).square().sum(1)
@@ -302,7 +307,9 @@ def test_saved_and_loaded(name, tmp_path):
     model.save_pretrained(tmp_path)
     for options in ({}, {"dtype": torch.float64}):
         loaded = type(model).from_pretrained(tmp_path, **options)
-        assert dict(loaded.config) == dict(model.config) | {"_name_or_path": str(tmp_path)}
+        for key in inspect.signature(type(model)).parameters:
+            was, now = model.config[key], loaded.config[key]
+            assert now == (list(was) if isinstance(was, tuple) else was)
         saved, found = model.state_dict(), loaded.state_dict()
         assert saved.keys() == found.keys()
         assert all(torch.equal(saved[key], found[key]) for key in saved)

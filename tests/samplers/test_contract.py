@@ -1,4 +1,7 @@
-"""What every registered sampler owes to diffusers' pipelines and to its user, plugins' included."""
+"""What hdzoo's own samplers owe beyond the contract kit: their numbers, words, and messages.
+
+Other packages' samplers that are built on hdzoo's come along where they can.
+"""
 
 import inspect
 import math
@@ -14,27 +17,19 @@ from diffusers import configuration_utils
 from diffusers.schedulers.deprecated.scheduling_karras_ve import KarrasVeScheduler
 
 from hdzoo import HDZooError, get_sampler, list_samplers
-from hdzoo.samplers.base import LadderSampler, SingleLevelSampler
-from hdzoo.scores import score_weights
+from hdzoo.evaluation.checks import SMALL, Watched, fewest, first_state, run, seeded, sigma_of
+from hdzoo.samplers.base import LadderSampler, Sampler, SingleLevelSampler
 
-NAMES = list_samplers()
+NAMES = [name for name in list_samplers() if issubclass(get_sampler(name), Sampler)]
 EVERY = pytest.mark.parametrize("name", NAMES)
 LADDERS = [name for name in NAMES if issubclass(get_sampler(name), LadderSampler)]
 SINGLES = [name for name in NAMES if issubclass(get_sampler(name), SingleLevelSampler)]
 
 # Values other than the defaults, which go together in every sampler that has these options: eta is
 # 1/2 at 0.1, and within the bounds of consistent sampling on this ladder.
-OPTIONS: dict[str, Any] = {
-    "sigma_max": 2.0,
-    "sigma_min": 0.1,
-    "num_levels": 6,
+OPTIONS: dict[str, Any] = SMALL | {
     "sigmas": [2.0, 1.0, 0.5, 0.3, 0.2, 0.1],
-    "steps_per_level": 3,
-    "step_size": 0.005,
-    "sigma": 0.1,
-    "num_steps": 7,
     "hand_off": "half",
-    "readout": "full",
     "prediction_type": "epsilon",
     "timestep_type": "log_sigma",
     "sigma_data": 0.5,
@@ -48,10 +43,13 @@ def options(name: str, *left_out: str, **values: Any) -> dict[str, Any]:
     return {key: value for key, value in given.items() if key in known}
 
 
-def make(name: str, **values: Any) -> Any:
+def make(name: str, steps_above_fewest: int | None = None, **values: Any) -> Any:
     """A sampler with a short ladder for a network that predicts scores from sigma."""
     left_out = ("sigmas", "hand_off", "prediction_type", "timestep_type", "sigma_data")
-    return get_sampler(name)(**options(name, *left_out, **values))
+    sampler = get_sampler(name)(**options(name, *left_out, **values))
+    if steps_above_fewest is not None:
+        sampler.set_timesteps(fewest(Watched(sampler)) + steps_above_fewest)
+    return sampler
 
 
 def own_config(sampler: Any) -> dict[str, Any]:
@@ -60,77 +58,42 @@ def own_config(sampler: Any) -> dict[str, Any]:
     return {key: sampler.config[key] for key in known if key != "self"}
 
 
-def sigma_of(sampler: Any, t: torch.Tensor) -> float:
-    log = sampler.config.get("timestep_type") == "log_sigma"
-    return math.exp(4 * t.item()) if log else t.item()
-
-
-def predict(sampler: Any, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-    """A smooth network in the sampler's own terms; elementwise, so the same in any batch."""
-    sigma = sigma_of(sampler, t)
-    a, b = score_weights(sampler.config.get("prediction_type", "score"), sigma)
-    score = (1 - x) / (0.5 + sigma**2) + 0.01 * x * x / (1 + sigma**4)
-    return (score - b * x) / a
-
-
-def run(sampler: Any, x: torch.Tensor, generator: Any = None, start: int = 0) -> torch.Tensor:
-    for t in sampler.timesteps[start:]:
-        x = sampler.step(predict(sampler, x, t), t, x, generator).prev_sample
-    return x
-
-
-def seeded(*seeds: int) -> list[torch.Generator]:
-    return [torch.Generator().manual_seed(seed) for seed in seeds]
-
-
-def first_state(*shape: int, seed: int = 99) -> torch.Tensor:
-    return 2 * torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-def fewest(sampler: Any) -> int:
-    """The smallest number of steps that the sampler takes."""
-    for steps in range(1, 1001):
-        try:
-            sampler.set_timesteps(steps)
-        except HDZooError:
-            continue
-        return steps
-    raise AssertionError(f"{sampler} takes no number of steps up to 1000")
-
-
 # ---- the number of network evaluations ------------------------------------------------------
 
 
 @EVERY
-def test_network_evaluations_are_those_asked_for(name: str) -> None:
-    sampler = make(name)
-    least = fewest(sampler)
+@pytest.mark.parametrize("timestep_type", ["sigma", "log_sigma"])
+def test_steps_are_shared_evenly_and_the_smaller_noise_gets_the_rest(
+    name: str, timestep_type: str
+) -> None:
+    sampler = make(name, timestep_type=timestep_type)
+    least = fewest(Watched(sampler))
     for steps in {*range(least, least + 9), 23, 60}:
         sampler.set_timesteps(steps)
-        assert len(sampler) == len(sampler.timesteps) == sampler.num_inference_steps == steps
-        assert sampler.order == 1
-        assert sampler.sigmas[-1] == 0
         levels = sampler.sigmas[:-1].tolist()
-        assert [sigma_of(sampler, t) for t in sampler.timesteps] == levels
-        assert levels == sorted(levels, reverse=True)
-        assert len(levels) == steps
-        # Even to within one, and the smaller noise levels get the rest.
+        # Exact where the network is told sigma; a logarithm is rounded twice.
+        told = [sigma_of(sampler, t) for t in sampler.timesteps]
+        assert told == pytest.approx(levels, rel=0 if timestep_type == "sigma" else 1e-14)
         counts = [len(list(run)) for _, run in groupby(levels)]
         assert counts == sorted(counts)
         assert counts[-1] - counts[0] <= 1
-        assert sampler.init_noise_sigma == pytest.approx(levels[0], rel=1e-12)
-        x = run(sampler, first_state(2, 3), seeded(0)[0])
-        assert x.isfinite().all()
-        assert sampler.step_index == steps
-        with pytest.raises(HDZooError, match=f"chain of {steps} steps has ended"):
-            sampler.step(x, sampler.timesteps[-1], x)
+
+
+@EVERY
+def test_the_end_of_the_chain(name: str) -> None:
+    sampler = make(name, 3)
+    steps = len(sampler)
+    last = run(sampler, first_state(2, 3), seeded(0)[0])[-1]
+    assert sampler.step_index == steps
+    with pytest.raises(HDZooError, match=f"chain of {steps} steps has ended; call set_timesteps"):
+        sampler.step(last.output, last.timestep, last.after)
 
 
 @EVERY
 def test_too_few_network_evaluations(name: str) -> None:
     # Consistent sampling with a step of one's own may need more, and then says so otherwise.
     sampler = make(name, step_size=None)
-    for steps in range(-1, fewest(sampler)):
+    for steps in range(-1, fewest(Watched(sampler))):
         with pytest.raises(HDZooError, match=f"num_inference_steps is {steps}.* at least"):
             sampler.set_timesteps(steps)
 
@@ -150,7 +113,7 @@ def test_too_few_network_evaluations(name: str) -> None:
 def test_fewest_network_evaluations(name: str, least: int) -> None:
     # At eta = 1/2, 2 steps on this ladder would be too long for consistent sampling.
     sampler = make(name, **({"step_size": None} if name.startswith("consistent") else {}))
-    assert fewest(sampler) == least
+    assert fewest(Watched(sampler)) == least
 
 
 @pytest.mark.parametrize("name", ["annealed-langevin", "alpha-half-denoising"])
@@ -160,17 +123,9 @@ def test_default_number_of_evaluations(name: str) -> None:
 
 
 @EVERY
-def test_own_schedule(name: str) -> None:
-    """Noise levels of one's own, or timesteps, one for each evaluation."""
-    sampler = make(name, step_size=None)
-    sampler.set_timesteps(fewest(sampler) + 4)
+def test_wrong_schedule_of_ones_own(name: str) -> None:
+    sampler = make(name, 4, step_size=None)
     levels = sampler.sigmas[:-1].tolist()
-    for again in [{"sigmas": levels}, {"timesteps": sampler.timesteps.tolist()}]:
-        other = make(name, step_size=None)
-        other.set_timesteps(**again)
-        ends = [run(s, first_state(2, 3), seeded(0)[0]) for s in (sampler, other)]
-        sampler.set_timesteps(len(levels))
-        assert torch.equal(*ends)
     with pytest.raises(HDZooError, match="both timesteps and sigmas"):
         sampler.set_timesteps(sigmas=levels, timesteps=levels)
     with pytest.raises(HDZooError, match=f"is {len(levels) + 1} and {len(levels)} noise levels"):
@@ -183,18 +138,15 @@ def test_own_schedule(name: str) -> None:
 
 
 @EVERY
-def test_first_look_up_then_counting(name: str) -> None:
-    sampler = make(name)
-    sampler.set_timesteps(fewest(sampler) + 8)
-    levels = sampler.timesteps.tolist()
-    x = first_state(2, 3)
+def test_step_index_counts_from_the_first_match(name: str) -> None:
+    sampler = make(name, 8)
+    levels, x = sampler.timesteps.tolist(), first_state(2, 3)
     for t in sorted(set(levels)):
-        # A network in float32 may hand the timestep back in float32.
-        for given in (t, torch.tensor(t, dtype=torch.float64), torch.tensor(t)):
-            sampler.set_timesteps(len(levels))
-            assert sampler.index_for_timestep(given) == levels.index(t)
-            sampler.step(x, given, x)
-            assert sampler.step_index == levels.index(t) + 1
+        sampler.set_timesteps(len(levels))
+        assert (sampler.begin_index, sampler.step_index) == (None, None)
+        assert sampler.index_for_timestep(t) == levels.index(t)
+        sampler.step(x, t, x)
+        assert sampler.step_index == levels.index(t) + 1
         if sampler.step_index < len(levels):
             sampler.step(x, t, x)
             assert sampler.step_index == levels.index(t) + 2
@@ -204,145 +156,82 @@ def test_first_look_up_then_counting(name: str) -> None:
 
 
 @EVERY
-def test_begin_index(name: str) -> None:
-    """A chain taken up at move k goes on as the whole one does, repeated timesteps or not."""
-    sampler = make(name)
-    steps = fewest(sampler) + 5
-    sampler.set_timesteps(steps)
-    assert (sampler.begin_index, sampler.step_index) == (None, None)
-    whole, (generator,) = first_state(2, 3), seeded(0)
+def test_step_index_counts_from_the_begin_index(name: str) -> None:
+    sampler, x = make(name, 5), first_state(2, 3)
     for k, t in enumerate(sampler.timesteps):
-        rest = sampler.from_config(sampler.config)
-        rest.set_timesteps(steps)
-        rest.set_begin_index(k)
-        assert rest.begin_index == k
-        there = torch.Generator()
-        there.set_state(generator.get_state())
-        expected = sampler.step(predict(sampler, whole, t), t, whole, generator).prev_sample
-        assert torch.equal(rest.step(predict(rest, whole, t), t, whole, there)[0], expected)
-        assert rest.step_index == k + 1
-        whole = expected
+        sampler.set_timesteps(len(sampler))
+        sampler.set_begin_index(k)
+        assert (sampler.begin_index, sampler.step_index) == (k, None)
+        sampler.step(x, t, x)
+        assert sampler.step_index == k + 1
+
+
+# ---- one step -------------------------------------------------------------------------------
 
 
 @EVERY
-def test_no_transfer_in_step(name: str) -> None:
-    """On the meta device whatever asks for a value raises."""
-    sampler = make(name)
-    steps = fewest(sampler) + 3
-    sampler.set_timesteps(steps, device="meta")
-    sampler.set_begin_index(0)
-    x = torch.empty(2, 3, 4, 4, device="meta")
-    for t in sampler.timesteps:
-        assert t.device.type == "meta"
-        x = sampler.step(torch.empty_like(sampler.scale_model_input(x, t)), t, x).prev_sample
-    assert sampler.step_index == steps
-
-
-# ---- randomness -----------------------------------------------------------------------------
+def test_number_of_generators(name: str) -> None:
+    """Refused by every step, by those as well that draw nothing."""
+    sampler, x = make(name, 3), first_state(7, 3)
+    for k, t in enumerate(sampler.timesteps):
+        for wrong in (1, 6, 8):
+            sampler.set_begin_index(k)
+            with pytest.raises(HDZooError, match=f"{wrong} generators are given for 7 samples"):
+                sampler.step(x, t, x, seeded(*range(wrong)))
+        sampler.set_timesteps(len(sampler))
 
 
 @EVERY
-def test_each_sample_has_its_own_generator(name: str) -> None:
-    """Bit for bit the same, alone or among others."""
-    sampler = make(name)
-    steps = fewest(sampler) + 5
-    x = first_state(7, 3, 5, 5)
-    sampler.set_timesteps(steps)
-    together = run(sampler, x, seeded(*range(7)))
-    assert torch.unique(together.flatten(1), dim=0).shape[0] == 7
-    for i in range(7):
-        for generator in (seeded(i), seeded(i)[0]):
-            sampler.set_timesteps(steps)
-            assert torch.equal(run(sampler, x[i : i + 1], generator)[0], together[i])
-    for wrong in (1, 6, 8):
-        sampler.set_timesteps(steps)
-        with pytest.raises(HDZooError, match=f"{wrong} generators are given for 7 samples"):
-            run(sampler, x, seeded(*range(wrong)))
-
-
-@EVERY
-def test_determinism(name: str) -> None:
-    sampler = make(name)
+def test_the_seed_matters_where_a_generator_is_used(name: str) -> None:
     ends = []
-    for seed in (0, 0, 1):
-        sampler.set_timesteps(fewest(sampler) + 3)
+    for seed in (0, 1):
         (generator,) = seeded(seed)
         before = generator.get_state()
-        ends.append(run(sampler, first_state(2, 3), generator))
+        ends.append(run(make(name, 3), first_state(2, 3), generator)[-1].after)
         used = not torch.equal(generator.get_state(), before)
-    assert torch.equal(ends[0], ends[1])
     # A sampler that draws nothing leaves its generator alone.
-    assert torch.equal(ends[0], ends[2]) != used
+    assert torch.equal(*ends) != used
 
 
 @EVERY
 @pytest.mark.parametrize("timestep_type", ["sigma", "log_sigma"])
-def test_add_noise(name: str, timestep_type: str) -> None:
-    sampler = make(name, timestep_type=timestep_type)
-    sampler.set_timesteps(fewest(sampler) + 3)
-    for dtype, rounding in [(torch.float64, 1e-14), (torch.float32, 1e-6)]:
-        clean, noise = first_state(3, 2, 2).to(dtype), first_state(3, 2, 2, seed=5).to(dtype)
-        for k in ([0], [-1], [0, 1, -1] if len(sampler) > 2 else [0]):
-            noisy = sampler.add_noise(clean, noise, sampler.timesteps[k])
-            sigma = sampler.sigmas[:-1][k].to(dtype).view(-1, 1, 1)
-            # Three roundings of numbers of order 10.
-            torch.testing.assert_close(noisy, clean + sigma * noise, rtol=rounding, atol=rounding)
-            assert noisy.dtype == dtype
-
-
-# ---- precision and layout -------------------------------------------------------------------
-
-
-def one_step(name: str, output: torch.Tensor, x: torch.Tensor) -> Any:
-    sampler = make(name)
-    return sampler.step(output, sampler.timesteps[0], x, seeded(3)[0])
+def test_add_noise_is_exact(name: str, timestep_type: str) -> None:
+    sampler = make(name, 3, timestep_type=timestep_type)
+    clean, noise = first_state(3, 2, 2).double(), first_state(3, 2, 2, seed=5).double()
+    for k in ([0], [-1], [0, len(sampler) // 2, -1]):
+        noisy = sampler.add_noise(clean, noise, sampler.timesteps[k])
+        sigma = sampler.sigmas[:-1][k].view(-1, 1, 1)
+        # Three roundings of numbers of order 10.
+        torch.testing.assert_close(noisy, clean + sigma * noise, rtol=1e-14, atol=1e-14)
 
 
 @EVERY
 @pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
-def test_half_precision(name: str, half: torch.dtype) -> None:
-    output, x = first_state(4, 9), first_state(4, 9, seed=1)
+def test_denoised_state_in_half_precision(name: str, half: torch.dtype) -> None:
+    """Computed in float32 and rounded at the end, as the state is."""
+    sampler, output, x = make(name, 3), first_state(4, 9), first_state(4, 9, seed=1)
+
+    def denoised(output: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        sampler.set_timesteps(len(sampler))
+        return sampler.step(output, sampler.timesteps[0], x).pred_original_sample
+
     for network_dtype, state_dtype in [(half, torch.float32), (half, half), (torch.float32, half)]:
-        found = one_step(name, output.to(network_dtype), x.to(state_dtype))
-        # The same, computed in float32 and rounded at the end.
-        exact = one_step(name, output.to(network_dtype).float(), x.to(state_dtype).float())
-        for key in ("prev_sample", "pred_original_sample"):
-            assert found[key].dtype == state_dtype
-            assert torch.equal(found[key], exact[key].to(state_dtype))
+        low = output.to(network_dtype), x.to(state_dtype)
+        found, exact = denoised(*low), denoised(*(tensor.float() for tensor in low))
+        assert found.dtype == state_dtype
+        assert torch.equal(found, exact.to(state_dtype))
 
 
 @EVERY
-def test_double_precision(name: str) -> None:
+def test_denoised_state_in_double_precision(name: str) -> None:
     output, x = first_state(4, 9).double(), first_state(4, 9, seed=1).double()
     sampler = make(name)
     state = sampler.step(output, sampler.timesteps[0], x, seeded(3)[0])
     sigma = sampler.sigmas[0].item()
-    assert state.prev_sample.dtype == torch.float64
     # Tweedie's formula, in float64: three roundings.
     torch.testing.assert_close(
         state.pred_original_sample, x + sigma**2 * output, rtol=1e-14, atol=1e-14
     )
-
-
-@EVERY
-def test_layout(name: str) -> None:
-    """The shape and the memory layout of the state change nothing."""
-    output, x = first_state(4, 3, 2, 5), first_state(4, 3, 2, 5, seed=1)
-    expected = one_step(name, output, x).prev_sample
-    flat = one_step(name, output.flatten(1), x.flatten(1)).prev_sample
-    assert torch.equal(flat, expected.flatten(1))
-    last = one_step(name, output, x.to(memory_format=torch.channels_last)).prev_sample
-    assert torch.equal(last, expected)
-    strided = torch.stack([x, -x], -1)[..., 0]
-    assert not strided.is_contiguous()
-    assert torch.equal(one_step(name, output, strided).prev_sample, expected)
-    before = x.clone()
-    sampler = make(name)
-    (tuple_state,) = sampler.step(
-        output, sampler.timesteps[0], x, generator=seeded(3)[0], return_dict=False
-    )
-    assert torch.equal(tuple_state, expected)
-    assert torch.equal(x, before)
 
 
 # ---- configurations -------------------------------------------------------------------------

@@ -1,13 +1,12 @@
 """Each sampler's exact law on Gaussian data, and its identities with the others.
 
-On data N(m, s^2) the score is -(x - m) / (s^2 + sigma^2), so every chain is affine in its initial
-state and its noises, and its law stays Gaussian. The affine map is found with unit impulses, and
-the law that it gives is compared with the published algorithm, followed line by line below in its
-own order of noise and gradient. Nothing is simulated.
+The law that `hdzoo.evaluation.laws` finds by unit impulses, and the closed form that the sampler
+declares, are both compared with the published algorithm, followed line by line below in its own
+order of noise and gradient. Nothing is simulated.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple, Self
 
@@ -24,11 +23,11 @@ from hdzoo import (
     LangevinSampler,
     NoiseCorrectedLangevinSampler,
 )
+from hdzoo.evaluation.laws import Gaussian, exact_law
 from hdzoo.ladders import ncsnv2_step_size
 from hdzoo.samplers import base
 from hdzoo.samplers.base import Sampler
-
-Score = Callable[[torch.Tensor, float], torch.Tensor]
+from hdzoo.samplers.gaussian import GaussianLaw
 
 # What a network may predict: its prediction type, and sigma_data for Karras' preconditioning.
 PREDICTIONS = [
@@ -40,43 +39,6 @@ PREDICTIONS = [
     ("epsilon", 0.5),
     ("v_prediction", 0.7),
 ]
-
-
-def network(sampler: Sampler, score: Score) -> Callable[..., torch.Tensor]:
-    """A network that predicts, from its input and timestep, what the sampler's options say."""
-    kind, sigma_data = sampler.config.prediction_type, sampler.config.sigma_data
-
-    def predict(given: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
-        log = sampler.config.timestep_type == "log_sigma"
-        sigma = math.exp(4 * timestep.item()) if log else timestep.item()
-        total = sigma**2 + (sigma_data or 0) ** 2
-        x = given if sigma_data is None else given * math.sqrt(total)
-        s = score(x, sigma)
-        denoised = x + sigma**2 * s
-        if sigma_data is not None:  # F in D = c_skip x + c_out F, Karras et al., table 1
-            sign = {"epsilon": 1, "v_prediction": -1}[kind]
-            c_skip, c_out = sigma_data**2 / total, sign * sigma * sigma_data / math.sqrt(total)
-            return (denoised - c_skip * x) / c_out
-        return {
-            "score": s,
-            "epsilon": -sigma * s,
-            "scaled_score": sigma * s,
-            "sample": denoised,
-            "v_prediction": (-sigma * s - sigma * denoised) / math.sqrt(1 + sigma**2),
-        }[kind]
-
-    return predict
-
-
-def run(
-    sampler: Sampler, score: Score, x: torch.Tensor, generator: torch.Generator | None = None
-) -> list[torch.Tensor]:
-    """All states of a chain."""
-    predict, states = network(sampler, score), [x]
-    for t in sampler.timesteps:
-        output = predict(sampler.scale_model_input(states[-1], t), t)
-        states.append(sampler.step(output, t, states[-1], generator).prev_sample)
-    return states
 
 
 class Law(NamedTuple):
@@ -101,20 +63,18 @@ class Law(NamedTuple):
         return self._replace(mean=self.m, var=self.s**2 + sigma**2)
 
 
-def law_of(sampler: Sampler, start: Law, monkeypatch: pytest.MonkeyPatch) -> Law:
+def law_of(sampler: Sampler, start: Law) -> Law:
     """The law at the end of the sampler's chain from a state of law `start`."""
-    # Row 0 starts at 0 and gets no noise, row 1 starts at 1, row 2 + k gets 1 for the k-th noise.
-    rows = 2 + len(sampler)
-    x = torch.zeros(rows, 1, dtype=torch.float64)
-    x[1] = 1
-    impulses: Iterator[torch.Tensor] = iter(torch.eye(rows, dtype=torch.float64)[2:, :, None])
-    with monkeypatch.context() as patch:
-        patch.setattr(base, "randn_tensor", lambda *args, **kwargs: next(impulses))
-        score = lambda x, sigma: -(x - start.m) / (start.s**2 + sigma**2)  # noqa: E731
-        end = run(sampler, score, x)[-1].squeeze(1).tolist()
-    offset, factor, *noises = end[0], *(y - end[0] for y in end[1:])
-    mean = offset + factor * start.mean
-    return start._replace(mean=mean, var=factor**2 * start.var + sum(b**2 for b in noises))
+    target, first = Gaussian.of(start.m, start.s**2), Gaussian.of(start.mean, start.var)
+    mean, covariance = exact_law(sampler, target, first)
+    return start._replace(mean=mean.item(), var=covariance.item())
+
+
+def declared(sampler: Sampler, start: Law) -> Law:
+    """The same by the closed form that the sampler declares."""
+    law = sampler.closed_form(GaussianLaw(start.m, start.s**2, start.mean, start.var))
+    assert law is not None
+    return start._replace(mean=float(law.mean), var=float(law.variance))
 
 
 def assert_same(law: Law, expected: Law, scale: float) -> None:
@@ -275,7 +235,7 @@ CASES: dict[str, tuple[type[Sampler], dict[str, Any], str, Callable[..., Law], f
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_law_is_that_of_the_published_algorithm(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_law_is_that_of_the_published_algorithm(case: str) -> None:
     sampler_class, options, steps, algorithm, first = CASES[case]
     rng = np.random.default_rng(list(case.encode()))
     for trial in range(35):
@@ -293,11 +253,10 @@ def test_law_is_that_of_the_published_algorithm(case: str, monkeypatch: pytest.M
         )
         sampler.set_timesteps(sum(setting.counts))
         start = law.noise(2 * setting.alphas[0] if first is None else first * sigmas[0] ** 2)
-        assert_same(
-            law_of(sampler, start, monkeypatch),
-            algorithm(setting, **options),
-            scale=law.var + law.mean + law.m + 4 * sigmas[0] ** 2,
-        )
+        scale = law.var + law.mean + law.m + 4 * sigmas[0] ** 2
+        expected = algorithm(setting, **options)
+        assert_same(law_of(sampler, start), expected, scale)
+        assert_same(declared(sampler, start), expected, scale)
 
 
 # ---- known numbers --------------------------------------------------------------------------
@@ -337,12 +296,12 @@ NUMBERS: dict[str, tuple[type[Sampler], dict[str, Any], Law, float]] = {
 
 
 @pytest.mark.parametrize("case", NUMBERS)
-def test_known_number(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_known_number(case: str) -> None:
     sampler_class, options, start, variance = NUMBERS[case]
     sampler = sampler_class(**options)
     if options["sigmas"] == [0.6]:
         sampler.set_timesteps(1)
-    law = law_of(sampler, start, monkeypatch)
+    law = law_of(sampler, start)
     # Half of the last digit printed.
     assert law.var == pytest.approx(variance, abs=5e-7, rel=0)
     if case == "ald":
@@ -368,7 +327,6 @@ def test_stationary_number(
     sigma: float,
     eta: float,
     variance: float,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     single = sampler_class is not AlphaHalfDenoisingSampler
     options: dict[str, Any] = {"sigma": sigma} if single else {"sigmas": [sigma]}
@@ -377,16 +335,16 @@ def test_stationary_number(
     sampler = sampler_class(**options)
     # The memory of the start is (1 - alpha / V)^(2 T) <= 0.88^400 = 1e-22.
     sampler.set_timesteps(200)
-    law = law_of(sampler, DATA._replace(mean=-5.0, var=7.0), monkeypatch)
+    law = law_of(sampler, DATA._replace(mean=-5.0, var=7.0))
     assert law.mean == pytest.approx(DATA.m, abs=1e-9)
     assert law.var == pytest.approx(variance, abs=5e-7, rel=0)
 
 
 @pytest.mark.parametrize("eta", [0.5, 1.0, 1.7])
-def test_noise_corrected_on_a_point(eta: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_noise_corrected_on_a_point(eta: float) -> None:
     """What is left is (mu / 2) / (1 - mu / 2 sigma^2): a third of sigma^2 for half-denoising."""
     sampler = NoiseCorrectedLangevinSampler(sigma=0.6, step_size=eta * 0.6**2, num_steps=100)
-    law = law_of(sampler, POINT.at(0.6), monkeypatch)
+    law = law_of(sampler, POINT.at(0.6))
     # The memory of the start is (1 - eta)^200 <= 0.7^200 = 1e-31.
     assert law.var == pytest.approx(0.6**2 * (eta / 2) / (1 - eta / 2), rel=1e-10)
 
@@ -415,9 +373,13 @@ def run_with(
     monkeypatch: pytest.MonkeyPatch,
 ) -> list[torch.Tensor]:
     left = iter(noises)
+    states = [x]
     with monkeypatch.context() as patch:
         patch.setattr(base, "randn_tensor", lambda *args, **kwargs: next(left))
-        return run(sampler, mixture, x)
+        for t in sampler.timesteps:
+            output = mixture(states[-1], t.item())
+            states.append(sampler.step(output, t, states[-1]).prev_sample)
+    return states
 
 
 def assert_equal(states: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> None:

@@ -111,3 +111,20 @@ def reproduce(name: str, output_dir: Path, command: str, progress: Progress) -> 
         },
     )
     return result
+
+
+def catalogue() -> list[dict[str, str]]:
+    """One row for each reproduction: its name, and the first line of what its module says."""
+    import importlib
+
+    rows = []
+    for name, reference in REPRODUCTIONS.items():
+        module = importlib.import_module(reference.partition(":")[0])
+        rows.append({"name": name, "result": (module.__doc__ or "").strip().splitlines()[0]})
+    return rows
+
+
+def claim_rows(result: Reproduction) -> list[dict[str, str]]:
+    """One row for each claim."""
+    words = {True: "yes", False: "no", None: ""}
+    return [asdict(claim) | {"agrees": words[claim.agrees]} for claim in result.claims]

@@ -1,0 +1,1 @@
+from hdzoo.testing import test_sampler as test_sampler
