@@ -63,7 +63,7 @@ class HDPipeline(DiffusionPipeline):
     @property
     def image_processor(self) -> VaeImageProcessor:
         """What turns pictures into tensors in [0, 1], of the network's channels, and back."""
-        channels = self.unet.config.in_channels
+        channels = self.sample_shape[0]
         return VaeImageProcessor(
             vae_scale_factor=1,
             do_normalize=False,

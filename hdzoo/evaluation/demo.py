@@ -31,8 +31,8 @@ DEFAULT_SAMPLERS = ("annealed-langevin", "half-denoising")
 NUM_LEVELS = 10
 # A table for people has no more rows; the many components of a curve are no modes anyway.
 MAX_MODES = 10
-# The exact distance takes n^3 operations, 0.2 s for 1000 points.
-MAX_EXACT_POINTS = 1000
+# The exact distance takes up to n^3 operations, 0.1 s for 500 points, and there are many.
+MAX_EXACT_POINTS = 500
 NUM_REFERENCES = 10
 
 
@@ -92,10 +92,10 @@ def demo_2d(
 
     The ladder fits the target, from its extent down to a tenth of its finest structure; a single
     level is of the size of that structure (`Scale`). All chains start from the same noise, of the
-    ladder's first level, as `HDPipeline` starts them, and get the same noise on the way. That is not
-    quite the target's law at that level, and a sampler that forgets its start slowly shows it; a
-    larger ``sigma_max`` helps. The samplers at a single level are made for another start: they show
-    what the ladder is good for.
+    ladder's first level, around the target's mean, and get the same noise on the way. The start is
+    not quite the target's law at that level: a sampler that forgets it slowly shows that, less so
+    with a larger ``sigma_max``. The samplers at a single level are made for another start: here
+    they show what the ladder is good for.
 
     Args:
         target: a registered name, of a law in the plane.
@@ -257,14 +257,15 @@ def build_pipelines(
 def _run(
     name: str, pipe: HDPipeline, num_samples: int, steps: int, seed: int, highest: float
 ) -> Chains:
-    """All states of the chains, which start from noise of the level ``highest`` where the
-    sampler's own is not from noise."""
+    """All states of the chains; ``highest`` is the noise level to start from for a sampler that has
+    none of its own."""
     generators = sample_generators(seed, range(num_samples))
     noise = randn_tensor((num_samples, *pipe.sample_shape), generators, dtype=torch.float32)
     from_noise = starts_from_noise(pipe)
     if from_noise:
         highest = float(pipe.scheduler.init_noise_sigma)
-    states = [highest * noise]
+    # Where HDPipeline starts for a network that knows the data's mean.
+    states = [pipe.unet.mean.float().view(pipe.sample_shape) + highest * noise]
 
     def record(_: Any, step: int, __: Any, tensors: dict[str, Any]) -> dict[str, Any]:
         states.append(tensors["latents"])
@@ -294,52 +295,50 @@ def starts_from_noise(pipe: HDPipeline) -> bool:
 def compare(target: AnalyticScore, chains: Sequence[Chains], scale: Scale) -> list[dict[str, str]]:
     """The table of `Demo`.
 
-    The share of each mode, where the target is a mixture of at most 10 Gaussians, with its standard
-    error. And the Wasserstein distance of order 2 to exact samples of the same size, the mean over
-    10 sets of them; for exact samples themselves with the standard deviation over the sets. It is
-    the sliced one for more than 1000 samples.
+    The share of each mode with its standard error, where the target is a mixture of at most 10
+    Gaussians. And the Wasserstein distance of order 2 to exact samples of the same size, the mean
+    over 10 sets of them; between exact samples with the standard deviation of 10 such distances.
+    It is the sliced one for more than 500 samples.
     """
-    rows: list[dict[str, str]] = []
-    shape = target.sample_shape
     ends = {one.name: one.states[-1].double() for one in chains}
+    rows = []
     if isinstance(target, GaussianMixtureScore) and target.config.num_components <= MAX_MODES:
-        level = 0.0
-        try:
-            target.log_density(target.means.view(-1, *shape))
-        except HDZooError:
-            # Point masses are told apart with a little noise.
-            level = scale.finest / 10
+        rows = _mode_rows(target, ends, scale)
+    return [*rows, _distance_row(target, ends)]
+
+
+def _mode_rows(
+    target: GaussianMixtureScore, ends: dict[str, torch.Tensor], scale: Scale
+) -> list[dict[str, str]]:
+    shape, level = target.sample_shape, 0.0
+    try:
+        target.log_density(target.means.view(-1, *shape))
+    except HDZooError:
+        # Point masses are told apart with a little noise.
+        level = scale.finest / 10
+    found = {name: mode_weights(end.view(-1, *shape), target, level) for name, end in ends.items()}
+    rows = []
+    for k, (mean, weight) in enumerate(zip(target.means, target.weights.tolist(), strict=True)):
+        # Adding 0 makes 0 of -0.
+        place = ", ".join(f"{round(value, 6) + 0.0:.3g}" for value in mean.tolist())
         shares = {
-            name: mode_weights(end.view(-1, *shape), target, level) for name, end in ends.items()
+            name: f"{one.shares[k]:.3f} ± {one.standard_errors[k]:.3f}"
+            for name, one in found.items()
         }
-        for k, (mean, weight) in enumerate(
-            zip(target.means.tolist(), target.weights.tolist(), strict=True)
-        ):
-            place = ", ".join(f"{value + 0.0:.3g}" for value in np.round(mean, 6))
-            rows.append(
-                {"": f"mode at ({place})", "exact": f"{weight:.3f}"}
-                | {
-                    name: f"{one.shares[k]:.3f} ± {one.standard_errors[k]:.3f}"
-                    for name, one in shares.items()
-                }
-            )
-    num_samples = len(chains[0].states[0])
-    exact = num_samples <= MAX_EXACT_POINTS
-    distance = wasserstein2 if exact else sliced_wasserstein2
-    generator = torch.Generator().manual_seed(1)
-    sets = [
-        [target.sample(num_samples, generator).double().flatten(1) for _ in range(NUM_REFERENCES)]
-        for _ in range(2)
-    ]
-    floor = [distance(one, other) for one, other in zip(*sets, strict=True)]
-    rows.append(
-        {
-            "": "W2" if exact else "sliced W2",
-            "exact": f"{np.mean(floor):.3g} ± {np.std(floor, ddof=1):.2g}",
-        }
-        | {
-            name: f"{np.mean([distance(end, one) for one in sets[0]]):.3g}"
-            for name, end in ends.items()
-        }
-    )
+        rows.append({"": f"mode at ({place})", "exact": f"{weight:.3f}"} | shares)
     return rows
+
+
+def _distance_row(target: AnalyticScore, ends: dict[str, torch.Tensor]) -> dict[str, str]:
+    num_samples = len(next(iter(ends.values())))
+    is_exact = num_samples <= MAX_EXACT_POINTS
+    distance = wasserstein2 if is_exact else sliced_wasserstein2
+    generator = torch.Generator().manual_seed(1)
+    drawn = target.sample(2 * NUM_REFERENCES * num_samples, generator).double()
+    sets = drawn.view(2, NUM_REFERENCES, num_samples, 2)
+    floor = [distance(one, other) for one, other in zip(*sets, strict=True)]
+    means = {name: np.mean([distance(end, one) for one in sets[0]]) for name, end in ends.items()}
+    return {
+        "": "W2" if is_exact else "sliced W2",
+        "exact": f"{np.mean(floor):.3g} ± {np.std(floor, ddof=1):.2g}",
+    } | {name: f"{mean:.3g}" for name, mean in means.items()}

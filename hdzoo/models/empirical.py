@@ -133,8 +133,15 @@ class EmpiricalScore(AnalyticScore):
         squares = (offset**2).sum(1, keepdim=True) + (chunk**2).sum(1)
         return (offset @ chunk.T - squares / 2) / sigma**2
 
-    def _sums(self, offset: torch.Tensor, sigma: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Log of the sum of all exponentials, shape (n, 1), and the average point, (n, d)."""
+    def _sums(
+        self, offset: torch.Tensor, sigma: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Sums over all points, of weights ``exp(exponent - largest)``.
+
+        Returns:
+            The largest exponent and the sum of the weights, both of shape (n, 1), and the average
+            point, (n, d).
+        """
         largest = torch.full_like(offset[:, :1], -math.inf)
         total, average = torch.zeros_like(largest), torch.zeros_like(offset)
         for chunk in self._chunks():

@@ -69,7 +69,7 @@ class _ManifoldScore(AnalyticScore):
             raise HDZooError("the columns of basis are not linearly independent; give others")
         model.center.data.copy_(middle)
         # QR leaves the signs open; so a basis that is orthonormal already stays as it is.
-        model.basis.data.copy_(orthonormal * 1)
+        model.basis.data.copy_(orthonormal * diagonal.sign())
         return model
 
     # ---- what a subclass gives --------------------------------------------------------------

@@ -268,9 +268,10 @@ def test_frame_is_made_orthonormal():
     samples = model.sample(10)
     torch.testing.assert_close(samples[:, 2], torch.ones(10, dtype=torch.float64))
     torch.testing.assert_close(samples[:, :2].norm(dim=1), torch.ones(10, dtype=torch.float64))
-    given = frame(2)
-    kept = SphereScore.from_frame(CENTER, given).basis
-    torch.testing.assert_close(kept.data, given, rtol=0, atol=1e-15)
+    for sign in (1, -1):
+        given = sign * frame(2)
+        kept = SphereScore.from_frame(CENTER, given).basis
+        torch.testing.assert_close(kept.data, given, rtol=0, atol=1e-15)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,4 @@
-"""`GaussianMixtureScore` against convolution integrals, Bayes' rule with matrices, and itself as
-other classes of covariance."""
+"""`GaussianMixtureScore` against convolution integrals and Bayes' rule with matrices."""
 
 import math
 

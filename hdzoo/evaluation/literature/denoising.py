@@ -49,7 +49,7 @@ class PowerLaw(NamedTuple):
     error: float
 
     def __str__(self) -> str:
-        return f"{self.exponent:.2f} +- {self.error:.2f}"
+        return f"{self.exponent:.2f} +- {self.error:.1g}"
 
 
 def power_law(sigmas: Sequence[float], distances: Sequence[float]) -> PowerLaw:
