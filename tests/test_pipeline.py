@@ -9,7 +9,15 @@ from diffusers import ConfigMixin, ModelMixin, UNet2DModel
 from diffusers.configuration_utils import register_to_config
 from PIL import Image
 
-from hdzoo import HDPipeline, HDZooError, UNetScoreModel, get_sampler, list_samplers
+from hdzoo import (
+    AnnealedLangevinSampler,
+    GaussianMixtureScore,
+    HDPipeline,
+    HDZooError,
+    UNetScoreModel,
+    get_sampler,
+    list_samplers,
+)
 from hdzoo.pipeline import OUTPUT_TYPES, sample_generators
 
 STEPS = 8
@@ -449,3 +457,36 @@ def test_samples_that_are_not_finite_are_counted_once():
     with pytest.raises(HDZooError, match=r"^2 of 6 samples are not finite"):
         draw(pipe, 6)
     assert len(network.timesteps) == STEPS
+
+
+# ---- models of points -----------------------------------------------------------------------
+
+
+def test_points_that_are_no_images() -> None:
+    target = GaussianMixtureScore.from_components([[-5.0, 1.0], [5.0, 1.0]], 0.01)
+    pipe = HDPipeline(target, AnnealedLangevinSampler(sigma_max=10, readout="full"))
+    pipe.set_progress_bar_config(disable=True)
+    samples = pipe(64, 200, generator=torch.Generator().manual_seed(0)).images
+    assert isinstance(samples, torch.Tensor)
+    assert tuple(samples.shape) == (64, 2)
+    # Both modes, and nothing beyond 6 standard deviations of the noisy component.
+    assert (samples[:, 0] < 0).sum() not in (0, 64)
+    assert ((samples - torch.tensor([5.0, 1.0]) * samples.sign()).abs() < 6 * 0.11).all()
+    with pytest.raises(
+        HDZooError, match=r"output_type is 'pil', and the samples of .* use 'latent'"
+    ):
+        pipe(2, output_type="pil")
+    with pytest.raises(HDZooError, match=r"image is given, and the samples .* give latents"):
+        pipe(2, image=torch.zeros(2, 1, 2, 2))
+
+
+def test_an_exact_score_of_images_draws_pictures() -> None:
+    grey = GaussianMixtureScore.from_components(
+        torch.full((1, 16), 0.75), 0.0, sample_shape=(1, 4, 4), data_range=(0.0, 1.0)
+    )
+    pipe = HDPipeline(grey, AnnealedLangevinSampler(readout="full"))
+    pipe.set_progress_bar_config(disable=True)
+    images = pipe(3, 20).images
+    # All of the mass is on one picture, and the read-out of a point mass is exact.
+    assert [np.unique(image).tolist() for image in images] == [[191]] * 3
+    assert images[0].size == (4, 4)
