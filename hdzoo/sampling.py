@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,30 +84,60 @@ def draw(
     if seed < 0:
         raise HDZooError(f"seed is {seed}; it must not be negative")
     first = HDPipeline(pipe.unet, start) if start is not None else None
+    if first is not None:
+        first.set_progress_bar_config(desc="images to start from")
     images: list[Image.Image] = []
     for begin in range(0, num_images, batch_size):
         indices = range(begin, min(begin + batch_size, num_images))
-        generator = sample_generators(seed, indices)
-        clean = None
-        if first is not None:
-            first.set_progress_bar_config(desc="images to start from")
-            clean = first(len(indices), generator=generator, output_type="pt", return_dict=False)[0]
-
-        def callback(_: Any, step: int, __: Any, tensors: dict[str, Any]) -> dict[str, Any]:
-            assert on_step is not None
-            on_step(step, tensors["latents"])
-            return tensors
-
         pipe.set_progress_bar_config(desc=f"images {indices[0]} to {indices[-1]}")
-        images += pipe(
-            len(indices),
-            num_inference_steps,
-            generator=generator,
-            image=clean,
-            callback_on_step_end=callback if on_step and begin == 0 else None,
-            return_dict=False,
-        )[0]
+        images += draw_batch(
+            pipe,
+            indices,
+            num_inference_steps=num_inference_steps,
+            seed=seed,
+            first=first,
+            on_step=on_step if begin == 0 else None,
+        )
     return images
+
+
+def draw_batch(
+    pipe: HDPipeline,
+    indices: Sequence[int],
+    *,
+    num_inference_steps: int | None = None,
+    seed: int = 0,
+    first: HDPipeline | None = None,
+    on_step: Callable[[int, Any], None] | None = None,
+) -> list[Image.Image]:
+    """Draws the images of some indices together.
+
+    Args:
+        pipe: the pipeline.
+        indices: of the images.
+        num_inference_steps: network evaluations for each image; the sampler's own by default.
+        seed: of the set.
+        first: a pipeline that draws the images to start from; None to start from noise.
+        on_step: called as ``f(step, latents)`` after each step.
+    """
+    generator = sample_generators(seed, indices)
+    clean = None
+    if first is not None:
+        clean = first(len(indices), generator=generator, output_type="pt", return_dict=False)[0]
+
+    def callback(_: Any, step: int, __: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        assert on_step is not None
+        on_step(step, tensors["latents"])
+        return tensors
+
+    return pipe(
+        len(indices),
+        num_inference_steps,
+        generator=generator,
+        image=clean,
+        callback_on_step_end=callback if on_step else None,
+        return_dict=False,
+    )[0]
 
 
 def image_grid(images: list[Image.Image], scale: int = 1) -> Image.Image:

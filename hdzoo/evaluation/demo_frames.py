@@ -225,12 +225,13 @@ class _Panel:
             headwidth=4,
             zorder=2,
         )
-        self.dots = ax.scatter([], [], s=7, color=CHAIN, linewidths=0, alpha=0.8, zorder=3)
+        self.dots = ax.scatter([], [], s=7, linewidths=0, alpha=0.8, zorder=3)
         self.tails = LineCollection([], linewidths=0.9, zorder=4)
         ax.add_collection(self.tails, autolim=False)
-        self.heads = ax.scatter(
-            [], [], s=24, color=CHAIN, edgecolors=TAIL, linewidths=0.9, zorder=5
-        )
+        self.heads = ax.scatter([], [], s=24, edgecolors=TAIL, linewidths=0.9, zorder=5)
+        for points in (self.dots, self.heads):
+            # With a single colour they would be stamped at whole pixels, off by up to one.
+            points.set_facecolor([CHAIN, CHAIN])
 
     def show(self, step: int) -> None:
         """Shows the state after so many evaluations."""

@@ -41,7 +41,7 @@ SIGMAS = (0.4, 0.3, 0.2, 0.15, 0.1, 0.075, 0.05)
 # Below 0.15 the full step is off by less than the rounding of a distribution function.
 POINTS_SIGMAS = (0.6, 0.5, 0.4, 0.3, 0.25, 0.2, 0.15)
 WIDTH_SIGMAS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
-WIDE_SIGMAS = tuple(np.geomspace(0.2, 6.4, 21).tolist())
+WIDE_SIGMAS = tuple(np.geomspace(0.2, 6.4, 16).tolist())
 DIMENSIONS = (16, 64, 256)
 # Where full is worst on the circle, compared with half.
 CIRCLE_CLOSEST = 1.12
@@ -59,7 +59,7 @@ def balance(distances: Distances) -> float:
 
 def crossing(curve: Callable[[float], Distances], low: float, high: float) -> float:
     """Where half and full are equally good, between two noise levels or widths."""
-    return float(brentq(lambda value: balance(curve(value)), low, high, rtol=1e-9))
+    return float(brentq(lambda value: balance(curve(value)), low, high, rtol=1e-8))
 
 
 def width_crossing(curve: Callable[[float, float], Distances], sigma: float) -> float:
@@ -145,9 +145,9 @@ def run(progress: Progress) -> Reproduction:
         draw=lambda figure: draw(figure, numbers),
         conclusion="Which is better is a matter of the noise against the data's own width in each "
         "direction: on a Gaussian half wins up to sigma = 2 sqrt(2) s. Points, curves and "
-        "subspaces have no width, and there full wins while sigma is below their own size. Both rates of regular data need a smooth "
-        "density: with a kink half is O(sigma^2.5), with a jump both are O(sigma^1.5) and half is "
-        "better by a factor of 2.",
+        "subspaces have no width, and there full wins while the noise is small. Both rates of "
+        "regular data need a smooth density: with a kink half is O(sigma^2.5), with a jump both "
+        "are O(sigma^1.5) and half is better by a factor of 2.",
         settings={
             "slope_error": "standard error of the least-squares fit of the logarithms, over sigmas",
             "mmd": "Gaussian kernel of bandwidth 1",
