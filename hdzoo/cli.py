@@ -1,6 +1,7 @@
 """The ``hdzoo`` command. Each command is one call into the library, imported when it runs."""
 
 import json
+import os
 import shlex
 import sys
 import time
@@ -23,6 +24,7 @@ app = typer.Typer(
 )
 
 DEFAULT_MODEL = "ncsn-mnist"
+LONGEST_NAME = 32
 # The extra that brings a package.
 EXTRAS = {
     "datasets": "train",
@@ -33,6 +35,21 @@ EXTRAS = {
     "ot": "evaluate",
 }
 
+Model = Annotated[str, typer.Argument(help="A folder, a bundled name, or a Hub id.")]
+SamplerName = Annotated[
+    str | None,
+    typer.Option("--sampler", "-s", help="See `hdzoo samplers`. Default: the model's own."),
+]
+Evaluations = Annotated[
+    int | None,
+    typer.Option(
+        "--num-inference-steps",
+        "-t",
+        help="Network evaluations for each image. Default: the sampler's own.",
+    ),
+]
+Seed = Annotated[int, typer.Option(help="Image i depends on (seed, i) alone.")]
+Dtype = Annotated[str, typer.Option(help="Weights: float32, bfloat16, float16.")]
 Options = Annotated[
     list[str] | None,
     typer.Option("--option", "-o", help="A sampler option, KEY=VALUE. May be repeated."),
@@ -51,23 +68,11 @@ def root(
 
 @app.command()
 def sample(
-    model: Annotated[
-        str, typer.Argument(help="A folder, a bundled name, or a Hub id.")
-    ] = DEFAULT_MODEL,
-    sampler: Annotated[
-        str | None,
-        typer.Option("--sampler", "-s", help="See `hdzoo samplers`. [default: the model's own]"),
-    ] = None,
+    model: Model = DEFAULT_MODEL,
+    sampler: SamplerName = None,
     num_images: Annotated[int, typer.Option("--num-images", "-n", help="How many.")] = 64,
-    num_inference_steps: Annotated[
-        int | None,
-        typer.Option(
-            "--num-inference-steps",
-            "-t",
-            help="Network evaluations for each image. [default: the sampler's own]",
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Image i depends on (seed, i) alone.")] = 0,
+    num_inference_steps: Evaluations = None,
+    seed: Seed = 0,
     option: Options = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-O", help="Where the grid goes, a PNG.")
@@ -77,7 +82,7 @@ def sample(
     ] = None,
     gif: Annotated[Path | None, typer.Option(help="An animated GIF of the grid forming.")] = None,
     batch_size: Annotated[int, typer.Option(help="Images drawn together.")] = 64,
-    dtype: Annotated[str, typer.Option(help="Weights: float32, bfloat16, float16.")] = "float32",
+    dtype: Dtype = "float32",
     scale: Annotated[int, typer.Option(min=1, help="Size of a pixel in grid and GIF.")] = 2,
 ) -> None:
     """Draw images with a sampler and save them as a grid."""
@@ -121,6 +126,65 @@ def sample(
 
 
 @app.command()
+def generate(
+    output_dir: Annotated[
+        Path,
+        typer.Option("--output-dir", "-O", help="The folder of the set: new, or to go on with."),
+    ],
+    model: Model = DEFAULT_MODEL,
+    sampler: SamplerName = None,
+    num_images: Annotated[
+        int, typer.Option("--num-images", "-n", help="Of the whole set; it may grow later.")
+    ] = 10_000,
+    num_inference_steps: Evaluations = None,
+    seed: Seed = 0,
+    option: Options = None,
+    chunk_size: Annotated[int, typer.Option(help="Images drawn together: a shard.")] = 250,
+    dtype: Dtype = "float32",
+    num_threads: Annotated[int, typer.Option(help="CPU threads of each process.")] = 1,
+    push_to_hub: Annotated[
+        str | None, typer.Option(metavar="NAMESPACE/NAME", help="The dataset repository to fill.")
+    ] = None,
+) -> None:
+    """Draw a set of images into a folder that `datasets` reads; go on with one that was stopped.
+
+    `accelerate launch -m hdzoo generate ...` draws the same bytes with many processes.
+    """
+    options = parse_options(option)
+    try:
+        from hdzoo.evaluation import dataset_card
+        from hdzoo.evaluation.generation import generate as generate_set
+
+        if push_to_hub is not None:
+            dataset_card.check_repo_id(push_to_hub)
+        with image_progress(num_images) as on_progress:
+            made = generate_set(
+                model,
+                output_dir,
+                num_images,
+                sampler=sampler,
+                options=options,
+                num_inference_steps=num_inference_steps,
+                seed=seed,
+                chunk_size=chunk_size,
+                dtype=dtype,
+                num_threads=num_threads,
+                command=shlex.join(["hdzoo", *sys.argv[1:]]),
+                on_progress=on_progress,
+                on_note=note,
+            )
+        if made.is_main_process:
+            note(f"{made.num_images} images, {made.num_drawn} drawn now, {made.seconds:.1f} s")
+            if push_to_hub is not None:
+                note(f"sent to {dataset_card.push_to_hub(made.folder, push_to_hub)}")
+            print(made.folder)
+    except KeyboardInterrupt:
+        if os.environ.get("RANK", "0") == "0":
+            note(f"interrupted: what is drawn is in {output_dir}; the same command goes on with it")
+        raise typer.Exit(130) from None
+
+
+@app.command()
 def samplers(as_json: JsonOutput = False) -> None:
     """List the samplers: source, family, options, and the package each comes from."""
     from hdzoo.catalog import sampler_rows
@@ -161,9 +225,7 @@ def plugins(as_json: JsonOutput = False) -> None:
 
 @app.command()
 def info(
-    model: Annotated[
-        str, typer.Argument(help="A folder, a bundled name, or a Hub id.")
-    ] = DEFAULT_MODEL,
+    model: Model = DEFAULT_MODEL,
     as_json: JsonOutput = False,
 ) -> None:
     """Describe a model: network, range, sampler, weights, held-out loss."""
@@ -180,7 +242,7 @@ def info(
 @app.command()
 def verify(
     samplers: Annotated[
-        list[str] | None, typer.Argument(help="Registered names. [default: all]")
+        list[str] | None, typer.Argument(help="Registered names. Default: all.")
     ] = None,
     as_json: JsonOutput = False,
 ) -> None:
@@ -317,8 +379,8 @@ def train(
     sigma_distribution: Annotated[
         str | None,
         typer.Option(
-            help="ladder, log-uniform or log-normal. "
-            "[default: ladder for a network that has one, else log-uniform]"
+            help="ladder, log-uniform or log-normal."
+            " Default: ladder for a network that has one, else log-uniform."
         ),
     ] = None,
     log_sigma_mean: Annotated[float, typer.Option(help="For log-normal.")] = -1.4,
@@ -419,8 +481,11 @@ def print_table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
     from rich.text import Text
 
     table = Table(show_lines=True)
+    # A name is not to be broken; a sentence is.
+    first = max(len(line) for row in rows for line in str(row[columns[0]]).splitlines() or [""])
     for column in columns:
-        table.add_column(column, overflow="fold", no_wrap=column == columns[0])
+        unbroken = column == columns[0] and first <= LONGEST_NAME
+        table.add_column(column, overflow="fold", no_wrap=unbroken)
     for row in rows:
         table.add_row(*(Text(str(row[column])) for column in columns))
     Console().print(table)
@@ -445,6 +510,43 @@ def progress_bar(total: int) -> Iterator[Callable[[str], None]]:
         yield lambda text: progress.update(task, advance=1, description=text)
 
 
+@contextmanager
+def image_progress(total: int) -> Iterator[Callable[[float], None]]:
+    """A bar with images per second and the time left; gives a function of the number done."""
+    from datetime import timedelta
+
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    first: tuple[float, float] | None = None
+
+    def update(done: float) -> None:
+        nonlocal first
+        now = time.perf_counter()
+        if first is None:
+            # Only the process that speaks for all ever comes here.
+            progress.start()
+            first = (done, now)
+        # The bar never goes back, though the share of the other processes is an estimate.
+        done = max(done, progress.tasks[0].completed)
+        text = f"{done:.0f}/{total} images"
+        if done > first[0]:
+            rate = (done - first[0]) / (now - first[1])
+            left = timedelta(seconds=round((total - done) / rate))
+            text += f", {rate:.3g} images/s, {left} left"
+        progress.update(task, completed=done, description=text)
+
+    console = Console(stderr=True)
+    columns = (BarColumn(), TextColumn("{task.description}"))
+    off = not console.is_terminal
+    progress = Progress(*columns, console=console, transient=True, disable=off)
+    task = progress.add_task("", total=total)
+    try:
+        yield update
+    finally:
+        progress.stop()
+
+
 def note(message: str) -> None:
     """Says something beside the result, which alone goes to standard output."""
     print(message, file=sys.stderr)
@@ -459,7 +561,8 @@ def main() -> None:
         note(f"error: {error}")
         sys.exit(2)
     except ModuleNotFoundError as error:
-        if error.name not in EXTRAS:
+        package = (error.name or "").partition(".")[0]
+        if package not in EXTRAS:
             raise
-        note(f"error: this command needs {error.name}: pip install 'hdzoo[{EXTRAS[error.name]}]'")
+        note(f"error: this command needs {package}: pip install 'hdzoo[{EXTRAS[package]}]'")
         sys.exit(2)
