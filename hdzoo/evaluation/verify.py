@@ -247,8 +247,9 @@ def check_monte_carlo(sampler_class: type[Any]) -> Finding:
     from hdzoo.pipeline import HDPipeline
 
     target = GaussianMixtureScore.from_components([[-1.0], [1.0]], [0.09, 0.25], [0.3, 0.7])
-    sampler = small_sampler(sampler_class, sigma_max=3.0, num_levels=8, num_steps=32, sigma=0.4)
-    sampler = type(sampler).from_config(sampler.config, prediction_type="score")
+    ladder = {"sigma_max": 3.0, "num_levels": 8, "num_steps": 32, "sigma": 0.4}
+    network = {"prediction_type": "score", "timestep_type": "sigma", "sigma_data": None}
+    sampler = small_sampler(sampler_class, **ladder, **network)
     sampler.set_timesteps(32)
     level = float(sampler.init_noise_sigma)
     generator = torch.Generator().manual_seed(0)
