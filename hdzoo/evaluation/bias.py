@@ -6,8 +6,8 @@ import numpy as np
 
 from hdzoo.errors import HDZooError
 from hdzoo.evaluation.checks import option_names
-from hdzoo.evaluation.distances import gaussian_wasserstein2
 from hdzoo.evaluation.laws import Gaussian, exact_law
+from hdzoo.evaluation.wasserstein import gaussian_wasserstein2
 
 # Like an image's directions: broad, narrow, and one in which the data do not vary at all. The mean
 # is where chains start.

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hdzoo.errors import HDZooError
-from hdzoo.evaluation.distances import Array, float64_array
+from hdzoo.evaluation.arrays import Array, float64_array
 
 # The chains are split in half, and Geyer's sequence starts at lag 2 of at least 5 steps.
 MIN_STEPS = 10

@@ -15,7 +15,8 @@ from hdzoo import __version__, plugins
 from hdzoo.errors import HDZooError
 from hdzoo.evaluation.checks import option_names
 from hdzoo.evaluation.demo_frames import Chains, View, draw_frames, save_gif
-from hdzoo.evaluation.distances import mode_weights, sliced_wasserstein2, wasserstein2
+from hdzoo.evaluation.moments import mode_weights
+from hdzoo.evaluation.wasserstein import sliced_wasserstein2, wasserstein2
 from hdzoo.models.analytic import AnalyticScore
 from hdzoo.models.mixture import GaussianMixtureScore
 from hdzoo.pipeline import HDPipeline, sample_generators

@@ -14,14 +14,11 @@ from scipy.linalg import sqrtm
 from scipy.special import logsumexp
 
 from hdzoo import HDZooError
-from hdzoo.evaluation import distances
-from hdzoo.evaluation.distances import (
+from hdzoo.evaluation import divergences
+from hdzoo.evaluation.divergences import kl_divergence, median_bandwidth, mmd
+from hdzoo.evaluation.moments import mode_weights, moments
+from hdzoo.evaluation.wasserstein import (
     gaussian_wasserstein2,
-    kl_divergence,
-    median_bandwidth,
-    mmd,
-    mode_weights,
-    moments,
     sliced_wasserstein2,
     wasserstein2,
     wasserstein2_1d,
@@ -279,7 +276,7 @@ def test_mmd_is_its_definition(monkeypatch: pytest.MonkeyPatch) -> None:
     with_x, with_y = within_x + (1 - within_x) / n, within_y + (1 - within_y) / m
     biased = with_x + with_y - 2 * across
     for entries in (2**22, 1, 20):
-        monkeypatch.setattr(distances, "CHUNK_ENTRIES", entries)
+        monkeypatch.setattr(divergences, "CHUNK_ENTRIES", entries)
         # Sums of 100 numbers up to 1.
         assert mmd(x, y, bandwidth=0.7) == pytest.approx(unbiased, abs=1e-14)
         assert mmd(x, y, bandwidth=0.7, unbiased=False) == pytest.approx(biased, abs=1e-14)
@@ -422,7 +419,7 @@ def test_divergence_in_the_plane() -> None:
 
 def test_divergence_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     log_p, log_q = normal_log_density(np.zeros(2), np.eye(2)), normal_log_density([1, 0], np.eye(2))
-    monkeypatch.setattr(distances, "CHUNK_ENTRIES", 16 * 101 * 7)
+    monkeypatch.setattr(divergences, "CHUNK_ENTRIES", 16 * 101 * 7)
     found = kl_divergence(log_p, log_q, [(-9, 9), (-9, 9)], num_points=101)
     assert found == pytest.approx(0.5, rel=1e-13)
 
@@ -569,7 +566,7 @@ def test_moments_of_a_line_and_of_constants() -> None:
 def test_heavy_packages_wait() -> None:
     """The extra is asked for by the functions that need it, not by the import."""
     code = (
-        "import sys, hdzoo.evaluation.distances, hdzoo.evaluation.chains; "
+        "import sys, hdzoo.evaluation.wasserstein, hdzoo.evaluation.chains; "
         "sys.exit(bool({'ot', 'arviz_stats', 'sklearn'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -21,9 +21,10 @@ import numpy as np
 import torch
 
 from hdzoo.evaluation import targets
-from hdzoo.evaluation.distances import gaussian_wasserstein2, mode_weights
 from hdzoo.evaluation.laws import Gaussian, declared_law, deviation, exact_law
 from hdzoo.evaluation.literature.base import Claim, Progress, Reproduction
+from hdzoo.evaluation.moments import mode_weights
+from hdzoo.evaluation.wasserstein import gaussian_wasserstein2
 from hdzoo.models.mixture import GaussianMixtureScore
 from hdzoo.pipeline import HDPipeline
 from hdzoo.samplers.base import Sampler

@@ -17,9 +17,10 @@ import numpy as np
 import torch
 
 from hdzoo.evaluation import targets
-from hdzoo.evaluation.distances import mode_weights, sliced_wasserstein2, wasserstein2
 from hdzoo.evaluation.grid import GridChain, GridLaw, density_law
 from hdzoo.evaluation.literature.base import Claim, Progress, Reproduction
+from hdzoo.evaluation.moments import mode_weights
+from hdzoo.evaluation.wasserstein import sliced_wasserstein2, wasserstein2
 from hdzoo.models.mixture import GaussianMixtureScore
 from hdzoo.pipeline import HDPipeline
 from hdzoo.samplers.base import Sampler

@@ -22,12 +22,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from hdzoo.evaluation.distances import gaussian_wasserstein2
 from hdzoo.evaluation.grid import GridChain, GridLaw, density_law, moved
 from hdzoo.evaluation.laws import Gaussian, exact_law
 from hdzoo.evaluation.literature.base import Claim, Progress, Reproduction
 from hdzoo.evaluation.literature.denoising import denoised, label_axes, power_law
 from hdzoo.evaluation.targets import two_gaussians
+from hdzoo.evaluation.wasserstein import gaussian_wasserstein2
 from hdzoo.samplers.base import SingleLevelSampler
 from hdzoo.samplers.half_denoising import HalfDenoisingSampler, NoiseCorrectedLangevinSampler
 from hdzoo.samplers.langevin import LangevinSampler

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from scipy.interpolate import CubicSpline
 
-from hdzoo.evaluation.distances import gaussian_wasserstein2
 from hdzoo.evaluation.grid import REACH, GridLaw, Quantile, density_law
 from hdzoo.evaluation.laws import Gaussian, Score, exact_law
 from hdzoo.evaluation.literature.denoising import denoised, one_readout
 from hdzoo.evaluation.targets import laplace, two_gaussians, two_points
+from hdzoo.evaluation.wasserstein import gaussian_wasserstein2
 from hdzoo.models.manifold import SegmentScore, SphereScore
 from hdzoo.models.mixture import GaussianMixtureScore
 
