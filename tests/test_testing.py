@@ -20,17 +20,23 @@ def run_pytest(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str
 ONE_LINE = "from hdzoo.testing import test_sampler\n"
 
 
-@pytest.mark.parametrize("content", [None, ONE_LINE], ids=["no file", "one line"])
-def test_the_option_gives_the_whole_kit(tmp_path: Path, content: str | None) -> None:
-    if content:
-        (tmp_path / "test_kit.py").write_text(content)
+def test_the_option_gives_the_whole_kit(tmp_path: Path) -> None:
     done = run_pytest(tmp_path, "--hdzoo-sampler", "langevin")
     assert done.returncode == 0, done.stdout + done.stderr
     for check in ("nfe", "generators", "exact-law", "bias", "monte-carlo"):
-        assert done.stdout.count(f"test_sampler[langevin-{check}]") >= 1
+        assert f"test_sampler[langevin-{check}]" in done.stdout
     assert "15 passed" in done.stdout
     # What was measured is in the report.
     assert "200 configurations, largest relative deviation" in done.stdout
+
+
+def test_one_line_among_other_tests(tmp_path: Path) -> None:
+    """With the option the kit is collected once, where the line is."""
+    (tmp_path / "test_kit.py").write_text(ONE_LINE)
+    done = run_pytest(tmp_path, "--hdzoo-sampler", "langevin", "-k", "nfe")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "PASSED test_kit.py::test_sampler[langevin-nfe]" in done.stdout
+    assert "1 passed, 14 deselected" in done.stdout
 
 
 def test_without_the_option_it_is_the_samplers_of_plugins(tmp_path: Path) -> None:
