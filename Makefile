@@ -31,7 +31,8 @@ $(VENV)/.installed: pyproject.toml
 	touch $@
 
 $(VENV)/.tests-installed: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test]" ./plugins/hdzoo-example-sampler
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test]" \
+		./plugins/hdzoo-example-sampler ./plugins/hdzoo-efficientnet-lite0
 	touch $@
 
 $(VENV)/.dev-installed: $(VENV)/.tests-installed

@@ -36,6 +36,14 @@ def hdzoo_datasets() -> dict[str, str]:
 
 
 @hookimpl
+def hdzoo_feature_extractors() -> dict[str, str]:
+    return {
+        "digits": "hdzoo.evaluation.digit_features:DigitFeatures",
+        "inception-v3-compat": "hdzoo.evaluation.inception:InceptionFeatures",
+    }
+
+
+@hookimpl
 def hdzoo_targets() -> dict[str, str]:
     return {
         "gaussian": "hdzoo.evaluation.targets:gaussian",

@@ -23,13 +23,17 @@ DOWNLOADED = ("*.json", "*.safetensors", "README.md")
 _PACKAGE = Path(__file__).parent
 
 
+def bundled_folder() -> Path:
+    """The folder of what travels with hdzoo: pipelines, and the networks of its metrics."""
+    # In a wheel it lies inside the package, in a source tree beside it.
+    inside = _PACKAGE / "model_cards"
+    return inside if inside.is_dir() else _PACKAGE.parent / "model_cards"
+
+
 def bundled_models() -> dict[str, Path]:
     """The models that travel with hdzoo: name to folder."""
-    # In a wheel the folder lies inside the package, in a source tree beside it.
-    for parent in (_PACKAGE / "model_cards", _PACKAGE.parent / "model_cards"):
-        if parent.is_dir():
-            return {path.parent.name: path.parent for path in sorted(parent.glob(f"*/{INDEX}"))}
-    return {}
+    found = sorted(bundled_folder().glob(f"*/{INDEX}"))
+    return {path.parent.name: path.parent for path in found}
 
 
 def resolve_model(name: str | Path, **download: Any) -> Path:

@@ -89,7 +89,11 @@ class HookSpecs(Protocol):
 
     @hookspec
     def hdzoo_feature_extractors(self) -> dict[str, object]:
-        """Feature extractors: callables from a batch of images to the features of a metric."""
+        """Feature extractors: classes that are torch-fidelity's ``FeatureExtractorBase``.
+
+        They also have a ``label`` and say which ``weights_file`` they load: see
+        `hdzoo.evaluation.image_features.ImageFeatures`, the class to derive from.
+        """
 
     @hookspec
     def hdzoo_targets(self) -> dict[str, object]:

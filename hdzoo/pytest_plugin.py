@@ -33,9 +33,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     from hdzoo.evaluation.verify import CHECKS
 
     cases = [(name, check) for name in _chosen(metafunc.config) for check in CHECKS]
-    metafunc.parametrize(
-        ("name", "check"), cases, ids=[f"{name}-{check}" for name, check in cases]
-    )
+    metafunc.parametrize(("name", "check"), cases, ids=[f"{name}-{check}" for name, check in cases])
 
 
 def pytest_collection_modifyitems(

@@ -41,6 +41,7 @@ from hdzoo.training.objectives import (
 from hdzoo.training.setup import build_scheduler, has_own_ladder, network_ladder
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
     from datasets import Dataset
 
 __all__ = ["TrainingConfig", "held_out_loss", "train"]
@@ -389,7 +390,7 @@ def save_samples(network: ModelMixin, scheduler: Any, path: Path) -> None:
 
 
 def run_record(
-    config: TrainingConfig, num_images: int, seconds: float, num_processes: int
+    config: "DataclassInstance", num_images: int, seconds: float, num_processes: int
 ) -> dict[str, Any]:
     """What made the weights: options, data size, time, versions, machine."""
     packages = ("hdzoo", "torch", "diffusers", "accelerate", "datasets")
