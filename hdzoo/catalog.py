@@ -39,9 +39,9 @@ def sampler_rows() -> list[dict[str, Any]]:
 
 
 def weights_hash(folder: Path) -> str:
-    """SHA-256 over the names and contents of a pipeline's weight files."""
+    """SHA-256 over the names and contents of the weight files of a pipeline's components."""
     digest = hashlib.sha256()
-    for path in sorted(folder.glob("**/*.safetensors")):
+    for path in sorted(folder.glob("*/**/*.safetensors")):
         digest.update(path.relative_to(folder).as_posix().encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()

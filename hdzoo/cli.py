@@ -55,6 +55,10 @@ Options = Annotated[
     list[str] | None,
     typer.Option("--option", "-o", help="A sampler option, KEY=VALUE. May be repeated."),
 ]
+FeaturesWeights = Annotated[
+    Path | None, typer.Option(help="A weights file for the extractor, in the place of its own.")
+]
+FeaturesBatch = Annotated[int, typer.Option(help="Images that go through the extractor together.")]
 JsonOutput = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -186,6 +190,154 @@ def generate(
         if os.environ.get("RANK", "0") == "0":
             note(f"interrupted: what is drawn is in {output_dir}; the same command goes on with it")
         raise typer.Exit(130) from None
+
+
+@app.command()
+def evaluate(
+    images: Annotated[
+        str,
+        typer.Argument(
+            help="A set of `hdzoo generate`, an image folder, .parquet file(s), or a Hub id."
+        ),
+    ],
+    split: Annotated[str, typer.Option(help="Split of the images.")] = "train",
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            "--reference",
+            "-r",
+            help="Real images, given likewise, or a file of `hdzoo reference`."
+            " Default: what the model that drew the set has with it.",
+        ),
+    ] = None,
+    reference_split: Annotated[str, typer.Option(help="Split of real images.")] = "test",
+    features: Annotated[
+        str | None,
+        typer.Option(
+            "--features", "-f", help="An extractor, as `hdzoo plugins` lists. Default: the file's."
+        ),
+    ] = None,
+    features_weights: FeaturesWeights = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option("--metric", help="fid, kid, isc or prc. May be repeated. Default: all."),
+    ] = None,
+    subsets: Annotated[int, typer.Option(help="Blocks that standard errors are from.")] = 10,
+    metrics_seed: Annotated[int, typer.Option(help="Of the metrics' random choices.")] = 2020,
+    batch_size: FeaturesBatch = 256,
+    output: Annotated[Path | None, typer.Option("--output", "-O", help="The report, JSON.")] = None,
+    card: Annotated[
+        Path | None, typer.Option(help="The model's folder: results go into its README.md.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Draw the set first, or what it lacks, from this model.")
+    ] = None,
+    sampler: SamplerName = None,
+    num_images: Annotated[
+        int, typer.Option("--num-images", "-n", help="To draw, with --model.")
+    ] = 10_000,
+    num_inference_steps: Evaluations = None,
+    seed: Seed = 0,
+    option: Options = None,
+    as_json: JsonOutput = False,
+) -> None:
+    """Judge images: FID, KID, IS, precision and recall, with spreads, and what real images get."""
+    options = parse_options(option)
+    if model is None and (sampler or options or num_inference_steps):
+        raise HDZooError("a sampler, its options and steps are to draw with; give --model as well")
+    from hdzoo.evaluation import report as reports
+    from hdzoo.evaluation import results_card
+    from hdzoo.evaluation.features import METRICS
+
+    command = shlex.join(["hdzoo", *sys.argv[1:]])
+    if model is not None:
+        from hdzoo.evaluation.generation import generate as generate_set
+
+        with image_progress(num_images) as on_progress:
+            made = generate_set(
+                model,
+                images,
+                num_images,
+                sampler=sampler,
+                options=options,
+                num_inference_steps=num_inference_steps,
+                seed=seed,
+                command=command,
+                on_progress=on_progress,
+                on_note=note,
+            )
+        if not made.is_main_process:
+            return
+    with work_progress() as on_work:
+        report = reports.evaluate(
+            images,
+            split=split,
+            reference=reference,
+            reference_split=reference_split,
+            features=features,
+            weights=features_weights,
+            metrics=metric or tuple(METRICS),
+            subsets=subsets,
+            seed=metrics_seed,
+            batch_size=batch_size,
+            command=command,
+            on_progress=on_work,
+        )
+    if output is not None:
+        report.save(output)
+        note(f"report: {output}")
+    if card is not None:
+        note(f"card: {results_card.write_results(card, report)}")
+    for text in report.notes:
+        note(text)
+    if as_json:
+        print(json.dumps(report.to_dict(), indent=2))
+        return
+    rows = report.rows()
+    print_table(rows, tuple(rows[0]))
+    print("\n".join(report.legend()))
+
+
+@app.command()
+def reference(
+    dataset: Annotated[
+        str,
+        typer.Argument(help="A registered name, .parquet file(s), an image folder, or a Hub id."),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-O", help="The .safetensors file.")],
+    split: Annotated[str, typer.Option(help="Split of the images.")] = "test",
+    features: Annotated[
+        str, typer.Option("--features", "-f", help="An extractor, as `hdzoo plugins` lists.")
+    ] = "digits",
+    features_weights: FeaturesWeights = None,
+    name: Annotated[
+        str | None, typer.Option(help="What to call the images, such as their Hub id.")
+    ] = None,
+    max_features: Annotated[
+        int, typer.Option(help="Features are kept of so many images; moments are of all.")
+    ] = 5000,
+    seed: Annotated[int, typer.Option(help="Of the choice of these.")] = 0,
+    batch_size: FeaturesBatch = 256,
+) -> None:
+    """Keep what `hdzoo evaluate` needs of real images, so that it needs no image."""
+    from hdzoo.evaluation.features import get_extractor
+    from hdzoo.evaluation.image_sets import open_images
+    from hdzoo.evaluation.reference import make_reference
+
+    images, extractor = open_images(dataset, split), get_extractor(features, features_weights)
+    with work_progress() as on_work:
+        made = make_reference(
+            images,
+            extractor,
+            max_features=max_features,
+            seed=seed,
+            dataset=name,
+            batch_size=batch_size,
+            command=shlex.join(["hdzoo", *sys.argv[1:]]),
+            on_progress=on_work,
+        )
+    made.save(output)
+    print(output)
 
 
 @app.command()
@@ -585,6 +737,25 @@ def image_progress(total: int) -> Iterator[Callable[[float], None]]:
         yield update
     finally:
         progress.stop()
+
+
+@contextmanager
+def work_progress() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for each kind of work; gives a function of what is done, how much, and of how much."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+
+    tasks: dict[str, TaskID] = {}
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+
+        def update(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = progress.add_task(what, total=total)
+            progress.update(tasks[what], completed=done)
+
+        yield update
 
 
 def note(message: str) -> None:

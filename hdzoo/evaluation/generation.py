@@ -6,29 +6,22 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object, parse_flag_from_env
-from filelock import FileLock, Timeout
+from PIL import Image
 
 from hdzoo.errors import HDZooError
-from hdzoo.evaluation.dataset_card import write_dataset_card
-from hdzoo.evaluation.manifest import (
-    MANIFEST,
-    check_same_protocol,
-    make_manifest,
-    options_of,
-    read_manifest,
-    write_manifest,
-)
-from hdzoo.evaluation.shards import Shards, writing
+from hdzoo.evaluation.generation_folder import exclusive, finish, prepare
+from hdzoo.evaluation.manifest import MANIFEST, check_same_protocol, make_manifest, read_manifest
+from hdzoo.evaluation.shards import Shards
 from hdzoo.pipeline import HDPipeline
 from hdzoo.sampling import draw_batch, load_pipeline, start_of
 
-LOCK = ".lock"
 # One process may wait for another's last chunk as long as that takes.
 LONGEST_WAIT = timedelta(days=30)
 
@@ -41,6 +34,7 @@ class Generation:
         folder: the set, complete.
         num_images: how many it has.
         num_drawn: how many of them this run has drawn.
+        num_processes: by how many processes.
         seconds: what that took, loading excluded.
         is_main_process: whether this is the process that speaks for all.
     """
@@ -48,6 +42,7 @@ class Generation:
     folder: Path
     num_images: int
     num_drawn: int
+    num_processes: int
     seconds: float
     is_main_process: bool
 
@@ -74,7 +69,7 @@ def generate(
     shard (`Shards`), whole or not at all. Image i depends on (seed, i), the protocol and the shape
     of its chunk alone, so that any number of processes, stopped and started again any number of
     times, makes the same bytes (on devices of one kind). Run it in every process of
-    ``accelerate launch``; they need a common file system.
+    ``accelerate launch`` or, on CPUs, of ``torchrun``; they need a common file system.
 
     A call on a folder that has images verifies them by their checksums, draws what is missing or
     damaged, and refuses if the protocol in its ``manifest.json`` is another. A set may grow: with
@@ -90,9 +85,9 @@ def generate(
         num_inference_steps: network evaluations for each image; the sampler's own by default.
         seed: of the set.
         chunk_size: images drawn together; they have to fit into memory. Part of the protocol, since
-            a network rounds differently in another batch.
+            a network may round differently in another batch.
         dtype: of the network's weights, one of `hdzoo.sampling.DTYPES`.
-        num_threads: CPU threads of each process. Part of the protocol, since convolutions round
+        num_threads: CPU threads of each process. Part of the protocol, since convolutions may round
             differently with another number; 1 by default, because every machine has it, and
             because more processes use a machine better than more threads.
         command: what the user typed, for the record.
@@ -111,7 +106,9 @@ def generate(
         if number < least:
             raise HDZooError(f"{name} is {number}; it must be at least {least}")
     shards = Shards(Path(output_dir), num_images, chunk_size)
-    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=LONGEST_WAIT)
+    # Accelerate joins processes on CPUs only if it is told that they are to be used.
+    use_cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+    state = PartialState(cpu=use_cpu, timeout=LONGEST_WAIT)
     pipe = load_pipeline(model, sampler, options, dtype)
     if pipe.data_range is None:
         raise HDZooError(
@@ -129,18 +126,37 @@ def generate(
         num_threads=num_threads,
         command=command,
     )
-    with ExitStack() as stack:
-        stack.enter_context(threads(num_threads))
-        first_process(state, lambda: prepare(stack, shards, manifest))
-        check_seen(state, shards.folder, manifest)
-        missing = verify(state, shards, on_note)
+    first = HDPipeline(pipe.unet, start) if start is not None else None
+    for part in (pipe, first):
+        if part is not None:
+            part.set_progress_bar_config(disable=True)
+    draw = partial(
+        draw_batch, pipe, num_inference_steps=num_inference_steps, seed=seed, first=first
+    )
+    label = f"{manifest['sampler']} {json.dumps(manifest['sampler_options'], sort_keys=True)}"
+    with threads(num_threads), ExitStack() as stack:
+        in_first_process(state, lambda: stack.enter_context(exclusive(shards.folder)))
+        in_first_process(state, lambda: prepare(shards, manifest))
+        check_common_folder(state, shards.folder, manifest)
+        missing = find_missing(state, shards, on_note)
         begin = time.perf_counter()
-        draw_missing(state, shards, missing, pipe, start, num_inference_steps, seed, on_progress)
+        for number in missing[state.process_index :: state.num_processes]:
+            on_step = None
+            if state.is_main_process and on_progress is not None:
+                running = min(state.num_processes, len(missing))
+                on_step = progress_in_chunk(
+                    shards, number, manifest["num_inference_steps"], running, on_progress
+                )
+            shards.write(number, draw_chunk(draw, shards.indices(number), on_step), seed, label)
         state.wait_for_everyone()
+        if state.is_main_process and on_progress is not None:
+            on_progress(num_images)
         seconds = time.perf_counter() - begin
-        first_process(state, lambda: finish(shards, manifest))
+        in_first_process(state, lambda: finish(shards, manifest))
     num_drawn = sum(len(shards.indices(number)) for number in missing)
-    return Generation(shards.folder, num_images, num_drawn, seconds, state.is_main_process)
+    return Generation(
+        shards.folder, num_images, num_drawn, state.num_processes, seconds, state.is_main_process
+    )
 
 
 @contextmanager
@@ -154,7 +170,7 @@ def threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def first_process(state: PartialState, action: Callable[[], None]) -> None:
+def in_first_process(state: PartialState, action: Callable[[], Any]) -> None:
     """Does something in the first process; the others wait, and fail as it fails."""
     refusal: list[HDZooError | None] = [None]
     if state.is_main_process:
@@ -167,29 +183,78 @@ def first_process(state: PartialState, action: Callable[[], None]) -> None:
         raise refusal[0]
 
 
-def prepare(stack: ExitStack, shards: Shards, manifest: dict[str, Any]) -> None:
-    """Takes hold of the folder, checks that it is this set's, and writes the manifest.
+def check_common_folder(state: PartialState, folder: Path, manifest: dict[str, Any]) -> None:
+    """Refuses processes that look at other folders, or would draw other images."""
+    if state.is_main_process:
+        return
+    before = read_manifest(folder)
+    if before is None:
+        raise HDZooError(
+            f"process {state.process_index} does not see {folder / MANIFEST}, which process 0 has "
+            "written; give an output folder on a file system that all machines share"
+        )
+    check_same_protocol(folder, before, manifest)
+
+
+def find_missing(
+    state: PartialState, shards: Shards, on_note: Callable[[str], None] | None
+) -> list[int]:
+    """Verifies the shards that are there, and takes away the damaged ones.
 
     Args:
-        stack: what gives the folder free again.
+        state: each process verifies its part.
         shards: of the set.
-        manifest: of what is asked for.
+        on_note: called in the first process with a message on each damaged shard.
+
+    Returns:
+        The numbers of those to draw, ascending, the same in every process.
     """
-    folder = shards.folder
-    with writing(folder):
-        for part in (shards.path(0).parent, shards.checksum_path(0).parent):
-            # An existing folder is checked before anything is put into it.
-            if not folder.exists():
-                part.mkdir(parents=True)
-        stack.enter_context(exclusive(folder))
-        before = read_manifest(folder)
-        if before is None:
-            check_empty(folder)
-        elif shards.path(0).parent.exists() and any(shards.path(0).parent.glob("*.parquet")):
-            check_same_protocol(folder, before, manifest)
-            grow(shards, before["num_images"])
-        for pattern in (".partial-*", "data/.partial-*", "checksums/.partial-*"):
-            for leftover in folder.glob(pattern):
-                leftover.unlink()
-        if before is None or before["num_images"] != manifest["num_images"]:
-            write_manifest(folder, manifest)
+    found: list[tuple[int, str | None]] = []
+    for number in range(state.process_index, len(shards), state.num_processes):
+        if not shards.path(number).exists():
+            found.append((number, None))
+        elif fault := shards.fault(number):
+            shards.remove(number)
+            found.append((number, fault))
+    found = sorted(gather_object(found))
+    for number, fault in found:
+        if fault is not None and state.is_main_process and on_note is not None:
+            on_note(f"{shards.path(number)} is damaged and is drawn again: {fault}")
+    return [number for number, _ in found]
+
+
+def draw_chunk(
+    draw: Callable[..., list[Image.Image]],
+    indices: range,
+    on_step: Callable[[int, Any], None] | None,
+) -> list[Image.Image]:
+    """Draws a chunk, and says which it was if it cannot be drawn."""
+    try:
+        return draw(indices, on_step=on_step)
+    except HDZooError as error:
+        raise HDZooError(f"images {indices[0]} to {indices[-1]}: {error}") from error
+    except torch.OutOfMemoryError as error:
+        raise HDZooError(
+            f"{len(indices)} images do not fit into memory together: {error}. Give a smaller "
+            "chunk_size"
+        ) from error
+
+
+def progress_in_chunk(
+    shards: Shards, number: int, steps: int, running: int, on_progress: Callable[[float], None]
+) -> Callable[[int, Any], None]:
+    """What reports progress after each step of a chunk.
+
+    Args:
+        shards: of the set.
+        number: of the shard that the first process draws.
+        steps: of its chain.
+        running: how many processes draw, which are taken to be as far.
+        on_progress: called with the number of images.
+    """
+    before, size = shards.count_images(), len(shards.indices(number))
+
+    def on_step(step: int, _: Any) -> None:
+        on_progress(min(shards.num_images, before + running * size * (step + 1) / steps))
+
+    return on_step

@@ -91,16 +91,16 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         HDZooError: it is damaged.
     """
     path = folder / MANIFEST
+    if not path.exists():
+        return None
     try:
         manifest = json.loads(path.read_text())
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except ValueError as error:
-        manifest = error
-    if not isinstance(manifest, dict):
+    except ValueError:
+        manifest = None
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("num_images"), int):
         raise HDZooError(
-            f"{path} is damaged, so nobody knows what the images of {folder} are: {manifest}. Give "
-            "another output folder, or put the manifest back"
+            f"{path} is damaged, so nobody knows what the images beside it are; put the manifest "
+            "back, or give another output folder"
         )
     return manifest
 

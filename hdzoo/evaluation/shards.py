@@ -73,9 +73,14 @@ class Shards:
         """Where its SHA-256 lies."""
         return self.folder / "checksums" / f"{number:05d}.sha256"
 
+    def present(self) -> set[str]:
+        """The names of the shards that are there."""
+        return {path.name for path in self.path(0).parent.glob("train-*.parquet")}
+
     def count_images(self) -> int:
-        """How many images the shards have that are there."""
-        return sum(len(self.indices(n)) for n in range(len(self)) if self.path(n).exists())
+        """How many images they have."""
+        present = self.present()
+        return sum(len(self.indices(n)) for n in range(len(self)) if self.path(n).name in present)
 
     def write(self, number: int, images: Sequence[Image.Image], seed: int, sampler: str) -> None:
         """Writes a shard; the same images give the same bytes.
@@ -106,8 +111,11 @@ class Shards:
             expected = checksum.read_text().split()[0]
         except (OSError, ValueError, IndexError):
             return f"its checksum, {checksum.relative_to(self.folder)}, is missing or damaged"
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        try:
+            with path.open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            return f"it cannot be read: {error.strerror}"
         if found != expected:
             return (
                 f"{path.stat().st_size:,} bytes with the SHA-256 {found[:8]}..., where "
