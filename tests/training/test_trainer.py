@@ -127,6 +127,8 @@ def at_step(monkeypatch):
 
 
 def interrupt(loss):
+    # A shell starts what it puts into the background with SIGINT ignored, and Python keeps that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.raise_signal(signal.SIGINT)
     return loss
 
