@@ -1,0 +1,197 @@
+"""Commands that draw: pictures, sets of images, chains in the plane."""
+
+import os
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hdzoo.cli.options import (
+    DEFAULT_MODEL,
+    Dtype,
+    Evaluations,
+    Model,
+    Options,
+    SamplerName,
+    Seed,
+    parse_options,
+)
+from hdzoo.cli.terminal import (
+    image_progress,
+    note,
+    print_table,
+    progress_bar,
+)
+
+
+def sample(
+    model: Model = DEFAULT_MODEL,
+    sampler: SamplerName = None,
+    num_images: Annotated[int, typer.Option("--num-images", "-n", help="How many.")] = 64,
+    num_inference_steps: Evaluations = None,
+    seed: Seed = 0,
+    option: Options = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-O", help="Where the grid goes, a PNG.")
+    ] = None,
+    images_dir: Annotated[
+        Path | None, typer.Option(help="A folder for the single images, as PNGs.")
+    ] = None,
+    gif: Annotated[Path | None, typer.Option(help="An animated GIF of the grid forming.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Images drawn together.")] = 64,
+    dtype: Dtype = "float32",
+    scale: Annotated[int, typer.Option(min=1, help="Size of a pixel in grid and GIF.")] = 2,
+) -> None:
+    """Draw images with a sampler and save them as a grid."""
+    options = parse_options(option)
+    from hdzoo import sampling
+
+    pipe = sampling.load_pipeline(model, sampler, options, dtype)
+    start = sampling.start_of(pipe, model)
+    if start is not None:
+        note(
+            f"{type(pipe.scheduler).__name__} walks at one noise level: it starts from images of "
+            f"{type(start).__name__}, {start.num_inference_steps} network evaluations each"
+        )
+    pipe.scheduler.set_timesteps(num_inference_steps)
+    steps = pipe.scheduler.num_inference_steps
+    trajectory = sampling.Trajectory(pipe, steps, scale) if gif else None
+    begin = time.perf_counter()
+    images = sampling.draw(
+        pipe,
+        num_images,
+        num_inference_steps=num_inference_steps,
+        seed=seed,
+        batch_size=batch_size,
+        start=start,
+        on_step=trajectory.record if trajectory else None,
+    )
+    seconds = time.perf_counter() - begin
+    made_by = sampling.protocol(pipe, model, seed, start)
+    name = sampler or type(pipe.scheduler).__name__
+    output = output or Path("samples") / f"{Path(model).name}-{name}-seed{seed}.png"
+    sampling.save_png(sampling.image_grid(images, scale), output, made_by)
+    if images_dir is not None:
+        for i, image in enumerate(images):
+            sampling.save_png(image, images_dir / f"{i:05d}.png", made_by | {"index": i})
+        note(f"single images: {images_dir}")
+    if trajectory is not None and gif is not None:
+        trajectory.save(gif)
+        note(f"animation: {gif}")
+    note(f"{len(images)} images, {steps} network evaluations each, {seconds:.1f} s")
+    print(output)
+
+
+def generate(
+    output_dir: Annotated[
+        Path,
+        typer.Option("--output-dir", "-O", help="The folder of the set: new, or to go on with."),
+    ],
+    model: Model = DEFAULT_MODEL,
+    sampler: SamplerName = None,
+    num_images: Annotated[
+        int, typer.Option("--num-images", "-n", help="Of the whole set; it may grow later.")
+    ] = 10_000,
+    num_inference_steps: Evaluations = None,
+    seed: Seed = 0,
+    option: Options = None,
+    chunk_size: Annotated[int, typer.Option(help="Images drawn together: a shard.")] = 250,
+    dtype: Dtype = "float32",
+    num_threads: Annotated[int, typer.Option(help="CPU threads of each process.")] = 1,
+    push_to_hub: Annotated[
+        str | None, typer.Option(metavar="NAMESPACE/NAME", help="The dataset repository to fill.")
+    ] = None,
+) -> None:
+    """Draw a set of images into a folder that `datasets` reads; go on with one that was stopped.
+
+    Many processes draw the same bytes: `accelerate launch -m hdzoo generate ...` on GPUs,
+    `torchrun --nproc-per-node 8 -m hdzoo generate ...` on CPUs.
+    """
+    options = parse_options(option)
+    try:
+        from hdzoo.evaluation import dataset_card
+        from hdzoo.evaluation.generation import generate as generate_set
+
+        if push_to_hub is not None:
+            dataset_card.check_repo_id(push_to_hub)
+        with image_progress(num_images) as on_progress:
+            made = generate_set(
+                model,
+                output_dir,
+                num_images,
+                sampler=sampler,
+                options=options,
+                num_inference_steps=num_inference_steps,
+                seed=seed,
+                chunk_size=chunk_size,
+                dtype=dtype,
+                num_threads=num_threads,
+                command=shlex.join(["hdzoo", *sys.argv[1:]]),
+                on_progress=on_progress,
+                on_note=note,
+            )
+        if made.is_main_process:
+            by = f"{made.num_processes} process{'es' * (made.num_processes > 1)}"
+            drawn = f"{made.num_drawn} drawn now by {by} in {made.seconds:.1f} s"
+            note(f"{made.num_images} images, {drawn}")
+            if push_to_hub is not None:
+                note(f"sent to {dataset_card.push_to_hub(made.folder, push_to_hub)}")
+            print(made.folder)
+    except KeyboardInterrupt:
+        if os.environ.get("RANK", "0") == "0":
+            note(f"interrupted: what is drawn is in {output_dir}; the same command goes on with it")
+        raise typer.Exit(130) from None
+
+
+def demo_2d(
+    target: Annotated[
+        str, typer.Option(help="A registered target in the plane.")
+    ] = "eight-gaussians",
+    sampler: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--sampler",
+            "-s",
+            help="May be repeated; annealed-langevin and half-denoising by default.",
+        ),
+    ] = None,
+    num_samples: Annotated[int, typer.Option("--num-samples", "-n", help="Chains of each.")] = 400,
+    num_inference_steps: Annotated[
+        int, typer.Option("--num-inference-steps", "-t", help="Evaluations for each chain.")
+    ] = 200,
+    seed: Annotated[int, typer.Option(help="Chain i depends on (seed, i) alone.")] = 0,
+    option: Options = None,
+    frames: Annotated[int, typer.Option(help="Pictures, the first and the last included.")] = 60,
+    output: Annotated[Path, typer.Option("--output", "-O", help="The animated GIF.")] = Path(
+        "demo.gif"
+    ),
+    png: Annotated[Path | None, typer.Option(help="A PNG of the last picture.")] = None,
+) -> None:
+    """Show chains moving on a density in the plane and its score, samplers side by side.
+
+    The table has the share of each mode, and the W2 distance to exact samples.
+    Exact samples of the same size are some distance apart themselves: "exact".
+    """
+    options = parse_options(option)
+    from hdzoo.evaluation import demo
+
+    with progress_bar(frames) as advance:
+        result = demo.demo_2d(
+            target,
+            sampler or demo.DEFAULT_SAMPLERS,
+            num_samples=num_samples,
+            num_inference_steps=num_inference_steps,
+            seed=seed,
+            options=options,
+            num_frames=frames,
+            on_frame=advance,
+        )
+    result.save(output)
+    if png is not None:
+        result.save_last_frame(png)
+        note(f"last picture: {png}")
+    print_table(result.table, tuple(result.table[0]))
+    print(output)

@@ -1,0 +1,226 @@
+"""Commands that judge: samplers on exact targets, published results, images."""
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hdzoo.cli.options import (
+    Evaluations,
+    FeaturesBatch,
+    FeaturesWeights,
+    JsonOutput,
+    Options,
+    SamplerName,
+    Seed,
+    parse_options,
+)
+from hdzoo.cli.terminal import (
+    image_progress,
+    note,
+    print_table,
+    progress_bar,
+    work_progress,
+)
+from hdzoo.errors import HDZooError
+
+
+def verify(
+    samplers: Annotated[
+        list[str] | None, typer.Argument(help="Registered names. Default: all.")
+    ] = None,
+    as_json: JsonOutput = False,
+) -> None:
+    """Check samplers: contract, exact law, bias, law on a mixture. Exit code 1 if one fails."""
+    import dataclasses
+
+    from hdzoo import plugins as registry
+    from hdzoo.evaluation import verify as verification
+
+    names = samplers or registry.list_samplers()
+    for name in names:
+        registry.provider("samplers", name)
+    with progress_bar(len(names) * len(verification.CHECKS)) as advance:
+        verdicts = verification.verify(
+            names, lambda verdict: advance(f"{verdict.sampler}: {verdict.check}")
+        )
+    if as_json:
+        print(json.dumps([dataclasses.asdict(verdict) for verdict in verdicts], indent=2))
+    else:
+        print("Exact Wasserstein-2 distance to Gaussian data, s.d. 0.25, 0.05 and 0:")
+        print_table(verification.bias_rows(verdicts), ("sampler", "against", "W2 to the data"))
+        rows = verification.summary_rows(verdicts)
+        print_table(rows, tuple(rows[0]))
+    for verdict in verdicts:
+        if verdict.outcome != "pass":
+            note(f"{verdict.outcome}: {verdict.sampler}, {verdict.check}: {verdict.message}")
+    if any(verdict.outcome == "fail" for verdict in verdicts):
+        raise typer.Exit(1)
+
+
+def reproduce(
+    name: Annotated[str | None, typer.Argument(help="Which; all are listed without it.")] = None,
+    output_dir: Annotated[
+        Path, typer.Option("--output-dir", "-O", help="Where NAME.png and NAME.json go.")
+    ] = Path("reproductions"),
+) -> None:
+    """Find a published result anew: a figure, a JSON, and what the paper says beside it."""
+    from hdzoo.evaluation.literature import base as literature
+
+    if name is None:
+        print_table(literature.catalogue(), ("name", "result"))
+        return
+    result = literature.reproduce(name, output_dir, shlex.join(["hdzoo", *sys.argv[1:]]), note)
+    print(f"{result.title}\n{result.source}")
+    print_table(literature.claim_rows(result), ("statement", "published", "found", "agrees"))
+    print(result.conclusion)
+    print(output_dir / f"{name}.png")
+
+
+def evaluate(
+    images: Annotated[
+        str,
+        typer.Argument(
+            help="A set of `hdzoo generate`, an image folder, .parquet file(s), or a Hub id."
+        ),
+    ],
+    split: Annotated[str, typer.Option(help="Split of the images.")] = "train",
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            "--reference",
+            "-r",
+            help="Real images, given likewise, or a file of `hdzoo reference`."
+            " Default: what the model that drew the set has with it.",
+        ),
+    ] = None,
+    reference_split: Annotated[str, typer.Option(help="Split of real images.")] = "test",
+    features: Annotated[
+        str | None,
+        typer.Option(
+            "--features", "-f", help="An extractor, as `hdzoo plugins` lists. Default: the file's."
+        ),
+    ] = None,
+    features_weights: FeaturesWeights = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option("--metric", help="fid, kid, isc or prc. May be repeated. Default: all."),
+    ] = None,
+    subsets: Annotated[int, typer.Option(help="Blocks that standard errors are from.")] = 10,
+    metrics_seed: Annotated[int, typer.Option(help="Of the metrics' random choices.")] = 2020,
+    batch_size: FeaturesBatch = 256,
+    output: Annotated[Path | None, typer.Option("--output", "-O", help="The report, JSON.")] = None,
+    card: Annotated[
+        Path | None, typer.Option(help="The model's folder: results go into its README.md.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Draw the set first, or what it lacks, from this model.")
+    ] = None,
+    sampler: SamplerName = None,
+    num_images: Annotated[
+        int, typer.Option("--num-images", "-n", help="To draw, with --model.")
+    ] = 10_000,
+    num_inference_steps: Evaluations = None,
+    seed: Seed = 0,
+    option: Options = None,
+    as_json: JsonOutput = False,
+) -> None:
+    """Judge images: FID, KID, IS, precision and recall, with spreads, and what real images get."""
+    options = parse_options(option)
+    if model is None and (sampler or options or num_inference_steps):
+        raise HDZooError("a sampler, its options and steps are to draw with; give --model as well")
+    from hdzoo.evaluation import report as reports
+    from hdzoo.evaluation import results_card
+    from hdzoo.evaluation.features import METRICS
+
+    command = shlex.join(["hdzoo", *sys.argv[1:]])
+    if model is not None:
+        from hdzoo.evaluation.generation import generate as generate_set
+
+        with image_progress(num_images) as on_progress:
+            made = generate_set(
+                model,
+                images,
+                num_images,
+                sampler=sampler,
+                options=options,
+                num_inference_steps=num_inference_steps,
+                seed=seed,
+                command=command,
+                on_progress=on_progress,
+                on_note=note,
+            )
+        if not made.is_main_process:
+            return
+    with work_progress() as on_work:
+        report = reports.evaluate(
+            images,
+            split=split,
+            reference=reference,
+            reference_split=reference_split,
+            features=features,
+            weights=features_weights,
+            metrics=metric or tuple(METRICS),
+            subsets=subsets,
+            seed=metrics_seed,
+            batch_size=batch_size,
+            command=command,
+            on_progress=on_work,
+        )
+    if output is not None:
+        report.save(output)
+        note(f"report: {output}")
+    if card is not None:
+        note(f"card: {results_card.write_results(card, report)}")
+    for text in report.notes:
+        note(text)
+    if as_json:
+        print(json.dumps(report.to_dict(), indent=2))
+        return
+    rows = report.rows()
+    print_table(rows, tuple(rows[0]))
+    print("\n".join(report.legend()))
+
+
+def reference(
+    dataset: Annotated[
+        str,
+        typer.Argument(help="A registered name, .parquet file(s), an image folder, or a Hub id."),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-O", help="The .safetensors file.")],
+    split: Annotated[str, typer.Option(help="Split of the images.")] = "test",
+    features: Annotated[
+        str, typer.Option("--features", "-f", help="An extractor, as `hdzoo plugins` lists.")
+    ] = "digits",
+    features_weights: FeaturesWeights = None,
+    name: Annotated[
+        str | None, typer.Option(help="What to call the images, such as their Hub id.")
+    ] = None,
+    max_features: Annotated[
+        int, typer.Option(help="Features are kept of so many images; moments are of all.")
+    ] = 5000,
+    seed: Annotated[int, typer.Option(help="Of the choice of these.")] = 0,
+    batch_size: FeaturesBatch = 256,
+) -> None:
+    """Keep what `hdzoo evaluate` needs of real images, so that it needs no image."""
+    from hdzoo.evaluation.features import get_extractor
+    from hdzoo.evaluation.image_sets import open_images
+    from hdzoo.evaluation.reference import make_reference
+
+    images, extractor = open_images(dataset, split), get_extractor(features, features_weights)
+    with work_progress() as on_work:
+        made = make_reference(
+            images,
+            extractor,
+            max_features=max_features,
+            seed=seed,
+            dataset=name,
+            batch_size=batch_size,
+            command=shlex.join(["hdzoo", *sys.argv[1:]]),
+            on_progress=on_work,
+        )
+    made.save(output)
+    print(output)

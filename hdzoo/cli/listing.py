@@ -1,0 +1,67 @@
+"""Commands that list what there is."""
+
+import json
+import warnings
+
+from hdzoo.cli.options import (
+    DEFAULT_MODEL,
+    JsonOutput,
+    Model,
+)
+from hdzoo.cli.terminal import (
+    print_table,
+    render,
+    render_options,
+)
+
+
+def samplers(as_json: JsonOutput = False) -> None:
+    """List the samplers: source, family, options, and the package each comes from."""
+    from hdzoo.catalog import sampler_rows
+
+    rows = sampler_rows()
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    shared = set.intersection(*(set(row["options"]) for row in rows if row["options"]))
+    for row in rows:
+        own = {key: value for key, value in row["options"].items() if key not in shared}
+        row["sampler"] = f"{row['name']}\n{row['family']}\n{row['package']}"
+        row["source and options"] = f"{row['source']}\n{render_options(own)}"
+    print_table(rows, ("sampler", "source and options"))
+    print(f"All take {', '.join(sorted(shared))} as well.")
+
+
+def plugins(as_json: JsonOutput = False) -> None:
+    """List the plugins: what each brings, and which are left out and why."""
+    import dataclasses
+
+    from hdzoo import plugins as registry
+
+    with warnings.catch_warnings():
+        # The table says it already.
+        warnings.simplefilter("ignore")
+        rows = [dataclasses.asdict(info) for info in registry.plugins()]
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    for row in rows:
+        row["plugin"] = f"{row['name']}\n{row['distribution']} {row['version']}"
+        brings = [f"{kind}: {', '.join(row[kind])}" for kind in registry.KINDS if row[kind]]
+        row["brings"] = "\n".join(brings) or f"nothing: {row['error']}"
+    print_table(rows, ("plugin", "brings"))
+
+
+def info(
+    model: Model = DEFAULT_MODEL,
+    as_json: JsonOutput = False,
+) -> None:
+    """Describe a model: network, range, sampler, weights, held-out loss."""
+    from hdzoo.catalog import describe_model
+
+    facts = describe_model(model)
+    if as_json:
+        print(json.dumps(facts, indent=2))
+    else:
+        rows = [{"": key, "value": render(value)} for key, value in facts.items()]
+        print_table(rows, ("", "value"))

@@ -1,0 +1,52 @@
+"""Options that several commands share."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hdzoo.errors import HDZooError
+
+DEFAULT_MODEL = "ncsn-mnist"
+
+Model = Annotated[str, typer.Argument(help="A folder, a bundled name, or a Hub id.")]
+SamplerName = Annotated[
+    str | None,
+    typer.Option("--sampler", "-s", help="See `hdzoo samplers`. Default: the model's own."),
+]
+Evaluations = Annotated[
+    int | None,
+    typer.Option(
+        "--num-inference-steps",
+        "-t",
+        help="Network evaluations for each image. Default: the sampler's own.",
+    ),
+]
+Seed = Annotated[int, typer.Option(help="Image i depends on (seed, i) alone.")]
+Dtype = Annotated[str, typer.Option(help="Weights: float32, bfloat16, float16.")]
+Options = Annotated[
+    list[str] | None,
+    typer.Option("--option", "-o", help="A sampler option, KEY=VALUE. May be repeated."),
+]
+FeaturesWeights = Annotated[
+    Path | None, typer.Option(help="A weights file for the extractor, in the place of its own.")
+]
+FeaturesBatch = Annotated[int, typer.Option(help="Images that go through the extractor together.")]
+JsonOutput = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def parse_options(pairs: list[str] | None) -> dict[str, Any]:
+    """``KEY=VALUE`` pairs; a value is JSON (0.1, [1, 2], null, true) or else a word."""
+    options: dict[str, Any] = {}
+    for pair in pairs or ():
+        key, equals, value = pair.partition("=")
+        if not (key and equals):
+            raise HDZooError(
+                f"option {pair!r} is not of the form KEY=VALUE, such as step_size=2e-5"
+            )
+        try:
+            options[key.replace("-", "_")] = json.loads(value)
+        except json.JSONDecodeError:
+            options[key.replace("-", "_")] = value
+    return options

@@ -1,0 +1,147 @@
+"""Commands that train."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hdzoo.cli.options import (
+    Options,
+    parse_options,
+)
+from hdzoo.cli.terminal import (
+    note,
+)
+
+
+def train(
+    dataset: Annotated[
+        str, typer.Option(help="A registered name, .parquet file(s), an image folder, or a Hub id.")
+    ],
+    output_dir: Annotated[Path, typer.Option(help="The pipeline folder to write.")],
+    split: Annotated[str, typer.Option(help="Split to train on.")] = "train",
+    held_out: Annotated[
+        str | None, typer.Option(help="Images to measure the loss on at the end, as --dataset.")
+    ] = None,
+    held_out_split: Annotated[str, typer.Option(help="Their split.")] = "test",
+    model: Annotated[str, typer.Option(help="A registered network; see `hdzoo plugins`.")] = "unet",
+    model_option: Annotated[
+        list[str] | None,
+        typer.Option("--model-option", "-m", help="A network option, KEY=VALUE. May be repeated."),
+    ] = None,
+    sampler: Annotated[
+        str, typer.Option("--sampler", "-s", help="The sampler to save with the network.")
+    ] = "annealed-langevin",
+    option: Options = None,
+    max_train_steps: Annotated[int, typer.Option(help="Optimiser steps, all told.")] = 10_000,
+    train_batch_size: Annotated[int, typer.Option(help="Images a step, all told.")] = 128,
+    learning_rate: Annotated[float, typer.Option(help="Of Adam.")] = 1e-3,
+    lr_scheduler: Annotated[
+        str, typer.Option(help="diffusers' name of the schedule.")
+    ] = "constant_with_warmup",
+    lr_warmup_steps: Annotated[int, typer.Option(help="Steps of linear warm-up.")] = 200,
+    max_grad_norm: Annotated[float, typer.Option(help="Gradients are clipped to it.")] = 1.0,
+    ema_decay: Annotated[
+        float, typer.Option(help="Largest decay of the averaged weights.")
+    ] = 0.9995,
+    sigma_distribution: Annotated[
+        str | None,
+        typer.Option(
+            help="ladder, log-uniform or log-normal."
+            " Default: ladder for a network that has one, else log-uniform."
+        ),
+    ] = None,
+    log_sigma_mean: Annotated[float, typer.Option(help="For log-normal.")] = -1.4,
+    log_sigma_std: Annotated[float, typer.Option(help="For log-normal.")] = 1.4,
+    loss_weighting: Annotated[str, typer.Option(help="song-ermon or karras.")] = "song-ermon",
+    mixed_precision: Annotated[str, typer.Option(help="no, bf16 or fp16.")] = "no",
+    random_flip: Annotated[
+        bool, typer.Option("--random-flip", help="Mirror half of the images.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Of weights, order and noise.")] = 0,
+    checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 500,
+    sample_every: Annotated[
+        int, typer.Option(min=0, help="Steps between grids of samples; 0 for none.")
+    ] = 0,
+    tracker: Annotated[str | None, typer.Option(help="Such as tensorboard.")] = None,
+    num_workers: Annotated[int, typer.Option(min=0, help="Processes that decode images.")] = 0,
+) -> None:
+    """Train a score network. The same command resumes a run that was stopped."""
+    model_options, sampler_options = parse_options(model_option), parse_options(option)
+    from hdzoo.training import trainer
+    from hdzoo.training.data import load_images
+    from hdzoo.training.setup import (
+        build_network,
+        build_scheduler,
+        default_sigma_distribution,
+    )
+
+    network = build_network(model, model_options, seed)
+    config = trainer.TrainingConfig(
+        max_train_steps=max_train_steps,
+        train_batch_size=train_batch_size,
+        learning_rate=learning_rate,
+        lr_scheduler=lr_scheduler,
+        lr_warmup_steps=lr_warmup_steps,
+        max_grad_norm=max_grad_norm,
+        ema_decay=ema_decay,
+        sigma_distribution=sigma_distribution or default_sigma_distribution(network),
+        log_sigma_mean=log_sigma_mean,
+        log_sigma_std=log_sigma_std,
+        loss_weighting=loss_weighting,
+        mixed_precision=mixed_precision,
+        random_flip=random_flip,
+        seed=seed,
+    )
+    folder = trainer.train(
+        network,
+        load_images(dataset, split),
+        output_dir,
+        config,
+        held_out=load_images(held_out, held_out_split) if held_out else None,
+        checkpoint_every=checkpoint_every,
+        sample_every=sample_every,
+        scheduler=build_scheduler(sampler, sampler_options, network),
+        tracker=tracker,
+        num_workers=num_workers,
+        command=shlex.join(["hdzoo", *sys.argv[1:]]),
+        dataset_name=dataset,
+    )
+    print(folder)
+
+
+def train_classifier(
+    dataset: Annotated[
+        str,
+        typer.Option(help="Labelled digits: a registered name, .parquet, a folder, or a Hub id."),
+    ],
+    test: Annotated[str, typer.Option(help="Images to measure the accuracy on, as --dataset.")],
+    output_dir: Annotated[Path, typer.Option(help="The folder to write.")],
+    split: Annotated[str, typer.Option(help="Split to train on.")] = "train",
+    test_split: Annotated[str, typer.Option(help="Split of --test.")] = "test",
+    num_epochs: Annotated[int, typer.Option(help="Passes over the images.")] = 12,
+    train_batch_size: Annotated[int, typer.Option(help="Images a step.")] = 128,
+    learning_rate: Annotated[float, typer.Option(help="The largest, of AdamW.")] = 5e-3,
+    seed: Annotated[int, typer.Option(help="Of weights, order and moves.")] = 0,
+) -> None:
+    """Train the digit classifier that image metrics use. Minutes on MNIST; cannot be resumed."""
+    from hdzoo.training import classifier
+    from hdzoo.training.data import load_images
+
+    folder = classifier.train_classifier(
+        load_images(dataset, split),
+        load_images(test, test_split),
+        output_dir,
+        classifier.ClassifierConfig(
+            num_epochs=num_epochs,
+            train_batch_size=train_batch_size,
+            learning_rate=learning_rate,
+            seed=seed,
+        ),
+        command=shlex.join(["hdzoo", *sys.argv[1:]]),
+        dataset_name=dataset,
+    )
+    note(f"accuracy on the test images: {classifier.test_accuracy(folder):.2%}")
+    print(folder)
