@@ -87,7 +87,13 @@ def reproduce(name: str, output_dir: Path, command: str, progress: Progress) -> 
             f"there is no reproduction {name!r}; the names are: {', '.join(REPRODUCTIONS)}"
         )
     begin = time.perf_counter()
-    result: Reproduction = pkgutil.resolve_name(REPRODUCTIONS[name])(progress)
+    # On matrices this small threads cost more than they give, most of all on a busy machine.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        result: Reproduction = pkgutil.resolve_name(REPRODUCTIONS[name])(progress)
+    finally:
+        torch.set_num_threads(threads)
     figure = Figure(layout="constrained")
     result.draw(figure)
     with whole_file(output_dir / f"{name}.png") as partial:
