@@ -21,6 +21,7 @@ def hdzoo_models() -> dict[str, str]:
     return {
         "ncsn": "hdzoo.models.ncsn:NCSNModel",
         "ncsnv2": "hdzoo.models.ncsnv2:NCSNv2Model",
+        "ncsnpp": "hdzoo.models.ncsnpp:NCSNppModel",
         "unet": "hdzoo.models.unet:UNetScoreModel",
         "gaussian-mixture": "hdzoo.models.mixture:GaussianMixtureScore",
         "segment": "hdzoo.models.manifold:SegmentScore",

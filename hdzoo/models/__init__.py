@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from hdzoo.models.manifold import SegmentScore, SphereScore
     from hdzoo.models.mixture import GaussianMixtureScore
     from hdzoo.models.ncsn import NCSNModel
+    from hdzoo.models.ncsnpp import NCSNppModel
     from hdzoo.models.ncsnv2 import NCSNv2Model
     from hdzoo.models.unet import UNetScoreModel
 
@@ -20,6 +21,7 @@ __all__ = [
     "GaussianMixtureScore",
     "LaplaceScore",
     "NCSNModel",
+    "NCSNppModel",
     "NCSNv2Model",
     "SegmentScore",
     "SphereScore",
@@ -31,6 +33,7 @@ _MODULES = {
     "GaussianMixtureScore": "hdzoo.models.mixture",
     "LaplaceScore": "hdzoo.models.laplace",
     "NCSNModel": "hdzoo.models.ncsn",
+    "NCSNppModel": "hdzoo.models.ncsnpp",
     "NCSNv2Model": "hdzoo.models.ncsnv2",
     "SegmentScore": "hdzoo.models.manifold",
     "SphereScore": "hdzoo.models.manifold",

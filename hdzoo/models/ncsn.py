@@ -15,8 +15,8 @@ from hdzoo.models.refinenet import (
     ConditionalInstanceNormPlus,
     RefineNetModel,
     Stage,
-    noise_ladder,
 )
+from hdzoo.models.rungs import noise_ladder
 
 STAGES = (
     Stage("res1", "refine4", 1),

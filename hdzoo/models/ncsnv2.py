@@ -13,7 +13,8 @@ from torch.nn import functional as F
 
 from hdzoo.errors import HDZooError
 from hdzoo.models.ncsn import STAGES
-from hdzoo.models.refinenet import InstanceNormPlus, NoNorm, RefineNetModel, Stage, noise_ladder
+from hdzoo.models.refinenet import InstanceNormPlus, NoNorm, RefineNetModel, Stage
+from hdzoo.models.rungs import noise_ladder
 
 VARIANTS = {
     "standard": STAGES,

@@ -10,16 +10,13 @@ published weights load unchanged and an optimizer state, which goes by position,
 
 from collections.abc import Callable, Sequence
 from functools import reduce
-from itertools import pairwise
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import torch
-from diffusers import ModelMixin
-from diffusers.configuration_utils import ConfigMixin
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hdzoo.errors import HDZooError
+from hdzoo.models.rungs import LadderModel
 
 NormFactory = Callable[[int], nn.Module]
 """Makes a norm for a number of channels; the norm is called with images and class indices."""
@@ -310,35 +307,7 @@ class Stage(NamedTuple):
     dilation: int = 1
 
 
-def noise_ladder(
-    sigma_max: float, sigma_min: float, num_levels: int, levels: Sequence[float] | None = None
-) -> list[float]:
-    """The noise levels of a network, in descending order.
-
-    Args:
-        sigma_max: largest level.
-        sigma_min: smallest level.
-        num_levels: number of levels.
-        levels: the levels themselves, in place of the geometric sequence that the rest defines.
-
-    Raises:
-        HDZooError: the levels are not positive and strictly descending.
-    """
-    if levels is None and sigma_max > 0 and num_levels > 1:
-        ratio, last = max(sigma_min, 0) / sigma_max, num_levels - 1
-        levels = [sigma_max * ratio ** (i / last) for i in range(num_levels)]
-    ladder = [float(sigma) for sigma in levels or ()]
-    descending = all(high > low for high, low in pairwise(ladder))
-    if not ladder or not descending or not ladder[-1] > 0:
-        raise HDZooError(
-            f"the noise levels {ladder[:3]}...{ladder[-1:]} (sigma_max {sigma_max:g}, sigma_min "
-            f"{sigma_min:g}, num_levels {num_levels}) must be positive and strictly descending; "
-            "give sigma_max > sigma_min > 0 and num_levels >= 2, or a descending sigma_levels"
-        )
-    return ladder
-
-
-class RefineNetModel(ModelMixin, ConfigMixin):
+class RefineNetModel(LadderModel):
     """The network that NCSN and NCSNv2 share, conditioned on a rung of a ladder of noise levels.
 
     A convolution; an encoder of residual stages, which halves the image once (or a few times) and
@@ -362,8 +331,6 @@ class RefineNetModel(ModelMixin, ConfigMixin):
     _no_split_modules = ("ResidualBlock", "RefineBlock")
     _repeated_blocks = ("ResidualBlock", "RefineBlock")
 
-    sigmas: Tensor
-
     def __init__(
         self,
         in_channels: int,
@@ -376,20 +343,9 @@ class RefineNetModel(ModelMixin, ConfigMixin):
         persistent_sigmas: bool,
     ) -> None:
         super().__init__()
-        rounding = self.config["sigma_rounding"]
-        if rounding not in ("strict", "nearest"):
-            raise HDZooError(f"sigma_rounding is {rounding!r}; allowed are 'strict' and 'nearest'")
-        if self.config["sigma_levels"] is not None:
-            # Else the three numbers of the geometric ladder would be recorded untrue.
-            self.register_to_config(
-                sigma_max=ladder[0], sigma_min=ladder[-1], num_levels=len(ladder)
-            )
+        self._set_ladder(ladder, persistent_sigmas)
         self.stages = tuple(stages)
         self.gradient_checkpointing = False
-        # Loading in half precision changes the default dtype while the network is built.
-        self.register_buffer(
-            "sigmas", torch.tensor(ladder, dtype=torch.float32), persistent=persistent_sigmas
-        )
         self.begin_conv = conv3x3(in_channels, base_channels)
         self.normalizer = norm(base_channels)
         self.end_conv = conv3x3(base_channels, in_channels)
@@ -412,14 +368,6 @@ class RefineNetModel(ModelMixin, ConfigMixin):
             )
             self.add_module(stage.refine, block)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        ladder = self.sigmas
-        super()._apply(fn, recurse)
-        # In half precision neighbouring rungs would coincide, so the ladder changes device only.
-        if self.sigmas.dtype != ladder.dtype:
-            self.sigmas = ladder.to(self.sigmas.device)
-        return self
-
     def _run(self, block: nn.Module, *args: Tensor | list[Tensor]) -> Tensor:
         if self.gradient_checkpointing and torch.is_grad_enabled():
             return self._gradient_checkpointing_func(block, *args)
@@ -438,47 +386,3 @@ class RefineNetModel(ModelMixin, ConfigMixin):
             block = getattr(self, stage.refine)
             refined = [self._run(block, [features.pop(), *refined], labels)]
         return self.end_conv(F.elu(self.normalizer(refined[0], labels)))
-
-    def rungs(self, timestep: Tensor | float | int, batch: int) -> Tensor:
-        """Class indices of noise levels, found on the device without waiting for it.
-
-        Args:
-            timestep: integers are class indices, 0 for the largest noise level; floating-point
-                numbers are noise levels and go to the nearest rung in log sigma. A number, a
-                scalar tensor, or a tensor of one for each sample.
-            batch: number of samples.
-
-        Returns:
-            Integers from 0 to num_levels - 1, shape (batch,).
-        """
-        level = torch.as_tensor(timestep, device=self.sigmas.device).reshape(-1)
-        if level.is_floating_point():
-            # log 0 would be equally far from every rung.
-            sigma = level.float().clamp(self.sigmas[-1], self.sigmas[0])
-            level = (sigma.log()[:, None] - self.sigmas.log()).abs().argmin(dim=1)
-        return level.long().expand(batch)
-
-    def check_sigmas(self, sigmas: Sequence[float] | Tensor) -> None:
-        """Refuses noise levels that are no rungs of the ladder, unless the config rounds them.
-
-        Reads the values on the host: call it once before sampling.
-
-        Args:
-            sigmas: the noise levels that a sampler is about to ask for.
-
-        Raises:
-            HDZooError: one of them is farther than 1e-3, relative, from every rung, and
-                ``config.sigma_rounding`` is not ``"nearest"``.
-        """
-        if self.config["sigma_rounding"] == "nearest":
-            return
-        ladder = self.sigmas.tolist()
-        for sigma in torch.as_tensor(sigmas).flatten().tolist():
-            nearest = min(ladder, key=lambda rung: abs(rung - sigma))
-            if not abs(sigma - nearest) <= 1e-3 * nearest:
-                raise HDZooError(
-                    f"the sampler asks for the noise level {sigma:g}, and this network knows only "
-                    f"its {len(ladder)} levels from {ladder[0]:g} to {ladder[-1]:g} (nearest: "
-                    f"{nearest:g}, tolerance 0.1%); sample at the network's own levels "
-                    "(model.sigmas), or load it with sigma_rounding='nearest'"
-                )

@@ -1,0 +1,64 @@
+"""The command that paints the missing part of an image."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hdzoo.cli.options import Dtype, Evaluations, Options, SamplerName, Seed, parse_options
+from hdzoo.cli.terminal import note
+
+
+def inpaint(
+    model: Annotated[str, typer.Argument(help="A folder, a bundled name, or a Hub id.")],
+    image: Annotated[str, typer.Argument(help="The image: a file or a URL.")],
+    mask_image: Annotated[
+        str, typer.Argument(metavar="MASK", help="Its mask: white is painted, black is kept.")
+    ],
+    sampler: SamplerName = None,
+    num_images: Annotated[int, typer.Option("--num-images", "-n", help="How many.")] = 1,
+    num_inference_steps: Evaluations = None,
+    seed: Seed = 0,
+    option: Options = None,
+    known_noise: Annotated[
+        str, typer.Option(help="New noise on the known part at each: step, level.")
+    ] = "step",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-O", help="Where the grid goes, a PNG.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Images painted together.")] = 64,
+    dtype: Dtype = "float32",
+    scale: Annotated[int, typer.Option(min=1, help="Size of a pixel in the grid.")] = 1,
+) -> None:
+    """Paint the missing part of an image and save what comes out as a grid.
+
+    Samplers that walk on each noise level come closest: annealed-langevin, annealed-half-denoising.
+    """
+    options = parse_options(option)
+    from hdzoo import inpainting, sampling
+
+    pipe = sampling.load_pipeline(model, sampler, options, dtype)
+    start = sampling.start_of(pipe, model)
+    if start is not None:
+        note(
+            f"{type(pipe.scheduler).__name__} walks at one noise level: it starts from what "
+            f"{type(start).__name__} paints, {start.num_inference_steps} network evaluations each"
+        )
+    images = inpainting.paint(
+        pipe,
+        image,
+        mask_image,
+        num_images,
+        num_inference_steps=num_inference_steps,
+        seed=seed,
+        batch_size=batch_size,
+        start=start,
+        known_noise=known_noise,
+    )
+    made_by = sampling.protocol(pipe, model, seed, start)
+    made_by |= {"image": image, "mask_image": mask_image, "known_noise": known_noise}
+    name = sampler or type(pipe.scheduler).__name__
+    output = output or Path("samples") / f"{Path(image).stem}-{name}-seed{seed}.png"
+    sampling.save_png(sampling.image_grid(images, scale), output, made_by)
+    note(f"{len(images)} images, {pipe.scheduler.num_inference_steps} network evaluations each")
+    print(output)

@@ -1,0 +1,139 @@
+"""The checkpoints of three repositories: how they are opened, and where the weights are in them."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hdzoo.errors import HDZooError
+
+Weights = dict[str, Tensor]
+
+# What a state dict holds besides what an optimizer trains.
+_LADDER = "sigmas"
+_FREQUENCIES = re.compile(r"all_modules\.\d+\.W")
+
+LAYOUTS = (
+    "[state dict, optimizer] as in ermongroup/ncsn, [state dict, optimizer, epoch, step, averaged "
+    "weights] as in ermongroup/ncsnv2, {model, ema, optimizer, step} as in "
+    "yang-song/score_sde_pytorch, or a state dict alone"
+)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The weights in a checkpoint, under the names of the authors' networks.
+
+    Attributes:
+        source: the repository whose layout it has, ``"ncsn"``, ``"ncsnv2"`` or
+            ``"score_sde_pytorch"``; None for a state dict alone.
+        weights: as the optimizer left them, and buffers.
+        averaged: the exponential moving average of what the optimizer trains; None if the file has
+            none.
+    """
+
+    source: str | None
+    weights: Weights
+    averaged: Weights | None
+
+
+def open_pickle(path: Path) -> Any:
+    """Opens a pickle of tensors, numbers, lists and dicts. Nothing in it is executed.
+
+    Args:
+        path: as ``torch.save`` writes it, of any version.
+
+    Raises:
+        HDZooError: it cannot be read, is damaged, or holds anything else.
+    """
+    if not path.is_file():
+        raise HDZooError(f"there is no checkpoint {path}; give the path of a .pth file")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        refused = re.search(r"(?:GLOBAL|Unsupported class|class) ([\w.]+\.[\w.]+)", str(error))
+        if refused:
+            raise HDZooError(
+                f"{path} is a pickle that wants to run {refused[1]!r} when it is opened; nothing "
+                "of it was run. A checkpoint needs tensors, numbers, lists and dicts only; do not "
+                "trust this file"
+            ) from error
+        raise HDZooError(
+            f"{path} cannot be read as a checkpoint: it is damaged, cut off, or another kind of "
+            f"file ({type(error).__name__}). Download it again; it must be a file of torch.save "
+            f"with {LAYOUTS}"
+        ) from error
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Opens a checkpoint and finds the weights in it.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        HDZooError: it cannot be opened, or is laid out in another way.
+    """
+    content = open_pickle(path)
+    if isinstance(content, list | tuple) and len(content) in (2, 4, 5):
+        weights = _state_dict(content[0], path, "the first entry")
+        if len(content) == 2:
+            return Checkpoint("ncsn", weights, None)
+        averaged = _state_dict(content[4], path, "the fifth entry") if len(content) == 5 else None
+        return Checkpoint("ncsnv2", weights, averaged)
+    if isinstance(content, Mapping) and "model" in content:
+        weights = _state_dict(content["model"], path, "the entry 'model'")
+        return Checkpoint("score_sde_pytorch", weights, _averaged_list(content, weights, path))
+    if isinstance(content, Mapping) and content and _all_tensors(content):
+        return Checkpoint(None, _state_dict(content, path, "it"), None)
+    kind = type(content).__name__
+    if isinstance(content, Mapping | list | tuple):
+        kind += f" of {len(content)}"
+    if isinstance(content, Mapping):
+        kind += f", {', '.join(map(repr, list(content)[:5]))}..."
+    raise HDZooError(f"{path} holds a {kind}; a checkpoint that can be converted is {LAYOUTS}")
+
+
+def trained(weights: Weights) -> list[str]:
+    """The names of what an optimizer trains, in the order of the authors' ``parameters()``."""
+    return [key for key in weights if key != _LADDER and not _FREQUENCIES.fullmatch(key)]
+
+
+def _all_tensors(content: Mapping[Any, Any]) -> bool:
+    return all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items())
+
+
+def _state_dict(content: Any, path: Path, where: str) -> Weights:
+    if not isinstance(content, Mapping) or not content or not _all_tensors(content):
+        raise HDZooError(
+            f"{path} holds no weights where they belong: {where} is no dict of tensors; a "
+            f"checkpoint that can be converted is {LAYOUTS}"
+        )
+    weights = {key.removeprefix("module."): value.detach() for key, value in content.items()}
+    for key, value in weights.items():
+        if not torch.isfinite(value).all():
+            raise HDZooError(
+                f"{path} has weights that are not finite, {key!r} first; take another checkpoint "
+                "of that run"
+            )
+    return weights
+
+
+def _averaged_list(content: Mapping[str, Any], weights: Weights, path: Path) -> Weights | None:
+    """The averaged weights, which are a list there, under the names of what is trained."""
+    if content.get("ema") is None:
+        return None
+    ema, names = content["ema"], trained(weights)
+    values = ema.get("shadow_params") if isinstance(ema, Mapping) else None
+    if not isinstance(values, list | tuple) or len(values) != len(names):
+        found = len(values) if isinstance(values, list | tuple) else "no list of"
+        raise HDZooError(
+            f"{path} has {found} averaged weights in ema.shadow_params, and its network has "
+            f"{len(names)} that are trained; take another checkpoint, or the weights that are not "
+            "averaged (--no-ema)"
+        )
+    return _state_dict(dict(zip(names, values, strict=True)), path, "ema.shadow_params")

@@ -1,0 +1,240 @@
+"""Converts a checkpoint of the NCSN papers' authors into a pipeline folder."""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hdzoo import __version__
+from hdzoo.conversion.card import SOURCES, write_conversion_card
+from hdzoo.conversion.checkpoint import Checkpoint, Weights, read_checkpoint, trained
+from hdzoo.conversion.config_file import AuthorsConfig
+from hdzoo.conversion.families import Architecture, architecture, published_keys
+from hdzoo.conversion.settings import Setting, find_setting, sampler_options
+from hdzoo.errors import HDZooError
+from hdzoo.files import write_json
+from hdzoo.models.ncsnpp import NCSNppModel
+from hdzoo.models.rungs import LadderModel
+from hdzoo.pipeline import HDPipeline
+from hdzoo.samplers.langevin import AnnealedLangevinSampler
+
+RECORD = "conversion.json"
+
+# The families of networks that each repository has, the usual one first.
+_FAMILIES = {
+    "ncsn": ("ncsn",),
+    "ncsnv2": ("ncsnv2", "ncsn"),
+    "score_sde_pytorch": ("ncsnpp",),
+}
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What came of a conversion.
+
+    Attributes:
+        folder: of the pipeline.
+        source: the repository that the checkpoint is from, a key of `SOURCES`.
+        network: the name of the network's class.
+        num_parameters: of the network.
+        averaged: whether the weights are the exponential moving average.
+        dataset: the data set, if it is known.
+    """
+
+    folder: Path
+    source: str
+    network: str
+    num_parameters: int
+    averaged: bool
+    dataset: str | None
+
+
+def convert(
+    checkpoint: str | Path,
+    output_dir: str | Path,
+    *,
+    config: str | Path | None = None,
+    dataset: str | None = None,
+    use_averaged: bool = True,
+    source: str | None = None,
+    license: str | None = None,
+    command: str = "",
+) -> Conversion:
+    """Writes the pipeline folder of a published checkpoint: network, sampler, card, record.
+
+    The network follows from the names and shapes of the weights; each of them finds its place in
+    it, and none is left over. The sampler is annealed Langevin dynamics on the network's own
+    ladder, with the paper's settings. Nothing that the files hold is executed. The folder is
+    written whole or not at all.
+
+    A checkpoint of score_sde_pytorch is taken to be for the variance-exploding process, if its
+    config does not say otherwise: its weights do not tell.
+
+    Args:
+        checkpoint: a file of ermongroup/ncsn (NCSN), ermongroup/ncsnv2 (NCSNv2, its deeper
+            variants) or yang-song/score_sde_pytorch (NCSN++), or a state dict of one of their
+            networks.
+        output_dir: the folder to write; new, or empty.
+        config: the ``config.yml`` of its training run, for what the weights do not tell: the size
+            of the images, NCSN's noise levels, the sampler's settings where they are not the
+            paper's.
+        dataset: what it was trained on, one of the papers' data sets; what follows from the rest by
+            default.
+        use_averaged: whether to take the averaged weights, if the file has any.
+        source: the repository that it is from, one of `SOURCES`; by default the one that
+            lays out its files so.
+        license: of the weights, as the Hub spells it, for the card.
+        command: what made it, for the record.
+
+    Raises:
+        HDZooError: a file cannot be read, does not fit, or does not tell enough; or the folder is
+            not empty.
+    """
+    checkpoint, output_dir = Path(checkpoint), Path(output_dir).resolve()
+    if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
+        raise HDZooError(f"{output_dir} exists and is no empty folder; choose a new one")
+    if source is not None and source not in SOURCES:
+        raise HDZooError(f"unknown source {source!r}; allowed are {', '.join(SOURCES)}")
+    told = AuthorsConfig(None if config is None else Path(config))
+    found = read_checkpoint(checkpoint)
+    plan = architecture(found.weights, told)
+    source = _source(found, plan, source)
+    setting, known = find_setting(
+        plan.family, plan.options["in_channels"], plan.ladder, dataset, told
+    )
+    # What the user says of the data set comes before what the attention tells.
+    sample_size = _sample_size(plan, setting, told, by_attention=dataset is None)
+    network = plan.build(sample_size)
+    averaged = use_averaged and found.averaged is not None
+    _load(network, found, averaged)
+    scheduler = AnnealedLangevinSampler(
+        **_ladder(plan), **sampler_options(plan.family, plan.ladder, setting, told)
+    )
+    pipe = HDPipeline(network.eval(), scheduler)
+    record = {
+        "checkpoint": checkpoint.name,
+        "sha256": _sha256(checkpoint),
+        "source": SOURCES[source].repository,
+        "averaged": averaged,
+        "dataset": known,
+        "config": None if config is None else Path(config).name,
+        "hdzoo": __version__,
+        "torch": torch.__version__,
+        "command": command,
+    }
+    with _whole_folder(output_dir) as partial:
+        pipe.save_pretrained(partial)
+        write_json(partial / RECORD, record)
+        write_conversion_card(
+            partial, output_dir.name, pipe, plan.family, source, record, known, license
+        )
+    return Conversion(
+        output_dir, source, type(network).__name__, network.num_parameters(), averaged, known
+    )
+
+
+def _source(found: Checkpoint, plan: Architecture, given: str | None) -> str:
+    usual = next(name for name, families in _FAMILIES.items() if plan.family == families[0])
+    source = given or found.source or usual
+    if plan.family not in _FAMILIES[source]:
+        origin = "in the layout" if given is None else "given as a checkpoint"
+        raise HDZooError(
+            f"the checkpoint holds a network of the family {plan.family} and is {origin} of "
+            f"{source}, of which hdzoo converts {' and '.join(_FAMILIES[source])}; say where it is "
+            f"from, such as --source {usual}"
+        )
+    return source
+
+
+def _sample_size(
+    plan: Architecture, setting: Setting | None, config: AuthorsConfig, by_attention: bool
+) -> int:
+    """The size of the images. All published NCSN++ have their attention at 16 pixels."""
+    told, levels = config.number("image_size"), plan.attention_levels or []
+    if told is not None:
+        if told < 1:
+            raise HDZooError(f"{config.path} says image_size = {told:g}; it must be at least 1")
+        if plan.attention_levels is not None:
+            config.agree([int(told) >> i for i in levels], "attn_resolutions")
+        return int(told)
+    if by_attention and len(levels) == 1:
+        return 16 << levels[0]
+    if setting is not None:
+        return setting.sample_size
+    raise HDZooError(
+        "the checkpoint does not tell the size of its images, and its noise levels are those of "
+        "no paper; give its config.yml with image_size (--config) or the data set (--dataset)"
+    )
+
+
+def _ladder(plan: Architecture) -> dict[str, Any]:
+    """The network's ladder as options of a sampler."""
+    names = ("sigma_max", "sigma_min", "num_levels")
+    return {name: plan.options[name] for name in names} | {
+        "sigmas": plan.options.get("sigma_levels")
+    }
+
+
+def _load(network: LadderModel, found: Checkpoint, averaged: bool) -> None:
+    """Puts each weight in its place; all places are filled and nothing is left over."""
+    weights = dict(found.weights)
+    if averaged:
+        assert found.averaged is not None
+        _compare({key: found.weights[key] for key in trained(weights)}, found.averaged, "averaged")
+        weights |= found.averaged
+    keys, state = published_keys(network), network.state_dict()
+    if isinstance(network, NCSNppModel):
+        # It has the noise levels from its options.
+        del weights["sigmas"]
+    _compare({keys[key]: value for key, value in state.items()}, weights, "")
+    network.load_state_dict({ours: weights[theirs] for ours, theirs in keys.items()})
+
+
+def _compare(expected: Weights, found: Weights, kind: str) -> None:
+    shapes = [
+        f"{key} is {list(found[key].shape)} instead of {list(value.shape)}"
+        for key, value in expected.items()
+        if key in found and found[key].shape != value.shape
+    ]
+    problems = {
+        "missing": [key for key in expected if key not in found],
+        "left over": [key for key in found if key not in expected],
+        "of another shape": shapes,
+    }
+    lists = [
+        f"{len(keys)} {what}: {', '.join(keys[:8])}{', ...' if len(keys) > 8 else ''}"
+        for what, keys in problems.items()
+        if keys
+    ]
+    if lists:
+        raise HDZooError(
+            f"the {kind + ' ' if kind else ''}weights do not fit the network that their names and "
+            f"shapes tell: {'; '.join(lists)}. Take a whole checkpoint of one of the networks that "
+            "hdzoo converts"
+        )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def _whole_folder(folder: Path) -> Iterator[Path]:
+    """Gives a temporary folder; on success it takes the place of ``folder``, new or empty."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = folder.with_name(f".partial-{os.getpid()}-{folder.name}")
+    partial.mkdir()
+    try:
+        yield partial
+        if folder.exists():
+            folder.rmdir()
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
