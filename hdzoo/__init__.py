@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hdzoo.errors import HDZooError
+    from hdzoo.inpainting import HDInpaintPipeline
     from hdzoo.models.empirical import EmpiricalScore
     from hdzoo.models.laplace import LaplaceScore
     from hdzoo.models.manifold import SegmentScore, SphereScore
     from hdzoo.models.mixture import GaussianMixtureScore
     from hdzoo.models.ncsn import NCSNModel
+    from hdzoo.models.ncsnpp import NCSNppModel
     from hdzoo.models.ncsnv2 import NCSNv2Model
     from hdzoo.models.unet import UNetScoreModel
     from hdzoo.pipeline import HDPipeline
@@ -34,12 +36,14 @@ __all__ = [
     "ConsistentAnnealedSampler",
     "EmpiricalScore",
     "GaussianMixtureScore",
+    "HDInpaintPipeline",
     "HDPipeline",
     "HDZooError",
     "HalfDenoisingSampler",
     "LangevinSampler",
     "LaplaceScore",
     "NCSNModel",
+    "NCSNppModel",
     "NCSNv2Model",
     "NoiseCorrectedLangevinSampler",
     "SegmentScore",
@@ -60,12 +64,14 @@ _MODULES = {
     "ConsistentAnnealedSampler": "hdzoo.samplers.consistent",
     "EmpiricalScore": "hdzoo.models.empirical",
     "GaussianMixtureScore": "hdzoo.models.mixture",
+    "HDInpaintPipeline": "hdzoo.inpainting",
     "HDPipeline": "hdzoo.pipeline",
     "HDZooError": "hdzoo.errors",
     "HalfDenoisingSampler": "hdzoo.samplers.half_denoising",
     "LangevinSampler": "hdzoo.samplers.langevin",
     "LaplaceScore": "hdzoo.models.laplace",
     "NCSNModel": "hdzoo.models.ncsn",
+    "NCSNppModel": "hdzoo.models.ncsnpp",
     "NCSNv2Model": "hdzoo.models.ncsnv2",
     "NoiseCorrectedLangevinSampler": "hdzoo.samplers.half_denoising",
     "SegmentScore": "hdzoo.models.manifold",

@@ -2,19 +2,143 @@
 
 import json
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub.repocard import REGEX_YAML_BLOCK
+from huggingface_hub.utils import yaml_dump  # type: ignore[attr-defined]
 
+from hdzoo.errors import HDZooError
 from hdzoo.files import whole_file
 
+CARD = "README.md"
+HERE = "."
+TASK = "unconditional-image-generation"
 USAGE = """\
 from hdzoo import HDPipeline
 
-pipe = HDPipeline.from_pretrained(".")  # this folder; or the name of its repository on the Hub
+pipe = HDPipeline.from_pretrained("{source}")
 images = pipe(batch_size=16).images
 """
+_LOADING = re.compile(
+    r"""(?P<call>\b(?:HD\w*Pipeline\.from_pretrained|load_dataset)\(\s*)"""
+    r"""(["'])(?P<name>[^"']*)\2(?:,\s*(?:revision|variant)=(["'])[^"']*\4)*"""
+)
+_PICTURE = re.compile(r"""!\[[^\]]*\]\(\s*<?([^\s)>]+)|<img\b[^>]*?\ssrc=["']([^"']+)""")
+
+
+def describe(network: str, sampler: str, images: bool = True, **more: Any) -> dict[str, Any]:
+    """The metadata by which the Hub finds and shows a pipeline.
+
+    Args:
+        network: the name of its class.
+        sampler: the name of its class.
+        images: whether samples are images.
+        **more: what else is known, such as ``datasets`` and ``license``; None is left out.
+    """
+    data = ModelCardData(
+        library_name="hdzoo",
+        pipeline_tag=TASK if images else None,
+        tags=["diffusers", "score-based", network, sampler],
+        **more,
+    )
+    return data.to_dict()
+
+
+def usage(source: str) -> str:
+    """The snippet of a card, between its fences.
+
+    Args:
+        source: a folder, or the name of a repository.
+    """
+    return f"```python\n{USAGE.format(source=source)}```"
+
+
+def render_card(metadata: dict[str, Any], sections: list[str]) -> str:
+    """The text of a card.
+
+    Args:
+        metadata: for the Hub.
+        sections: of Markdown.
+    """
+    header = yaml_dump(metadata, sort_keys=False)
+    return f"---\n{header}---\n\n" + "\n\n".join(sections) + "\n"
+
+
+def read_metadata(content: str, source: str) -> dict[str, Any]:
+    """The metadata of a card, as the Hub's own reader understands them.
+
+    Args:
+        content: of the card.
+        source: which card, for the message.
+
+    Raises:
+        HDZooError: they cannot be read.
+    """
+    try:
+        return ModelCard(content).data.to_dict()
+    except Exception as error:
+        raise HDZooError(f"the metadata of {source} cannot be read: {error}; mend them") from error
+
+
+def complete_card(content: str, metadata: dict[str, Any], source: str) -> str:
+    """Adds the metadata that a card lacks; all else stays as it is, byte for byte.
+
+    Args:
+        content: of the card.
+        metadata: what it should have; a key that it has already keeps its value.
+        source: which card, for messages.
+
+    Raises:
+        HDZooError: its metadata cannot be read.
+    """
+    known = read_metadata(content, source)
+    missing = {key: value for key, value in metadata.items() if key not in known}
+    if not missing:
+        return content
+    block = yaml_dump(missing, sort_keys=False)
+    header = REGEX_YAML_BLOCK.match(content)
+    if header is None:
+        return f"---\n{block}---\n\n{content}"
+    end = header.end(2)
+    completed = f"{content[:end]}\n{block.rstrip()}{content[end:]}"
+    # The Hub's reader has the last word on what is added.
+    read_metadata(completed, source)
+    return completed
+
+
+def address_snippets(
+    content: str, names: Collection[str], repo_id: str, **options: str | None
+) -> str:
+    """Makes the snippets of a card load the model, or the data set, from its repository.
+
+    Args:
+        content: of the card.
+        names: by which its snippets call it so far, beside the card's ``model_name``;
+            those of repositories without the namespace.
+        repo_id: of the repository.
+        **options: ``revision`` and ``variant``, where they are needed.
+    """
+    own = {*names, read_metadata(content, "the card").get("model_name")}
+
+    def addressed(found: re.Match[str]) -> str:
+        known = found["name"].rpartition("/")[2] in own
+        return found["call"] + _arguments(repo_id, options) if known else found[0]
+
+    return _LOADING.sub(addressed, content)
+
+
+def _arguments(source: str, options: dict[str, str | None]) -> str:
+    given = (f'{key}="{value}"' for key, value in options.items() if value is not None)
+    return ", ".join([f'"{source}"', *given])
+
+
+def pictures_in(content: str) -> list[str]:
+    """The pictures beside a card that it shows, by their names in Markdown or HTML."""
+    shown = (left or right for left, right in _PICTURE.findall(content))
+    return sorted({name for name in shown if "://" not in name})
 
 
 def write_card(folder: Path, record: dict[str, Any], dataset: str | None = None) -> None:
@@ -32,20 +156,14 @@ def write_card(folder: Path, record: dict[str, Any], dataset: str | None = None)
     on_hub = re.fullmatch(r"[\w.-]+/[\w.-]+", dataset or "") and not (
         Path(str(dataset)).exists() or str(dataset).endswith(".parquet")
     )
-    data = ModelCardData(
-        library_name="hdzoo",
-        pipeline_tag="unconditional-image-generation",
-        tags=["diffusers", "score-based", unet, sampler],
-        datasets=dataset if on_hub else None,
-        model_name=name,
-    )
+    metadata = describe(unet, sampler, datasets=dataset if on_hub else None, model_name=name)
     sections = [
         f"# {name}",
         f"A {unet} for {size}x{size} images with {channels} channel{'s' * (channels > 1)}, trained "
         f"by denoising score matching on {record['num_images']:,} images"
         f"{f' of `{dataset}`' if dataset else ''}. Its sampler is {sampler}.",
-        f"## Usage\n\n```python\n{USAGE}```",
-        "## Training\n\n" + _table(("option", "value"), record["config"].items()),
+        f"## Usage\n\n{usage(HERE)}",
+        "## Training\n\n" + table(("option", "value"), record["config"].items()),
         f"It took {record['seconds']:,} s on {record['num_processes']} process(es).",
     ]
     if record.get("command"):
@@ -56,14 +174,14 @@ def write_card(folder: Path, record: dict[str, Any], dataset: str | None = None)
         sections.append(
             "## Held-out loss\n\nThe denoising loss per dimension, `E |sigma s + z|^2 / d`; 1 is "
             "that of a score of zero.\n\n"
-            + _table(("sigma", "loss"), ((f"{s:.4g}", f"{loss:.4g}") for s, loss in rows))
+            + table(("sigma", "loss"), ((f"{s:.4g}", f"{loss:.4g}") for s, loss in rows))
         )
-    sections.append("## Versions\n\n" + _table(("package", "version"), record["versions"].items()))
-    card = ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(sections) + "\n")
-    with whole_file(folder / "README.md") as partial:
-        card.save(partial)
+    sections.append("## Versions\n\n" + table(("package", "version"), record["versions"].items()))
+    with whole_file(folder / CARD) as partial:
+        partial.write_text(render_card(metadata, sections))
 
 
-def _table(header: tuple[str, str], rows: Any) -> str:
+def table(header: tuple[str, str], rows: Any) -> str:
+    """A table of two columns in Markdown."""
     lines = [header, ("---", "---"), *rows]
     return "\n".join(f"| {left} | {right} |" for left, right in lines)

@@ -3,22 +3,29 @@
 import importlib
 import json
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import diffusers
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
+from huggingface_hub.errors import (
+    HFValidationError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 
-from hdzoo import plugins
+from hdzoo import downloads, plugins, weights
 from hdzoo.errors import HDZooError
+from hdzoo.hub_client import reason
 
 INDEX = "model_index.json"
 # In the index: from a module to the distribution that brings it. diffusers drops it on loading.
 REQUIRES = "_hdzoo_requires"
-DOWNLOADED = ("*.json", "*.safetensors", "README.md")
+# What `hdzoo evaluate` compares images with.
+REFERENCES = "reference-*"
+DOWNLOADED = ("*.json", "README.md", f"{REFERENCES}{weights.SAFETENSORS}")
 
 _PACKAGE = Path(__file__).parent
 
@@ -36,43 +43,98 @@ def bundled_models() -> dict[str, Path]:
     return {path.parent.name: path.parent for path in found}
 
 
-def resolve_model(name: str | Path, **download: Any) -> Path:
+def local_model(name: str | Path) -> Path | None:
+    """The folder of a model that is here, an existing one or a bundled one."""
+    path = Path(name)
+    return path if path.is_dir() else bundled_models().get(str(name))
+
+
+def resolve_model(name: str | Path, *, variant: str | None = None, **options: Any) -> Path:
     """Finds a model: an existing folder, a bundled name without a slash, or a Hub id.
 
     Args:
         name: which.
-        **download: `huggingface_hub.snapshot_download`'s ``revision``, ``token``, ``cache_dir``,
+        variant: of the weights to download, such as ``"fp16"``.
+        **options: `huggingface_hub.snapshot_download`'s ``revision``, ``token``, ``cache_dir``,
             ``local_files_only`` and ``force_download``.
 
     Returns:
         A local folder.
 
     Raises:
-        HDZooError: it is none of the three.
+        HDZooError: it is none of the three, or no pipeline, or the Hub does not give it.
     """
-    path = Path(name)
-    bundled = bundled_models()
-    if path.is_dir():
-        return path
-    if str(name) in bundled:
-        return bundled[str(name)]
+    local = local_model(name)
+    if local is None:
+        with refusal(str(name), options):
+            return download_pipeline(str(name), variant, **options)
+    if options.get("revision") is not None:
+        raise HDZooError(
+            f"revision is {options['revision']!r}, and {str(name)!r} is a folder, {local}, which "
+            "has no revisions; leave it out"
+        )
+    return local
+
+
+@contextmanager
+def refusal(name: str, options: dict[str, Any]) -> Iterator[None]:
+    """Turns whatever the Hub, or its client, says of a model into an `HDZooError`.
+
+    Args:
+        name: of the model.
+        options: of the download.
+    """
     allowed = (
-        f"a model is a folder, a bundled name ({', '.join(bundled) or 'none'}), or a Hub id "
-        "such as 'namespace/name'"
+        f"a model is a folder, a bundled name ({', '.join(bundled_models()) or 'none'}), or a Hub "
+        "id such as 'namespace/name'"
     )
-    if str(name).count("/") != 1 or path.is_absolute():
-        raise HDZooError(f"there is no model {str(name)!r}: {allowed}")
+    if name.count("/") != 1 or Path(name).is_absolute():
+        raise HDZooError(f"there is no model {name!r}: {allowed}")
     try:
-        return Path(snapshot_download(str(name), allow_patterns=list(DOWNLOADED), **download))
+        yield
+    except HDZooError:
+        raise
+    except RevisionNotFoundError as error:
+        raise HDZooError(
+            f"{name!r} has no revision {options.get('revision')!r} on the Hub; give one of its "
+            "branches, tags or commits"
+        ) from error
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise HDZooError(
-            f"there is no model {str(name)!r} on the Hub, or it needs a token=...: {allowed}"
+            f"there is no model {name!r} on the Hub, or it needs a token=... or `hf auth login`: "
+            f"{allowed}"
         ) from error
     except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise HDZooError(
-            f"{str(name)!r} is no folder, and the Hub does not give it: {reason}; {allowed}"
+            f"{name!r} is no folder, and the Hub does not give it: {reason(error)}; {allowed}"
         ) from error
+
+
+def download_pipeline(repo_id: str, variant: str | None = None, **options: Any) -> Path:
+    """Downloads what a pipeline needs of its repository: the index first, which says what that is.
+
+    Args:
+        repo_id: ``"namespace/name"``.
+        variant: of the weights.
+        **options: as in `resolve_model`.
+
+    Returns:
+        The folder in the cache.
+
+    Raises:
+        HDZooError: there is no index, or there are no weights that can be loaded.
+        Exception: what the client raises.
+    """
+    folder = downloads.download(repo_id, [INDEX], **options)
+    names = downloads.names_on_hub(repo_id, folder, options.get("cache_dir"))
+    if INDEX not in names:
+        raise _no_index(repr(repo_id), bare="config.json" in names)
+    index = read_index(folder)
+    weights.check_names(names, index, variant, repr(repo_id))
+    allow, ignore = weights.patterns(index, variant)
+    # Of the same commit, whatever happens to the branch meanwhile.
+    options["revision"] = folder.name
+    return downloads.download(repo_id, [*DOWNLOADED, *allow], ignore, **options)
 
 
 def read_index(folder: Path) -> dict[str, Any]:
@@ -83,7 +145,7 @@ def read_index(folder: Path) -> dict[str, Any]:
     """
     path = folder / INDEX
     if not path.is_file():
-        raise HDZooError(f"{folder} is no pipeline folder: it has no {INDEX}")
+        raise _no_index(str(folder), bare=(folder / "config.json").is_file())
     try:
         index = json.loads(path.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -94,7 +156,19 @@ def read_index(folder: Path) -> dict[str, Any]:
         raise HDZooError(
             f"{path} is damaged: it holds no object; download or save the folder again"
         )
+    for name in index:
+        # The name of a component is that of its folder too.
+        if not name.isidentifier():
+            raise HDZooError(f"{path} has {name!r} for a component; do not trust this folder")
     return index
+
+
+def _no_index(source: str, bare: bool) -> HDZooError:
+    advice = (
+        ". It seems to be a network alone: load it with its class's from_pretrained and put it "
+        "together with a sampler, HDPipeline(network, sampler)"
+    )
+    return HDZooError(f"{source} is no pipeline folder: it has no {INDEX}{advice if bare else ''}")
 
 
 def import_components(index: dict[str, Any], held_back: Collection[str] = ()) -> None:
@@ -148,6 +222,11 @@ def _import_trusted(name: str, source: str, own: str, requires: Any) -> ModuleTy
         return getattr(diffusers.pipelines, name)
     if name in sys.modules:
         return sys.modules[name]
+    if "__main__" in name.split("."):
+        raise HDZooError(
+            f"{source} would be imported from a module that is a program; do not trust this "
+            f"index, {own}"
+        )
     if name.partition(".")[0] not in plugins.plugin_modules():
         package = requires.get(name) if isinstance(requires, dict) else None
         package = package or name.partition(".")[0]
@@ -157,7 +236,8 @@ def _import_trusted(name: str, source: str, own: str, requires: Any) -> ModuleTy
         )
     try:
         return importlib.import_module(name)
-    except Exception as error:
+    # SystemExit too: a module that ends with sys.exit() must not end its host.
+    except (Exception, SystemExit) as error:
         raise HDZooError(
             f"{source} cannot be imported: {type(error).__name__}: {error}. Update or mend that "
             f"package, {own}"

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 import numpy as np
@@ -11,12 +12,22 @@ from diffusers import ModelMixin as ModelMixin  # diffusers' loader looks them u
 from diffusers import SchedulerMixin as SchedulerMixin
 from diffusers.image_processor import PipelineImageInput, VaeImageProcessor
 from diffusers.utils.torch_utils import randn_tensor
+from huggingface_hub import CommitInfo
 
-from hdzoo import hub
+from hdzoo import foreign, hub, weights
 from hdzoo.errors import HDZooError
 
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 _DOWNLOAD_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
+_UPLOAD_OPTIONS = (
+    "repo_id",
+    "commit_message",
+    "private",
+    "token",
+    "create_pr",
+    "revision",
+    "tag",
+)
 
 
 def sample_generators(
@@ -110,7 +121,8 @@ class HDPipeline(DiffusionPipeline):
             generator: one generator, or one for each sample (`sample_generators`): then sample i
                 does not depend on the batch it is in.
             latents: the chain's first state, shape (batch_size, *sample_shape), in the network's
-                units and at the noise level ``scheduler.sigmas[0]``; drawn by default.
+                units and coordinates and at the noise level ``scheduler.sigmas[0]``; drawn by
+                default.
             image: clean images to start from instead: noise of that level is added to them. PIL
                 images, or arrays or tensors in [0, 1].
             sigmas: the noise level of each evaluation, instead of the sampler's ladder.
@@ -235,6 +247,14 @@ class HDPipeline(DiffusionPipeline):
                 f"{expected!r}; use {name}.from_config(scheduler.config, "
                 f"prediction_type={predicts!r})"
             )
+        lives = getattr(self.unet, "coordinates", None)
+        coordinates = self.scheduler.config.get("coordinates", "ve")
+        if lives is not None and coordinates != lives:
+            raise HDZooError(
+                f"the network is in {lives!r} coordinates and the sampler in {coordinates!r}: its "
+                "options are from the scheduler of another network. Build it from those of this "
+                "network's own sampler"
+            )
         if hasattr(self.unet, "check_sigmas") and hasattr(self.scheduler, "sigmas"):
             self.unet.check_sigmas(self.scheduler.sigmas[:-1].unique().tolist())
 
@@ -272,6 +292,9 @@ class HDPipeline(DiffusionPipeline):
             clean = clean.to(device, torch.float32)
             return self.scheduler.add_noise(low + (high - low) * clean, noise, timestep)
         centre = self.unet.config.get("data_mean", (low + high) / 2)
+        if self.scheduler.config.get("coordinates", "ve") != "ve":
+            zero = torch.zeros_like(noise)
+            centre = self.scheduler.add_noise(centre + zero, zero, timestep)
         return centre + self.scheduler.init_noise_sigma * noise
 
     def decode(self, latents: torch.Tensor, output_type: str) -> Any:
@@ -293,22 +316,30 @@ class HDPipeline(DiffusionPipeline):
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Self:
         """Loads a pipeline from a folder, a bundled name, or a Hub id.
 
+        An unconditional pipeline of diffusers' (`DDPMPipeline`, `DDIMPipeline`,
+        `ScoreSdeVePipeline`, `KarrasVePipeline`) comes with consistent annealed sampling between
+        the noise levels of its scheduler (`hdzoo.foreign`).
+
         Modules that the pipeline's index names are imported only if they belong to hdzoo or to an
         installed package with an ``hdzoo`` entry point. Weights are safetensors and nothing else.
 
         Args:
             pretrained_model_name_or_path: which, looked up in this order.
             **kwargs: ``scheduler=`` and ``unet=`` to replace a component; ``dtype``, ``variant``
-                and all else that diffusers takes; for the Hub ``revision``, ``token``,
+                (of the weights, such as ``"fp16"``; no other is downloaded) and all else that
+                diffusers takes; for the Hub ``revision`` (a branch, tag or commit), ``token``,
                 ``cache_dir``, ``local_files_only`` and ``force_download``.
 
         Raises:
-            HDZooError: there is no such model, a package is missing, or a file is damaged.
+            HDZooError: there is no such model, it is a latent or conditional pipeline of
+                diffusers', a package is missing, or a file is damaged.
         """
         download = {key: kwargs.pop(key) for key in _DOWNLOAD_OPTIONS if key in kwargs}
-        folder = hub.resolve_model(pretrained_model_name_or_path, **download)
+        variant = kwargs.get("variant")
+        folder = hub.resolve_model(pretrained_model_name_or_path, variant=variant, **download)
         index = hub.read_index(folder)
-        own = {key: kwargs[key] for key in ("unet", "scheduler") if key in kwargs}
+        own = foreign.components(folder, index, kwargs)
+        weights.check_folder(folder, index, variant, held_back=own)
         # With low_cpu_mem_usage, weights that a file lacks stay on the meta device; without it they
         # would be drawn at random.
         forced: dict[str, Any] = {"use_safetensors": True, "low_cpu_mem_usage": True}
@@ -327,6 +358,7 @@ class HDPipeline(DiffusionPipeline):
                 "save the folder again; weights must be safetensors"
             ) from error
         pipe.register_modules(**own)
+        foreign.record_data_range(pipe.unet, index)
         pipe.register_to_config(_name_or_path=str(pretrained_model_name_or_path))
         return pipe
 
@@ -350,14 +382,73 @@ class HDPipeline(DiffusionPipeline):
 
         Args:
             save_directory: the folder.
-            **kwargs: what diffusers takes: ``variant``, ``max_shard_size``, ``push_to_hub``...
+            **kwargs: what diffusers takes: ``variant``, ``max_shard_size``...; or
+                ``push_to_hub=True`` and ``repo_id=...``, and what `push_to_hub` takes, to send the
+                folder to the Hub as well.
+
+        Raises:
+            HDZooError: the Hub does not take it; the folder is written all the same.
         """
+        push = kwargs.pop("push_to_hub", False)
+        upload = {key: kwargs.pop(key) for key in _UPLOAD_OPTIONS if key in kwargs}
+        if push and "repo_id" not in upload:
+            raise HDZooError("push_to_hub is True; give repo_id='NAMESPACE/NAME' too")
         # diffusers' own bookkeeping forgets a component that takes the place of None.
         self.register_modules(unet=self.unet, scheduler=self.scheduler)
         required = hub.required_packages(dict(self.config))
         if required or hub.REQUIRES in self.config:
             self.register_to_config(**{hub.REQUIRES: required})
         super().save_pretrained(str(save_directory), **kwargs | {"safe_serialization": True})
+        if push:
+            from hdzoo.publishing import push_folder
+
+            push_folder(save_directory, origin=self.config.get("_name_or_path"), **upload)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        commit_message: str | None = None,
+        private: bool | None = None,
+        token: str | None = None,
+        create_pr: bool = False,
+        *,
+        variant: str | None = None,
+        revision: str | None = None,
+        tag: str | None = None,
+    ) -> CommitInfo:
+        """Sends the pipeline to the Hub, with a card: `hdzoo.publishing.push_folder`.
+
+        Args:
+            repo_id: ``"namespace/name"``; made where it is missing.
+            commit_message: of one line.
+            private: whether the repository is for its owners alone.
+            token: that of ``hf auth login``, or ``HF_TOKEN`` in the environment, by default.
+            create_pr: whether to open a pull request instead of changing the branch.
+            variant: what the names of the weights' files are to bear, such as ``"fp16"``.
+            revision: the branch, made where it is missing; the main one by default.
+            tag: a name for the commit.
+
+        Returns:
+            The commit; its ``commit_url`` is the address.
+
+        Raises:
+            HDZooError: the Hub does not take it.
+        """
+        from hdzoo.publishing import push_folder
+
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(folder, variant=variant)
+            return push_folder(
+                folder,
+                repo_id,
+                origin=self.config.get("_name_or_path"),
+                commit_message=commit_message,
+                private=private,
+                token=token,
+                create_pr=create_pr,
+                revision=revision,
+                tag=tag,
+            )
 
 
 def _weights_on_meta(network: torch.nn.Module) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from hdzoo import __version__
-from hdzoo.cli import drawing, judging, listing, training
+from hdzoo.cli import converting, drawing, inpainting, judging, listing, publishing, training
 from hdzoo.cli.terminal import note
 from hdzoo.errors import HDZooError
 
@@ -41,6 +41,7 @@ def root(
 
 for command in (
     drawing.sample,
+    inpainting.inpaint,
     drawing.generate,
     judging.evaluate,
     judging.reference,
@@ -50,6 +51,9 @@ for command in (
     judging.verify,
     judging.reproduce,
     drawing.demo_2d,
+    converting.convert,
+    publishing.push,
+    publishing.pull,
     training.train,
     training.train_classifier,
 ):

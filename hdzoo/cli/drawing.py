@@ -114,9 +114,10 @@ def generate(
     try:
         from hdzoo.evaluation import dataset_card
         from hdzoo.evaluation.generation import generate as generate_set
+        from hdzoo.hub_client import check_repo_id
 
         if push_to_hub is not None:
-            dataset_card.check_repo_id(push_to_hub)
+            check_repo_id(push_to_hub)
         with image_progress(num_images) as on_progress:
             made = generate_set(
                 model,

@@ -4,18 +4,18 @@ import json
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import DatasetCard, DatasetCardData, HfApi
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+from huggingface_hub import DatasetCard, DatasetCardData
 
+from hdzoo.cards import CARD, address_snippets
+from hdzoo.downloads import names_in
 from hdzoo.errors import HDZooError
 from hdzoo.files import whole_file
+from hdzoo.uploads import Upload, check_inside
 
-CARD = "README.md"
 USAGE = """\
 from datasets import load_dataset
 
-images = load_dataset(".", split="train")  # this folder; or the name of its repository on the Hub
+images = load_dataset(".", split="train")
 images[0]["image"]
 """
 
@@ -69,53 +69,27 @@ def cell(value: Any) -> str:
     return f"`{text}`"
 
 
-def check_repo_id(repo_id: str) -> None:
-    """Refuses what cannot be the name of a repository.
-
-    Args:
-        repo_id: ``"namespace/name"``.
-
-    Raises:
-        HDZooError: it is no such name.
-    """
-    try:
-        validate_repo_id(repo_id)
-        if "/" not in repo_id:
-            raise HFValidationError(f"{repo_id!r} has no namespace")
-    except HFValidationError as error:
-        raise HDZooError(
-            f"{repo_id!r} is no name for a repository on the Hub: {error}; give NAMESPACE/NAME"
-        ) from error
-
-
 def push_to_hub(folder: Path, repo_id: str) -> str:
     """Sends the folder of a generated set to the Hub, as a dataset repository.
 
     Args:
-        folder: of the set.
+        folder: of the set; hidden files in it stay here.
         repo_id: ``"namespace/name"``; made where it is missing.
 
     Returns:
-        The address of the repository.
+        The address of the commit.
 
     Raises:
         HDZooError: the name is wrong, or the Hub does not take it.
     """
-    check_repo_id(repo_id)
-    api = HfApi()
+    upload = Upload(repo_id, repo_type="dataset", commit_message="Upload images with hdzoo")
+    names = [name for name in names_in(folder) if "/." not in f"/{name}"]
+    for name in names:
+        check_inside(folder / name, folder)
+    card = address_snippets((folder / CARD).read_text(), ["."], repo_id)
+    content: dict[str, Path | bytes] = {name: folder / name for name in names}
     try:
-        url = api.create_repo(repo_id, repo_type="dataset", exist_ok=True)
-        api.upload_folder(
-            repo_id=repo_id,
-            repo_type="dataset",
-            folder_path=folder,
-            commit_message="Upload images with hdzoo",
-            ignore_patterns=[".lock", "**/.partial-*", ".partial-*"],
-        )
-    except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise HDZooError(
-            f"the Hub does not take {repo_id!r}: {reason}. The images are in {folder}; log in with "
-            "`hf auth login` if need be, and give the same command again"
-        ) from error
-    return str(url)
+        upload.prepare()
+        return str(upload.send(content | {CARD: card.encode()}).commit_url)
+    except HDZooError as error:
+        raise HDZooError(f"{error}. The images are in {folder}") from error

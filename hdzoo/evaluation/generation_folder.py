@@ -7,8 +7,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from hdzoo.cards import CARD
 from hdzoo.errors import HDZooError
-from hdzoo.evaluation.dataset_card import CARD, write_dataset_card
+from hdzoo.evaluation.dataset_card import write_dataset_card
 from hdzoo.evaluation.manifest import MANIFEST, check_same_protocol, read_manifest, write_manifest
 from hdzoo.evaluation.shards import Shards, writing
 

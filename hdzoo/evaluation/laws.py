@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from hdzoo.errors import HDZooError
 from hdzoo.samplers.gaussian import GaussianLaw
+from hdzoo.scores import state_scale
 
 Score = Callable[[torch.Tensor, float], torch.Tensor]
 
@@ -52,6 +53,10 @@ class Gaussian(NamedTuple):
     def noisy(self, sigma: float) -> "Gaussian":
         """The law with noise added."""
         return self._replace(covariance=self.covariance + sigma**2 * np.eye(len(self.mean)))
+
+    def scaled(self, factor: float) -> "Gaussian":
+        """The law of a multiple."""
+        return Gaussian(factor * self.mean, factor**2 * self.covariance)
 
     def score(self) -> Score:
         """The exact score of the noisy law at every noise level."""
@@ -103,10 +108,16 @@ def exact_law(sampler: Any, target: Gaussian, start: Gaussian | None = None) -> 
 
 def natural_start(sampler: Any, target: Gaussian) -> Gaussian:
     """Where `HDPipeline` lets a chain start: noise of the first level about 0, or for a sampler at
-    a single level the noisy data."""
+    a single level the noisy data; in the coordinates of the sampler's state."""
     if getattr(sampler, "starts_from_noise", True):
         return Gaussian.of(0 * target.mean, float(sampler.init_noise_sigma) ** 2)
-    return target.noisy(float(sampler.init_noise_sigma))
+    sigma = float(sampler.sigmas[0])
+    return target.noisy(sigma).scaled(1 / scale_of(sampler, sigma))
+
+
+def scale_of(sampler: Any, sigma: float) -> float:
+    """What a sampler's state at a noise level is multiplied by to be in VE coordinates."""
+    return state_scale(sigma, sampler.config.get("coordinates", "ve"))
 
 
 def declared_law(sampler: Any, target: Gaussian, start: Gaussian) -> Gaussian | None:
@@ -115,8 +126,9 @@ def declared_law(sampler: Any, target: Gaussian, start: Gaussian) -> Gaussian | 
     Args:
         sampler: a scheduler whose chain is fixed.
         target: the law of the data.
-        start: the law of the first state; its covariance must have the eigenvectors of the
-            target's, for the closed forms hold in each eigen-direction.
+        start: the law of the first state, in the coordinates of the sampler's; its covariance must
+            have the eigenvectors of the target's, for the closed forms hold in each
+            eigen-direction.
 
     Returns:
         None if it declares none.
@@ -124,6 +136,7 @@ def declared_law(sampler: Any, target: Gaussian, start: Gaussian) -> Gaussian | 
     closed_form = getattr(sampler, "closed_form", None)
     if closed_form is None:
         return None
+    start = start.scaled(scale_of(sampler, float(sampler.sigmas[0])))
     values, vectors = np.linalg.eigh(target.covariance)
     start_covariance = vectors.T @ start.covariance @ vectors
     variances = np.diag(start_covariance)
@@ -326,19 +339,21 @@ def network_output(sampler: Any, score: Score, given: torch.Tensor, sigma: float
     Written out here apart from `hdzoo.scores`, so that a wrong factor there shows.
 
     Args:
-        sampler: with ``prediction_type`` and ``sigma_data`` in its configuration.
-        score: the exact score.
+        sampler: with ``prediction_type``, ``sigma_data`` and ``coordinates`` in its configuration.
+        score: the exact score, in VE coordinates.
         given: the network's input.
         sigma: the noise level.
     """
     sigma_data = sampler.config.get("sigma_data")
     # With sigma_data the input is divided by the root of `total`, Karras et al. (arXiv 2206.00364).
     total = 1.0 if sigma_data is None else sigma**2 + sigma_data**2
-    x = given * math.sqrt(total)
+    scale = scale_of(sampler, sigma)
+    x = given * math.sqrt(total) * scale
     s = score(x, sigma)
     match sampler.config.get("prediction_type", "score"), sigma_data:
         case "score", None:
-            return s
+            # The gradient by the state.
+            return scale * s
         case "scaled_score", None:
             return sigma * s
         case "sample", None:

@@ -31,6 +31,7 @@ class AnalyticScore(ModelMixin, ConfigMixin):
     """
 
     prediction_type = "score"
+    coordinates = "ve"
     config_name = "config.json"
 
     # ---- what a subclass gives --------------------------------------------------------------

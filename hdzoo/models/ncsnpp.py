@@ -133,6 +133,7 @@ class NCSNppModel(LadderModel):
     """
 
     prediction_type = "score"
+    coordinates = "ve"
     _supports_gradient_checkpointing = True
     _no_split_modules = ("ResidualBlock", "Attention")
     _repeated_blocks = ("ResidualBlock", "Attention")

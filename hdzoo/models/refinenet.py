@@ -327,6 +327,7 @@ class RefineNetModel(LadderModel):
     """
 
     prediction_type = "score"
+    coordinates = "ve"
     _supports_gradient_checkpointing = True
     _no_split_modules = ("ResidualBlock", "RefineBlock")
     _repeated_blocks = ("ResidualBlock", "RefineBlock")

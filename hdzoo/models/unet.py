@@ -50,6 +50,7 @@ class UNetScoreModel(ModelMixin, ConfigMixin):
     """
 
     prediction_type = "sample"
+    coordinates = "ve"
     config_name = "config.json"
     _supports_gradient_checkpointing = True
     _no_split_modules = ("ResnetBlock2D",)

@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -14,6 +15,7 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 
+from hdzoo.clocks import float_dtype
 from hdzoo.errors import HDZooError
 from hdzoo.ladders import (
     check_ladder,
@@ -27,10 +29,8 @@ from hdzoo.samplers.configurations import (
     keep_own_step_size,
     with_assumptions,
 )
+from hdzoo.samplers.coordinates import NETWORK_OPTIONS, NetworkCoordinates
 from hdzoo.samplers.gaussian import GaussianLaw
-from hdzoo.scores import score_weights
-
-TIMESTEP_TYPES = ("sigma", "log_sigma")
 
 
 class Move(NamedTuple):
@@ -60,7 +60,7 @@ class SamplerOutput(BaseOutput):
     pred_original_sample: torch.Tensor
 
 
-class Sampler(SchedulerMixin, ConfigMixin):
+class Sampler(NetworkCoordinates, SchedulerMixin, ConfigMixin):
     r"""A Markov chain on a score, as a diffusers scheduler.
 
     The chain is a list of `Move`, one for each network evaluation, fixed when `set_timesteps` is
@@ -83,9 +83,17 @@ class Sampler(SchedulerMixin, ConfigMixin):
     A subclass names its options in an ``__init__`` decorated with `register_to_config`, and ends it
     with ``self.set_timesteps()``, which checks them. The options ``prediction_type`` (what the
     network predicts, one of `hdzoo.scores.PREDICTION_TYPES`), ``timestep_type`` (how it is told
-    the noise level: ``"sigma"``, or ``"log_sigma"`` for ``log(sigma) / 4``) and ``sigma_data``
-    (None, or the standard deviation of the data for a bare network that the sampler has to
-    precondition as in Karras et al., arXiv 2206.00364) belong to every sampler.
+    the noise level, one of `hdzoo.clocks.TIMESTEP_TYPES`) and ``sigma_data`` (None, or the
+    standard deviation of the data for a bare network that the sampler has to precondition as in
+    Karras et al., arXiv 2206.00364) belong to every sampler.
+
+    The chain is in VE coordinates whatever the network's. The option ``coordinates`` says where the
+    state lives that `step` is given and returns: ``"ve"``, as for NCSN-type networks, or ``"vp"``,
+    :math:`x / \sqrt{1 + \sigma^2}`, as in diffusers' own pipelines. It need not be named in an
+    ``__init__``: `from_config` sets it, and what a VP network's timesteps stand for (diffusers'
+    ``beta_schedule`` and so on), from the configuration of a diffusers scheduler. Then the ladder
+    is moved to the noise levels that the network was trained at; only a schedule given to
+    `set_timesteps` is kept as it is.
     """
 
     order = 1
@@ -168,6 +176,7 @@ class Sampler(SchedulerMixin, ConfigMixin):
             HDZooError: an option is out of its range, ``num_inference_steps`` is below one
                 evaluation a rung, or two schedules are given.
         """
+        self._check_coordinates(type(self).step is not Sampler.step)
         if timesteps is not None:
             if sigmas is not None:
                 raise HDZooError("both timesteps and sigmas are given; give one of them")
@@ -186,7 +195,7 @@ class Sampler(SchedulerMixin, ConfigMixin):
                 num_inference_steps = self.default_num_inference_steps
             if num_inference_steps < 1:
                 raise HDZooError(f"num_inference_steps is {num_inference_steps}; at least 1")
-            ladder = self.rungs(num_inference_steps)
+            ladder = self._clock.known(self.rungs(num_inference_steps))
             if num_inference_steps < len(ladder):
                 raise HDZooError(
                     f"num_inference_steps is {num_inference_steps}, and {type(self).__name__} "
@@ -194,16 +203,17 @@ class Sampler(SchedulerMixin, ConfigMixin):
                     "for more, or give it a shorter ladder (num_levels, sigmas)"
                 )
             counts = share_steps(num_inference_steps, len(ladder))
-        # MPS has no float64.
-        dtype = torch.float32 if str(device).startswith("mps") else torch.float64
         self.moves = self.plan(ladder, counts)
         self.num_inference_steps = len(self.moves)
-        self._coefficients = [self._coefficients_of(move) for move in self.moves]
         levels = [move.sigma for move in self.moves]
-        self.sigmas = torch.tensor([*levels, 0.0], dtype=dtype)
-        self.timesteps = torch.tensor(
-            [self._timestep_of(sigma) for sigma in levels], dtype=dtype, device=device
-        )
+        # After the last move the state is a sample.
+        scales = [self._state_scale(sigma) for sigma in [*levels[1:], 0.0]]
+        self._coefficients = [
+            self._coefficients_of(move, scale)
+            for move, scale in zip(self.moves, scales, strict=True)
+        ]
+        self.sigmas = torch.tensor([*levels, 0.0], dtype=float_dtype(device))
+        self.timesteps = self._timesteps_of(levels, device)
         self._step_index: int | None = None
         self._begin_index: int | None = None
 
@@ -214,29 +224,35 @@ class Sampler(SchedulerMixin, ConfigMixin):
         sample: torch.Tensor,
         generator: torch.Generator | list[torch.Generator] | None = None,
         return_dict: bool = True,
+        **other: Any,
     ) -> SamplerOutput | tuple[torch.Tensor]:
         r"""One move of the chain, :math:`x + \alpha s(x, \sigma) + \beta z`.
 
         Args:
-            model_output: the network's output at ``sample``, same shape, any floating dtype.
+            model_output: the network's output at ``sample``, same shape, any floating dtype; or of
+                twice as many channels, the second half of which is a learned variance and left out.
             timestep: the element of `timesteps` that the network was given. Only the first call
                 after `set_timesteps` looks at it; the calls after that count on.
-            sample: the state, shape (batch, ...). Computed in float32 at least.
+            sample: the state, shape (batch, ...), in its own coordinates. Computed in float32 at
+                least.
             generator: one generator, or a list with one for each sample.
             return_dict: whether to return a `SamplerOutput` or the tuple ``(prev_sample,)``.
+            **other: none; `DDIMPipeline` and others pass what is their own scheduler's.
 
         Returns:
             The next state, in the dtype of ``sample``.
 
         Raises:
-            HDZooError: the chain has ended.
+            HDZooError: the chain has ended, or an argument does not fit.
         """
-        if self._step_index is None:
-            self._step_index = (
-                self.index_for_timestep(timestep)
-                if self._begin_index is None
-                else self._begin_index
+        if other:
+            raise HDZooError(
+                f"step is given {next(iter(other))!r}, which {type(self).__name__} does not take; "
+                "this pipeline is for one scheduler of its own. Give its network and this sampler "
+                "to DDPMPipeline or HDPipeline"
             )
+        if self._step_index is None:
+            self._step_index = self._first_index(timestep)
         if self._step_index >= len(self.moves):
             raise HDZooError(
                 f"the chain of {len(self.moves)} steps has ended; call set_timesteps to start anew"
@@ -248,7 +264,7 @@ class Sampler(SchedulerMixin, ConfigMixin):
             )
         keep, push, noise = self._coefficients[self._step_index]
         state = sample.to(torch.promote_types(sample.dtype, torch.float32))
-        model_output = model_output.to(state.dtype)
+        model_output = self._mean_part(model_output, sample).to(state.dtype)
         moved = state * keep
         moved.add_(model_output, alpha=push)
         if noise > 0:
@@ -260,7 +276,8 @@ class Sampler(SchedulerMixin, ConfigMixin):
         if not return_dict:
             return (moved,)
         a, b = self._score_weights(sigma)
-        denoised = (1 + sigma**2 * b) * state + sigma**2 * a * model_output
+        kept = (1 + sigma**2 * b) * self._state_scale(sigma)
+        denoised = kept * state + sigma**2 * a * model_output
         return SamplerOutput(prev_sample=moved, pred_original_sample=denoised.to(sample.dtype))
 
     def closed_form(self, start: GaussianLaw) -> GaussianLaw | None:
@@ -271,79 +288,12 @@ class Sampler(SchedulerMixin, ConfigMixin):
         whatever they are.
 
         Args:
-            start: the data, and the law of the first state.
+            start: the data, and the law of the first state, in VE coordinates.
 
         Returns:
             The law of the last state; None where no formula is declared.
         """
         return None
-
-    # ---- coordinates ------------------------------------------------------------------------
-
-    @property
-    def init_noise_sigma(self) -> float:
-        """The noise level at which the chain starts."""
-        return self.moves[0].sigma
-
-    def scale_model_input(
-        self, sample: torch.Tensor, timestep: float | torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """What the network is given: the state itself, or with ``sigma_data`` the state divided by
-        ``sqrt(sigma^2 + sigma_data^2)``."""
-        sigma_data = self.config.get("sigma_data")
-        if sigma_data is None or timestep is None:
-            return sample
-        return sample / (self._sigma_of(timestep) ** 2 + sigma_data**2) ** 0.5
-
-    def add_noise(
-        self, original_samples: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor
-    ) -> torch.Tensor:
-        """Brings clean samples to a noise level, ``x0 + sigma z``.
-
-        Args:
-            original_samples: ``x0``, shape (batch, ...).
-            noise: ``z``, same shape.
-            timesteps: elements of `timesteps`, shape (batch,) or (1,).
-        """
-        sigma = self._sigma_of(timesteps).to(original_samples.device, original_samples.dtype)
-        return original_samples + sigma.view(-1, *[1] * (original_samples.ndim - 1)) * noise
-
-    def _sigma_of(self, timestep: Any) -> Any:
-        if self.config.timestep_type == "sigma":
-            return timestep
-        return (
-            (4 * timestep).exp() if isinstance(timestep, torch.Tensor) else math.exp(4 * timestep)
-        )
-
-    def _timestep_of(self, sigma: float) -> float:
-        if self.config.timestep_type not in TIMESTEP_TYPES:
-            raise HDZooError(
-                f"unknown timestep_type {self.config.timestep_type!r}; allowed are "
-                + ", ".join(TIMESTEP_TYPES)
-            )
-        return sigma if self.config.timestep_type == "sigma" else math.log(sigma) / 4
-
-    def _score_weights(self, sigma: float) -> tuple[float, float]:
-        """``(a, b)`` with score = a * model_output + b * state."""
-        sigma_data = self.config.get("sigma_data")
-        if sigma_data is None:
-            return score_weights(self.config.prediction_type, sigma)
-        signs = {"epsilon": 1, "v_prediction": -1}
-        if self.config.prediction_type not in signs:
-            raise HDZooError(
-                f"prediction_type {self.config.prediction_type!r} does not go with sigma_data, "
-                "which stands for Karras' preconditioning; allowed are " + ", ".join(signs)
-            )
-        if not sigma_data > 0:
-            raise HDZooError(f"sigma_data is {sigma_data}; it must be positive, or None")
-        total = sigma**2 + sigma_data**2
-        sign = signs[self.config.prediction_type]
-        return sign * sigma_data / (sigma * math.sqrt(total)), -1 / total
-
-    def _coefficients_of(self, move: Move) -> tuple[float, float, float]:
-        """The move in terms of the state, the network's output, and fresh noise."""
-        a, b = self._score_weights(move.sigma)
-        return 1 + move.alpha * b, move.alpha * a, move.noise
 
     # ---- indexing ---------------------------------------------------------------------------
 
@@ -363,6 +313,18 @@ class Sampler(SchedulerMixin, ConfigMixin):
     def set_begin_index(self, begin_index: int = 0) -> None:
         """Says with which move the chain begins, so that it need not be looked up."""
         self._begin_index = begin_index
+
+    def _first_index(self, timestep: float | torch.Tensor) -> int:
+        if self._begin_index is not None:
+            return self._begin_index
+        if not self.starts_from_noise and self._coordinates == "vp":
+            warnings.warn(
+                f"{type(self).__name__} walks at one noise level, {self.moves[0].sigma:g}, and "
+                "starts here from pure noise, from where it takes very many steps; take an "
+                "annealed sampler, or start from images: image-to-image, or HDPipeline(image=...)",
+                stacklevel=3,
+            )
+        return self.index_for_timestep(timestep)
 
     def index_for_timestep(self, timestep: float | torch.Tensor) -> int:
         """The first move that is made at a timestep.
@@ -403,23 +365,30 @@ class Sampler(SchedulerMixin, ConfigMixin):
     def from_config(
         cls, config: Any = None, return_unused_kwargs: bool = False, **kwargs: Any
     ) -> Self | tuple[Self, dict[str, Any]]:
-        """Builds this sampler from the configuration of any sampler, ours or diffusers' VE ones.
+        """Builds this sampler from the configuration of any sampler, ours or diffusers'.
 
         Options that the two share are taken over, those left at the other's defaults too; the rest
         is kept in the configuration, so that going back loses nothing. A step size is taken over
         among samplers on a ladder, and among those at a single level.
 
+        A diffusers scheduler with a ``beta_schedule`` stands for a VP network that is told the
+        index of a noise level: the sampler gets ``coordinates="vp"``, and a ladder between the
+        noise levels that the network was trained at, unless ``sigma_max`` or ``sigma_min`` are
+        given. What is about the other scheduler's own chain has no effect here:
+        ``timestep_spacing``, ``steps_offset``, ``clip_sample``, ``thresholding``...; predictions
+        are not clipped.
+
         Args:
             config: a scheduler's ``config``.
             return_unused_kwargs: whether to return them as well.
-            **kwargs: options to override.
+            **kwargs: options to override, those of the network (`NETWORK_OPTIONS`) too.
 
         Raises:
             HDZooError: an option is unknown or has a wrong type, or the configuration is that of a
                 diffusers scheduler that does not fit.
         """
         known = set(inspect.signature(cls.__init__).parameters) - {"self"}
-        unknown = sorted(set(kwargs) - known - _LOADING_OPTIONS)
+        unknown = sorted(set(kwargs) - known - {*NETWORK_OPTIONS} - _LOADING_OPTIONS)
         if unknown:
             raise HDZooError(
                 f"{cls.__name__} has no option {unknown[0]!r}; it has {', '.join(sorted(known))}"
@@ -429,13 +398,18 @@ class Sampler(SchedulerMixin, ConfigMixin):
                 f"from_config is given {type(config).__name__!r}; it takes a configuration, such "
                 "as scheduler.config. A folder or a model is loaded by from_pretrained"
             )
-        config = cls.adopt(with_assumptions(dict(config)))
+        told = {key: kwargs.pop(key) for key in NETWORK_OPTIONS if key in kwargs}
+        config = cls.adopt(with_assumptions(dict(config) | told))
         # diffusers forgets the options that the other class left at its own defaults, and warns of
-        # those that this class does not have; so they are added afterwards.
+        # those that this class does not have; so they are added afterwards. Only then is it known
+        # what a network of a noise schedule is told.
         own = {key: value for key, value in config.items() if key in known}
         foreign = config | {"_class_name": cls.__name__}
         for key in known | {"_use_default_values"}:
             foreign.pop(key, None)
+        in_noise_schedule = own.get("timestep_type") in ("discrete", "time")
+        if in_noise_schedule:
+            foreign["timestep_type"] = own.pop("timestep_type")
         try:
             sampler, unused = super().from_config(own, return_unused_kwargs=True, **kwargs)
         except TypeError as error:
@@ -444,6 +418,8 @@ class Sampler(SchedulerMixin, ConfigMixin):
                 + ", ".join(f"{key}={value!r}" for key, value in (own | kwargs).items())
             ) from error
         sampler.register_to_config(**foreign)
+        if not set(NETWORK_OPTIONS).isdisjoint(foreign):
+            sampler.set_timesteps()
         return (sampler, unused | foreign) if return_unused_kwargs else sampler
 
 

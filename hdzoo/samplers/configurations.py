@@ -8,49 +8,122 @@ import diffusers
 from diffusers import SchedulerMixin
 
 from hdzoo import plugins
+from hdzoo.clocks import TimeClock, discrete_clock
 from hdzoo.errors import HDZooError
 
-# What diffusers' variance-exploding schedulers take for granted of the network.
+# What diffusers' schedulers take for granted of the network.
 _DIFFUSERS_VE: dict[str, dict[str, Any]] = {
     "ScoreSdeVeScheduler": {"prediction_type": "score", "timestep_type": "sigma"},
     "KarrasVeScheduler": {"prediction_type": "scaled_score", "timestep_type": "sigma"},
     "EDMEulerScheduler": {"timestep_type": "log_sigma"},
     "EDMDPMSolverMultistepScheduler": {"timestep_type": "log_sigma"},
 }
+_CONTINUOUS_VP = "ScoreSdeVpScheduler"
+_DIFFUSERS_VP = (
+    "DDIMInverseScheduler",
+    "DDIMParallelScheduler",
+    "DDIMScheduler",
+    "DDPMParallelScheduler",
+    "DDPMScheduler",
+    "DEISMultistepScheduler",
+    "DPMSolverMultistepInverseScheduler",
+    "DPMSolverMultistepScheduler",
+    "DPMSolverSDEScheduler",
+    "DPMSolverSinglestepScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "EulerDiscreteScheduler",
+    "HeunDiscreteScheduler",
+    "KDPM2AncestralDiscreteScheduler",
+    "KDPM2DiscreteScheduler",
+    "LMSDiscreteScheduler",
+    "PNDMScheduler",
+    "RePaintScheduler",
+    "SASolverScheduler",
+    "UniPCMultistepScheduler",
+)
 
-# A configuration has its class's name only once it has been printed or saved.
+# A configuration has its class's name only once it has been printed or saved. The first that is
+# there tells.
 _TELLTALE_OPTIONS = {
+    "beta_min": _CONTINUOUS_VP,
     "sampling_eps": "ScoreSdeVeScheduler",
     "s_churn": "KarrasVeScheduler",
     "sigma_schedule": "EDMEulerScheduler",
-    "beta_schedule": "a variance-preserving scheduler",
+    "original_inference_steps": "a scheduler of distilled models",
+    "snr_shift_scale": "a CogVideoX scheduler",
+    "beta_schedule": "DDPMScheduler",
     "use_dynamic_shifting": "a flow-matching scheduler",
+    "shift": "a flow-matching scheduler",
 }
+
+# At this noise nothing is left of data in [-1, 1]. Cosine schedules go on to 20,000, and those of
+# zero terminal signal for ever: a ladder would spend most of its rungs there.
+ENOUGH_NOISE = 200.0
 
 
 def with_assumptions(config: dict[str, Any]) -> dict[str, Any]:
-    """Adds what a diffusers VE scheduler takes for granted; refuses its other schedulers."""
+    """Adds what a diffusers scheduler takes for granted of the network; refuses those unfit.
+
+    Args:
+        config: of any sampler.
+
+    Returns:
+        The same with what is missing. What the configuration says already is from the sampler that
+        it was before.
+
+    Raises:
+        HDZooError: its scheduler is for models of another kind.
+    """
     name = config.get("_class_name")
     if name is None:
         name = next((name for key, name in _TELLTALE_OPTIONS.items() if key in config), None)
-    elif not hasattr(diffusers, str(name)):
+    elif name != _CONTINUOUS_VP and not hasattr(diffusers, str(name)):
         return config
-    if name is not None and name not in _DIFFUSERS_VE:
+    if name is None:
+        return config
+    if name in _DIFFUSERS_VE:
+        return _DIFFUSERS_VE[name] | config
+    flows = config.get("use_flow_sigmas") or config.get("prediction_type") == "flow_prediction"
+    if name not in (_CONTINUOUS_VP, *_DIFFUSERS_VP) or flows:
         raise HDZooError(
-            f"the configuration of {name} does not describe a variance-exploding model; from "
-            f"diffusers, {', '.join(_DIFFUSERS_VE)} do. Build the sampler from its own options"
+            f"the configuration of {name}{' for flow matching' if flows else ''} does not describe "
+            "a variance-exploding or variance-preserving model, which these samplers are for; from "
+            f"diffusers, {', '.join((*_DIFFUSERS_VE, *_DIFFUSERS_VP))} do. Take one of that "
+            "pipeline's own schedulers"
         )
-    # What the configuration says already is from the sampler that it was before.
-    return _DIFFUSERS_VE.get(str(name), {}) | config
+    if config.get("timestep_type") in ("sigma", "log_sigma"):
+        # One of ours for a VE network, by way of diffusers.
+        return config
+    return _noise_schedule(config, continuous=name == _CONTINUOUS_VP)
+
+
+def _noise_schedule(config: dict[str, Any], continuous: bool) -> dict[str, Any]:
+    """Adds the ladder's ends, and how a VP network is asked."""
+    if continuous:
+        clock = TimeClock(*(config[key] for key in ("beta_min", "beta_max") if key in config))
+        end = config.get("sampling_eps", 1e-3)
+        low, high = (clock.sigma(clock.factor * t) for t in (end, 1.0))
+    else:
+        sigmas = discrete_clock(config).sigmas
+        low, high = sigmas[0], max(sigmas[0], sigmas[sigmas <= ENOUGH_NOISE][-1])
+    ends = {"sigma_max": float(high), "sigma_min": float(low)}
+    return {
+        "prediction_type": "epsilon",
+        "timestep_type": "time" if continuous else "discrete",
+        "coordinates": "vp",
+        **config,
+        # diffusers writes None for what a scheduler finds for itself.
+        **{key: value for key, value in ends.items() if config.get(key) is None},
+    }
 
 
 def compatible_classes() -> Iterator[type[SchedulerMixin]]:
-    """The schedulers whose configuration describes a variance-exploding model."""
+    """The schedulers whose configuration describes a model of ours."""
     for name in plugins.list_samplers():
         # One that cannot be imported is no reason to be silent about the others.
         with suppress(HDZooError):
             yield plugins.get_sampler(name)
-    for name in _DIFFUSERS_VE:
+    for name in (*_DIFFUSERS_VE, *_DIFFUSERS_VP):
         scheduler = getattr(diffusers, name)
         # A dummy stands for a class whose own dependencies are missing.
         if issubclass(scheduler, SchedulerMixin):

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
+from hdzoo.clocks import clock_of
+
 Number = float | np.ndarray
 
 
@@ -95,6 +97,9 @@ def published_ladder(config: Mapping[str, Any], num_levels: int | None = None) -
     Args:
         config: with ``sigmas``, or ``sigma_max``, ``sigma_min`` and ``num_levels``.
         num_levels: so many levels on the same curve instead, by interpolation of ``log sigma``.
+
+    Returns:
+        Descending levels; for a network of a noise schedule the nearest that it was trained at.
     """
     if config["sigmas"] is not None:
         levels = np.asarray(config["sigmas"], dtype=float)
@@ -102,10 +107,15 @@ def published_ladder(config: Mapping[str, Any], num_levels: int | None = None) -
         levels = np.asarray([config["sigma_min"]], dtype=float)
     else:
         levels = np.geomspace(config["sigma_max"], config["sigma_min"], config["num_levels"])
-    if num_levels is None:
-        return levels
-    places = np.linspace(0, len(levels) - 1, num_levels)
-    return np.exp(np.interp(places, np.arange(len(levels)), np.log(levels)))
+    if num_levels is not None:
+        places = np.linspace(0, len(levels) - 1, num_levels)
+        levels = np.exp(np.interp(places, np.arange(len(levels)), np.log(levels)))
+    return np.asarray(clock_of(config).known(levels.tolist()))
+
+
+def published_level(config: Mapping[str, Any]) -> float:
+    """The noise level that the configuration of a sampler at a single level stands for."""
+    return clock_of(config).known([float(config["sigma"])])[0]
 
 
 def published_rungs(

@@ -8,7 +8,7 @@ from diffusers.configuration_utils import register_to_config
 
 from hdzoo.errors import HDZooError
 from hdzoo.samplers.base import LadderSampler, Move, SingleLevelSampler, root
-from hdzoo.samplers.gaussian import GaussianLaw, published_rungs
+from hdzoo.samplers.gaussian import GaussianLaw, published_level, published_rungs
 
 
 class NoiseCorrectedLangevinSampler(SingleLevelSampler):
@@ -56,11 +56,12 @@ class NoiseCorrectedLangevinSampler(SingleLevelSampler):
     @property
     def _published_mu(self) -> float:
         given = self.config.step_size
-        return float(self.config.sigma**2 if given is None else given)
+        return float(published_level(self.config) ** 2 if given is None else given)
 
     def closed_form(self, start: GaussianLaw) -> GaussianLaw:
         """In terms of the published ``x``, of which the first state is ``x + sigma n``."""
-        sigma, mu, total = self.config.sigma, self._published_mu, start.total(self.config.sigma)
+        sigma, mu = published_level(self.config), self._published_mu
+        total = start.total(sigma)
         stationary = start.data_variance + mu / 2 / (1 - mu / (2 * total))
         return start.noise(-(sigma**2)).relax(mu, sigma, self.num_inference_steps, stationary)
 
@@ -101,7 +102,7 @@ class HalfDenoisingSampler(NoiseCorrectedLangevinSampler):
 
     @property
     def _published_mu(self) -> float:
-        return float(self.config.sigma**2 / 2)
+        return published_level(self.config) ** 2 / 2
 
 
 class AlphaHalfDenoisingSampler(LadderSampler):

@@ -10,7 +10,7 @@ from diffusers.configuration_utils import register_to_config
 
 from hdzoo.errors import HDZooError
 from hdzoo.samplers.base import LadderSampler, Move, SingleLevelSampler
-from hdzoo.samplers.gaussian import GaussianLaw, published_rungs
+from hdzoo.samplers.gaussian import GaussianLaw, published_level, published_rungs
 
 READOUTS = {"half": 0.5, "full": 1.0}
 HAND_OFFS = ("own", "next", "half")
@@ -38,7 +38,7 @@ class LangevinSampler(SingleLevelSampler):
         return 0.2 * sigma**2
 
     def closed_form(self, start: GaussianLaw) -> GaussianLaw:
-        sigma, alpha = self.config.sigma, self.config.step_size
+        sigma, alpha = published_level(self.config), self.config.step_size
         alpha = 0.2 * sigma**2 if alpha is None else alpha
         return start.langevin(alpha, sigma, self.num_inference_steps)
 

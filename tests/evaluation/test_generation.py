@@ -24,7 +24,7 @@ from PIL import Image
 from hdzoo import HDPipeline, cli, get_sampler
 from hdzoo.catalog import weights_hash
 from hdzoo.errors import HDZooError
-from hdzoo.evaluation import dataset_card, generation, manifest
+from hdzoo.evaluation import generation, manifest
 from hdzoo.evaluation.generation import generate
 from hdzoo.models.mixture import GaussianMixtureScore
 from hdzoo.models.unet import UNetScoreModel
@@ -591,38 +591,6 @@ def test_progress_counts_all_images(model, copy):
     generate(model, copy, **SET, on_progress=done.append)
     # 24 were there; each of the 8 evaluations is an eighth of the 16 that are missing.
     assert done == pytest.approx([24 + 2 * step for step in range(1, 9)] + [40])
-
-
-def test_push_sends_the_folder_as_a_dataset(run, model, tmp_path, monkeypatch):
-    calls = []
-
-    class Api:
-        def create_repo(self, repo_id, **options):
-            calls.append(("create", repo_id, options))
-            return f"https://huggingface.co/datasets/{repo_id}"
-
-        def upload_folder(self, **options):
-            calls.append(("upload", options.pop("repo_id"), options))
-
-    monkeypatch.setattr(dataset_card, "HfApi", Api)
-    arguments = (model, "-O", tmp_path / "set", "-n", 4, "--push-to-hub")
-    code, _, err = run(*arguments, "me/digits")
-    assert code == 0
-    assert "https://huggingface.co/datasets/me/digits" in err
-    (_, created, creation), (_, uploaded, upload) = calls
-    assert created == uploaded == "me/digits"
-    assert creation["repo_type"] == upload["repo_type"] == "dataset"
-    assert Path(upload["folder_path"]) == tmp_path / "set"
-    assert ".lock" in upload["ignore_patterns"]
-
-    def refuse(*_, **__):
-        raise OSError("401 Unauthorized")
-
-    monkeypatch.setattr(Api, "upload_folder", refuse)
-    code, _, err = run(*arguments, "me/digits")
-    assert code == 2
-    assert "401 Unauthorized" in err
-    assert str(tmp_path / "set") in err
 
 
 @pytest.mark.parametrize("name", ["digits", "me/dig its", "a/b/c"])

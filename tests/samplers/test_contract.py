@@ -385,13 +385,13 @@ def test_by_way_of_diffusers(scheduler_class: type[Any], name: str) -> None:
 @EVERY
 @pytest.mark.parametrize("printed", [False, True])
 @pytest.mark.parametrize(
-    "scheduler_class", [diffusers.DDPMScheduler, diffusers.FlowMatchEulerDiscreteScheduler]
+    "scheduler_class", [diffusers.LCMScheduler, diffusers.FlowMatchEulerDiscreteScheduler]
 )
 def test_scheduler_of_another_kind(scheduler_class: type[Any], printed: bool, name: str) -> None:
     scheduler = scheduler_class()
     if printed:
         str(scheduler)
-    message = "does not describe a variance-exploding model; .*ScoreSdeVeScheduler"
+    message = "does not describe a variance-exploding or .* model, .*ScoreSdeVeScheduler"
     with pytest.raises(HDZooError, match=message):
         get_sampler(name).from_config(scheduler.config)
 
@@ -400,7 +400,8 @@ def test_compatibles() -> None:
     compatibles = make("langevin").compatibles
     assert {get_sampler(name) for name in NAMES} <= set(compatibles)
     assert diffusers.EDMEulerScheduler in compatibles
-    assert diffusers.DDPMScheduler not in compatibles
+    assert diffusers.DDPMScheduler in compatibles
+    assert diffusers.FlowMatchEulerDiscreteScheduler not in compatibles
 
 
 # ---- options out of their range -------------------------------------------------------------

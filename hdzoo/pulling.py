@@ -1,0 +1,63 @@
+"""Pipelines on their way from the Hub into a folder."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]
+
+from hdzoo import cards, downloads, hub, weights
+from hdzoo.errors import HDZooError
+
+
+def pull(
+    name: str, output_dir: str | Path | None = None, *, variant: str | None = None, **options: Any
+) -> Path:
+    """Downloads a pipeline into the cache, and from there into a folder of its own if wanted.
+
+    Args:
+        name: a Hub id; or a folder or a bundled name, which is there already.
+        output_dir: the folder, new or empty; it is there whole or not at all. It gets the pictures
+            of the card too, so that it can be pushed again.
+        variant: of the weights, such as ``"fp16"``.
+        **options: ``revision``, ``token``, ``cache_dir``, ``local_files_only`` and
+            ``force_download``, as in `hdzoo.hub.resolve_model`.
+
+    Returns:
+        The folder, or the one in the cache.
+
+    Raises:
+        HDZooError: there is no such pipeline, or ``output_dir`` is in use.
+    """
+    output = None if output_dir is None else Path(output_dir)
+    if output is not None and output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise HDZooError(f"{output} is there and is not empty; give a new folder, or remove it")
+    folder = hub.resolve_model(name, variant=variant, **options)
+    if output is None:
+        return folder
+    index = hub.read_index(folder)
+    weights.check_folder(folder, index, variant)
+    card = folder / cards.CARD
+    pictures = cards.pictures_in(card.read_text()) if card.is_file() else []
+    if pictures and hub.local_model(name) is None:
+        # Of the same commit.
+        with hub.refusal(name, options):
+            downloads.download(name, pictures, **options | {"revision": folder.name})
+    allow, ignore = weights.patterns(index, variant)
+    wanted = filter_repo_objects(
+        downloads.names_in(folder),
+        allow_patterns=[*hub.DOWNLOADED, *allow, *pictures],
+        ignore_patterns=ignore,
+    )
+    partial = output.resolve().with_name(f".partial-{os.getpid()}-{output.resolve().name}")
+    try:
+        for file in wanted:
+            (partial / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(folder / file, partial / file)
+        partial.rename(output)
+    except OSError as error:
+        raise HDZooError(f"{output} cannot be written: {error}; give another folder") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return output
