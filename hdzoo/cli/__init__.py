@@ -43,6 +43,7 @@ for command in (
     drawing.sample,
     drawing.generate,
     judging.evaluate,
+    judging.compare,
     judging.reference,
     listing.samplers,
     listing.plugins,
