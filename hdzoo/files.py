@@ -1,5 +1,6 @@
 """Files that are written whole or not at all."""
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -31,3 +32,9 @@ def write_json(path: Path, content: Any) -> None:
     """Writes JSON, indented."""
     with whole_file(path) as partial:
         partial.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

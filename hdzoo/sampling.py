@@ -106,6 +106,7 @@ def draw_batch(
     indices: Sequence[int],
     *,
     num_inference_steps: int | None = None,
+    start_num_inference_steps: int | None = None,
     seed: int = 0,
     first: HDPipeline | None = None,
     on_step: Callable[[int, Any], None] | None = None,
@@ -116,6 +117,7 @@ def draw_batch(
         pipe: the pipeline.
         indices: of the images.
         num_inference_steps: network evaluations for each image; the sampler's own by default.
+        start_num_inference_steps: likewise, of ``first``.
         seed: of the set.
         first: a pipeline that draws the images to start from; None to start from noise.
         on_step: called as ``f(step, latents)`` after each step.
@@ -123,7 +125,13 @@ def draw_batch(
     generator = sample_generators(seed, indices)
     clean = None
     if first is not None:
-        clean = first(len(indices), generator=generator, output_type="pt", return_dict=False)[0]
+        clean = first(
+            len(indices),
+            start_num_inference_steps,
+            generator=generator,
+            output_type="pt",
+            return_dict=False,
+        )[0]
 
     def callback(_: Any, step: int, __: Any, tensors: dict[str, Any]) -> dict[str, Any]:
         assert on_step is not None

@@ -44,6 +44,7 @@ for command in (
     inpainting.inpaint,
     drawing.generate,
     judging.evaluate,
+    judging.compare,
     judging.reference,
     listing.samplers,
     listing.plugins,

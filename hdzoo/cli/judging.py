@@ -1,6 +1,7 @@
 """Commands that judge: samplers on exact targets, published results, images."""
 
 import json
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -9,10 +10,13 @@ from typing import Annotated
 import typer
 
 from hdzoo.cli.options import (
+    DEFAULT_MODEL,
+    Dtype,
     Evaluations,
     FeaturesBatch,
     FeaturesWeights,
     JsonOutput,
+    Model,
     Options,
     SamplerName,
     Seed,
@@ -183,6 +187,102 @@ def evaluate(
     rows = report.rows()
     print_table(rows, tuple(rows[0]))
     print("\n".join(report.legend()))
+
+
+def compare(
+    output_dir: Annotated[
+        Path,
+        typer.Option("--output-dir", "-O", help="The folder: new, or to go on with."),
+    ],
+    model: Model = DEFAULT_MODEL,
+    sampler: Annotated[
+        list[str] | None,
+        typer.Option("--sampler", "-s", help="May be repeated. Default: all there are."),
+    ] = None,
+    num_inference_steps: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--num-inference-steps",
+            "-t",
+            help="Network evaluations for each image. May be repeated. Default: 50, 100 and 200.",
+        ),
+    ] = None,
+    num_images: Annotated[int, typer.Option("--num-images", "-n", help="Of each sampler.")] = 1000,
+    option: Options = None,
+    trials: Annotated[
+        int, typer.Option(help="Configurations to tune each sampler by at each cost; 0 for none.")
+    ] = 8,
+    trial_images: Annotated[int, typer.Option(help="Drawn with each of these.")] = 250,
+    seed: Seed = 0,
+    trial_seed: Annotated[int, typer.Option(help="Of the images that samplers are tuned by.")] = 1,
+    chunk_size: Annotated[int, typer.Option(help="Images drawn together: a shard.")] = 250,
+    dtype: Dtype = "float32",
+    num_threads: Annotated[int, typer.Option(help="CPU threads of each process.")] = 1,
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            "--reference",
+            "-r",
+            help="Real images, or a file of `hdzoo reference`. Default: what the model has.",
+        ),
+    ] = None,
+    reference_split: Annotated[str, typer.Option(help="Split of real images.")] = "test",
+    features: Annotated[
+        str | None, typer.Option("--features", "-f", help="An extractor. Default: the file's.")
+    ] = None,
+    features_weights: FeaturesWeights = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option("--metric", help="fid, kid, isc or prc. May be repeated. Default: all."),
+    ] = None,
+) -> None:
+    """Rank samplers on a model at equal cost, each tuned by the same search, with honest errors.
+
+    Makes leaderboard.md, leaderboard.json, quality.png and samples.png. Goes on where it stopped.
+    `torchrun --nproc-per-node 2 -m hdzoo compare ...` uses more processes.
+    """
+    options = parse_options(option)
+    from hdzoo.evaluation import compare as comparing
+    from hdzoo.evaluation import leaderboard_pages as pages
+    from hdzoo.evaluation.features import METRICS
+
+    try:
+        with work_progress() as on_work:
+            board = comparing.compare(
+                model,
+                output_dir,
+                samplers=sampler,
+                num_inference_steps=num_inference_steps or (50, 100, 200),
+                command=shlex.join(["hdzoo", *sys.argv[1:]]),
+                on_entry=pages.write_page,
+                on_progress=on_work,
+                on_note=note,
+                num_images=num_images,
+                options=options,
+                trials=trials,
+                trial_images=trial_images,
+                seed=seed,
+                trial_seed=trial_seed,
+                chunk_size=chunk_size,
+                dtype=dtype,
+                num_threads=num_threads,
+                reference=reference,
+                reference_split=reference_split,
+                features=features,
+                weights=features_weights,
+                metrics=metric or tuple(METRICS),
+            )
+    except KeyboardInterrupt:
+        note(f"interrupted: what is done is in {output_dir}; the same command goes on with it")
+        raise typer.Exit(130) from None
+    if os.environ.get("RANK", "0") != "0":
+        return
+    pages.write_pictures(board)
+    for cost in board.costs:
+        print(f"{cost} network evaluations an image")
+        rows = pages.rows(board, cost, all_metrics=False)
+        print_table(rows, tuple(rows[0]))
+    print(output_dir / pages.PAGE)
 
 
 def reference(

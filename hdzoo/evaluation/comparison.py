@@ -17,6 +17,7 @@ from hdzoo.evaluation.metrics import (
     kernel_subset_size,
     moments,
     precision_recall,
+    standard_errors,
 )
 from hdzoo.evaluation.reference import Reference
 
@@ -69,6 +70,11 @@ class Result:
         num_images: generated ones.
         num_reference: real ones that the value is of; None where a metric asks for none.
         equal_size: beside real images.
+        halves: the value of the first and of the second half of the images alone, which are two
+            ranges of seeds in a generated set; empty but for the Fréchet distance.
+        replicates: the values without each of the blocks that ``spread`` is from; empty where it is
+            not. Sets of one size have the same blocks, so that the difference of two of them has
+            the spread of the differences (`hdzoo.evaluation.ranking`).
     """
 
     metric: str
@@ -79,9 +85,11 @@ class Result:
     num_images: int
     num_reference: int | None
     equal_size: EqualSize
+    halves: tuple[float, ...] = ()
+    replicates: tuple[float, ...] = ()
 
 
-def compare(
+def judge(
     metric: str,
     generated: dict[str, torch.Tensor],
     reference: Reference,
@@ -109,15 +117,27 @@ def compare(
     )
     match metric:
         case "fid":
-            value = frechet_distance(moments(one), reference.moments)
-            (spread,) = jackknife(
-                lambda kept: (frechet_distance(moments(kept), reference.moments),),
-                one,
-                subsets,
-                seed,
-            )
-            found = [("fid", name, value, spread, left_out)]
-            num_reference = reference.num_images
+
+            def distance(features: torch.Tensor) -> float:
+                return frechet_distance(moments(features), reference.moments)
+
+            without = jackknife(lambda kept: (distance(kept),), one, subsets, seed)
+            (spread,) = standard_errors(without)
+            middle = len(one) // 2
+            return [
+                Result(
+                    "fid",
+                    name,
+                    distance(one),
+                    spread,
+                    left_out,
+                    len(one),
+                    reference.num_images,
+                    equal[0],
+                    halves=(distance(one[:middle]), distance(one[middle:])),
+                    replicates=tuple(without[:, 0].tolist()),
+                )
+            ]
         case "kid":
             value, spread = kernel_distance(one, two, seed)
             size = kernel_subset_size(len(one), len(two))
@@ -129,7 +149,9 @@ def compare(
             return [Result("isc", name, value, spread, spread_of, len(one), None, equal[0])]
         case _:
             values = precision_recall(one, two)
-            spreads = jackknife(lambda kept: precision_recall(kept, two), one, subsets, seed)
+            spreads = standard_errors(
+                jackknife(lambda kept: precision_recall(kept, two), one, subsets, seed)
+            )
             found = [
                 (each, f"{each} ({extractor.label})", value, spread, left_out)
                 for each, value, spread in zip(

@@ -14,7 +14,6 @@ extractor carries a label that its metrics are printed with, and the hash of its
 ``FID``, ``KID`` and ``IS`` without a label mean Inception-v3 with the published weights.
 """
 
-import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
 from hdzoo import plugins
 from hdzoo.errors import HDZooError
 from hdzoo.evaluation.image_features import check_images
+from hdzoo.files import file_hash
 
 # torch-fidelity's name of a metric: its published name, and its name on other features.
 METRICS = {
@@ -141,9 +141,7 @@ def get_extractor(
             "made for it, or none for its own weights"
         ) from error
     _register(name, extractor)
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    published = extractor.published_weights
+    digest, published = file_hash(path), extractor.published_weights
     return Extractor(
         name=name,
         label=extractor.label,

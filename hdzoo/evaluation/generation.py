@@ -55,6 +55,7 @@ def generate(
     sampler: str | None = None,
     options: dict[str, Any] | None = None,
     num_inference_steps: int | None = None,
+    start_num_inference_steps: int | None = None,
     seed: int = 0,
     chunk_size: int = 250,
     dtype: str = "float32",
@@ -83,6 +84,8 @@ def generate(
             level starts from images of the model's own.
         options: of the sampler.
         num_inference_steps: network evaluations for each image; the sampler's own by default.
+        start_num_inference_steps: those of the images to start from, on top; the model's own
+            sampler's number by default.
         seed: of the set.
         chunk_size: images drawn together; they have to fit into memory. Part of the protocol, since
             a network may round differently in another batch.
@@ -106,15 +109,15 @@ def generate(
         if number < least:
             raise HDZooError(f"{name} is {number}; it must be at least {least}")
     shards = Shards(Path(output_dir), num_images, chunk_size)
-    # Accelerate joins processes on CPUs only if it is told that they are to be used.
-    use_cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
-    state = PartialState(cpu=use_cpu, timeout=LONGEST_WAIT)
+    state = all_processes()
     pipe = load_pipeline(model, sampler, options, dtype)
     if pipe.data_range is None:
         raise HDZooError(
             f"the samples of {type(pipe.unet).__name__} are no images; take a model of images"
         )
     start = start_of(pipe, model)
+    if start is not None:
+        start.set_timesteps(start_num_inference_steps)
     pipe.scheduler.set_timesteps(num_inference_steps)
     manifest = make_manifest(
         pipe,
@@ -131,7 +134,12 @@ def generate(
         if part is not None:
             part.set_progress_bar_config(disable=True)
     draw = partial(
-        draw_batch, pipe, num_inference_steps=num_inference_steps, seed=seed, first=first
+        draw_batch,
+        pipe,
+        num_inference_steps=num_inference_steps,
+        start_num_inference_steps=start_num_inference_steps,
+        seed=seed,
+        first=first,
     )
     label = f"{manifest['sampler']} {json.dumps(manifest['sampler_options'], sort_keys=True)}"
     with threads(num_threads), ExitStack() as stack:
@@ -140,15 +148,19 @@ def generate(
         check_common_folder(state, shards.folder, manifest)
         missing = find_missing(state, shards, on_note)
         begin = time.perf_counter()
-        for number in missing[state.process_index :: state.num_processes]:
-            on_step = None
-            if state.is_main_process and on_progress is not None:
-                running = min(state.num_processes, len(missing))
-                on_step = progress_in_chunk(
-                    shards, number, manifest["num_inference_steps"], running, on_progress
-                )
-            shards.write(number, draw_chunk(draw, shards.indices(number), on_step), seed, label)
-        state.wait_for_everyone()
+        failure: Exception | None = None
+        try:
+            for number in missing[state.process_index :: state.num_processes]:
+                on_step = None
+                if state.is_main_process and on_progress is not None:
+                    running = min(state.num_processes, len(missing))
+                    on_step = progress_in_chunk(
+                        shards, number, manifest["num_inference_steps"], running, on_progress
+                    )
+                shards.write(number, draw_chunk(draw, shards.indices(number), on_step), seed, label)
+        except Exception as error:
+            failure = error
+        fail_together(failure)
         if state.is_main_process and on_progress is not None:
             on_progress(num_images)
         seconds = time.perf_counter() - begin
@@ -168,6 +180,27 @@ def threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def all_processes() -> PartialState:
+    """The processes of the launcher, or this one alone."""
+    # Accelerate joins processes on CPUs only if it is told that they are to be used.
+    use_cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+    return PartialState(cpu=use_cpu, timeout=LONGEST_WAIT)
+
+
+def fail_together(failure: Exception | None) -> None:
+    """Waits for all processes, and fails in each if one has failed.
+
+    Args:
+        failure: of this process, which it fails with; the others say what it was.
+    """
+    failures = gather_object([failure and f"{type(failure).__name__}: {failure}"])
+    if failure is not None:
+        raise failure
+    found = [f"process {i} failed: {text}" for i, text in enumerate(failures) if text]
+    if found:
+        raise HDZooError("; ".join(found))
 
 
 def in_first_process(state: PartialState, action: Callable[[], Any]) -> None:

@@ -4,7 +4,6 @@ Features are found once for each set and used many times: for the value, its spr
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -143,8 +142,8 @@ def jackknife(
     features: torch.Tensor,
     blocks: int,
     seed: int,
-) -> list[float]:
-    """Standard errors of statistics, by leaving out one of some disjoint random blocks at a time.
+) -> np.ndarray:
+    """Statistics without one of some disjoint random blocks of images at a time.
 
     What is left has nearly as many images, hence nearly the same bias, and none of them twice: a
     bootstrap's repeated images would raise a Fréchet distance and spoil nearest neighbours.
@@ -155,12 +154,24 @@ def jackknife(
         statistic: of features.
         features: shape (images, features).
         blocks: how many.
-        seed: of the blocks.
+        seed: of the blocks, which are the same for all sets of one size.
 
     Returns:
-        One standard error for each number that the statistic gives.
+        Shape (blocks, numbers that the statistic gives), for `standard_errors`.
     """
     order = np.random.default_rng(seed).permutation(len(features))
     left = [np.delete(order, np.s_[block::blocks]) for block in range(blocks)]
-    found: Any = np.array([statistic(features[np.sort(kept)]) for kept in left])
-    return [float(error) for error in found.std(axis=0) * np.sqrt(blocks - 1)]
+    return np.array([statistic(features[np.sort(kept)]) for kept in left])
+
+
+def standard_errors(replicates: np.ndarray) -> list[float]:
+    """The jackknife's standard errors.
+
+    Args:
+        replicates: of `jackknife`, or differences between those of two sets.
+
+    Returns:
+        One for each column.
+    """
+    blocks = len(replicates)
+    return [float(error) for error in replicates.std(axis=0) * np.sqrt(blocks - 1)]

@@ -1,6 +1,7 @@
 """Reports: what the metrics say of a set, and all that the numbers depend on."""
 
 import dataclasses
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any
 
 from hdzoo import __version__, plugins
 from hdzoo.errors import HDZooError
-from hdzoo.evaluation.comparison import REPEATS, Result, compare
+from hdzoo.evaluation.comparison import REPEATS, EqualSize, Result, judge
 from hdzoo.evaluation.features import METRICS, Extractor, get_extractor
 from hdzoo.evaluation.image_sets import ImageSet, OnProgress, open_images, render
 from hdzoo.evaluation.metrics import LEAST_IMAGES
@@ -104,6 +105,33 @@ class Report:
         ]
 
 
+def load_report(path: Path) -> Report:
+    """Reads what `Report.save` has written.
+
+    Raises:
+        HDZooError: it is damaged, or of another version.
+    """
+    try:
+        content = json.loads(path.read_text())
+        results = [
+            Result(
+                **result
+                | {
+                    "equal_size": EqualSize(**result["equal_size"]),
+                    "halves": tuple(result["halves"]),
+                    "replicates": tuple(result["replicates"]),
+                }
+            )
+            for result in content["results"]
+        ]
+        return Report(**content | {"results": results})
+    except (ValueError, TypeError, KeyError) as error:
+        raise HDZooError(
+            f"{path} is no report of this version, or damaged: {error}; take it away and judge the "
+            "images again"
+        ) from error
+
+
 def plus_minus(value: float, spread: float) -> str:
     """A number with its spread, if it has one."""
     return f"{value:.4g} ± {spread:.2g}" if spread else f"{value:.4g}"
@@ -182,7 +210,7 @@ def evaluate(
     found = generated.extract(extractor, batch_size, on_progress)
     results: list[Result] = []
     for number, metric in enumerate(metrics, 1):
-        results += compare(metric, found.layers, real, extractor, subsets=subsets, seed=seed)
+        results += judge(metric, found.layers, real, extractor, subsets=subsets, seed=seed)
         if on_progress is not None:
             on_progress("metrics", number, len(metrics))
     return Report(

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from hdzoo.errors import HDZooError
-from hdzoo.files import whole_file
+from hdzoo.files import file_hash, whole_file
 
 # A shard's number has five digits, so that the order of the names is that of the images.
 MOST_SHARDS = 100_000
@@ -112,8 +112,7 @@ class Shards:
         except (OSError, ValueError, IndexError):
             return f"its checksum, {checksum.relative_to(self.folder)}, is missing or damaged"
         try:
-            with path.open("rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
+            found = file_hash(path)
         except OSError as error:
             return f"it cannot be read: {error.strerror}"
         if found != expected:

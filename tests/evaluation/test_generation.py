@@ -3,11 +3,9 @@
 import errno
 import io
 import json
-import multiprocessing
 import os
 import random
 import shutil
-import socket
 import sys
 import time
 from pathlib import Path
@@ -32,15 +30,6 @@ from hdzoo.pipeline import sample_generators
 
 # Three shards, the last not full.
 SET = {"num_images": 40, "chunk_size": 16, "seed": 3}
-# What a process of a launcher is told, and what it runs.
-PROCESS = """
-import os, sys
-os.environ.update(environment)
-sys.stdout = sys.stderr = open(log, "a", buffering=1)
-sys.argv = ["hdzoo", *arguments]
-from hdzoo.cli import main
-main()
-"""
 
 
 @pytest.fixture(scope="module")
@@ -66,44 +55,6 @@ def whole(model, tmp_path_factory):
 def copy(whole, tmp_path):
     """A copy of it, to be changed."""
     return Path(shutil.copytree(whole, tmp_path / "copy"))
-
-
-@pytest.fixture(scope="module")
-def start_processes(tmp_path_factory):
-    """Starts `hdzoo generate` as a launcher starts its processes, but quickly: they are forked from
-    one that has imported everything."""
-    server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["hdzoo.cli", "hdzoo.evaluation.generation"])
-    log = tmp_path_factory.mktemp("logs") / "log"
-
-    def start(number, *arguments):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        processes = []
-        for rank in range(number):
-            environment = {
-                "RANK": rank,
-                "LOCAL_RANK": rank,
-                "WORLD_SIZE": number,
-                "LOCAL_WORLD_SIZE": number,
-                "MASTER_ADDR": "127.0.0.1",
-                "MASTER_PORT": port,
-                "GLOO_SOCKET_IFNAME": "lo",
-                "ACCELERATE_USE_CPU": "true",
-                "OMP_NUM_THREADS": 1,
-            }
-            names = {
-                "environment": {key: str(value) for key, value in environment.items()},
-                "arguments": ["generate", *map(str, arguments)],
-                "log": str(log),
-            }
-            processes.append(server.Process(target=exec, args=(PROCESS, names)))
-            processes[-1].start()
-        return processes
-
-    start.log = log
-    return start
 
 
 def finish(processes):
@@ -272,7 +223,7 @@ def test_killed_runs_resume_to_the_same_set(model, tmp_path, start_processes):
     counts = []
     for _ in range(4):
         before = len(list(folder.glob("data/*")))
-        processes = start_processes(2, model, "-O", folder, *options)
+        processes = start_processes(2, "generate", model, "-O", folder, *options)
         # Not before it draws again.
         while len(list(folder.glob("data/*"))) == before and processes[0].is_alive():
             time.sleep(0.001)
@@ -288,14 +239,16 @@ def test_killed_runs_resume_to_the_same_set(model, tmp_path, start_processes):
     assert 0 < counts[0] < 20
     (folder / "data" / ".partial-1-train-00019.parquet").write_bytes(b"half a shard")
     (folder / ".partial-1-manifest.json").write_bytes(b"half")
-    assert finish(start_processes(2, model, "-O", folder, *options)) == [0, 0]
+    assert finish(start_processes(2, "generate", model, "-O", folder, *options)) == [0, 0]
     assert contents(folder) == expected
     assert not list(folder.rglob(".partial-*"))
 
 
 def test_processes_fail_together(model, copy, start_processes):
     before = contents(copy)
-    processes = start_processes(2, model, "-O", copy, "-n", 40, "--chunk-size", 16, "--seed", 4)
+    processes = start_processes(
+        2, "generate", model, "-O", copy, "-n", 40, "--chunk-size", 16, "--seed", 4
+    )
     assert finish(processes) == [2, 2]
     assert "seed was 3 and is 4" in start_processes.log.read_text()
     assert contents(copy) == before

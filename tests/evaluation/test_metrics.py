@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import Dataset
 from torch_fidelity import calculate_metrics
 
-from hdzoo.evaluation.comparison import compare, equal_size
+from hdzoo.evaluation.comparison import equal_size, judge
 from hdzoo.evaluation.features import METRICS, get_extractor
 from hdzoo.evaluation.image_sets import ImageSet, pixels
 from hdzoo.evaluation.metrics import (
@@ -18,6 +18,7 @@ from hdzoo.evaluation.metrics import (
     kernel_subset_size,
     moments,
     precision_recall,
+    standard_errors,
 )
 from hdzoo.evaluation.reference import make_reference
 from hdzoo.training.data import load_images
@@ -88,7 +89,7 @@ def test_values_are_those_of_torch_fidelity(sets, extractor, theirs):
     found = {
         result.metric: result
         for metric in METRICS
-        for result in compare(metric, generated, reference, extractor)
+        for result in judge(metric, generated, reference, extractor)
     }
     # torch-fidelity adds up the means in float32.
     expected = theirs["frechet_inception_distance"]
@@ -167,7 +168,7 @@ def test_inception_score_of_certain_even_classes_is_their_number():
 
 def test_jackknife_of_a_mean_is_its_standard_error():
     x = torch.randn(50, 1, generator=torch.manual_seed(0), dtype=torch.float64)
-    (error,) = jackknife(lambda kept: (float(kept.mean()),), x, 50, 0)
+    (error,) = standard_errors(jackknife(lambda kept: (float(kept.mean()),), x, 50, 0))
     assert error == pytest.approx(float(x.std() / 50**0.5), rel=1e-9)
 
 
@@ -178,7 +179,7 @@ def test_jackknife_of_fid_is_the_spread_of_independent_sets():
         drawn = torch.randn(400, 3, generator=torch.manual_seed(seed))
         values.append(frechet_distance(moments(drawn), target))
         statistic = lambda kept: (frechet_distance(moments(kept), target),)  # noqa: E731
-        errors += jackknife(statistic, drawn, 10, 0)
+        errors += standard_errors(jackknife(statistic, drawn, 10, 0))
     # The spread of 40 values is known to a ninth, their mean error to a few hundredths.
     assert np.mean(errors) == pytest.approx(np.std(values), rel=0.4)
 
