@@ -41,10 +41,18 @@ def sampler_rows() -> list[dict[str, Any]]:
 def weights_hash(folder: Path) -> str:
     """SHA-256 over the names and contents of the weight files of a pipeline's components."""
     digest = hashlib.sha256()
-    for path in sorted(folder.glob("*/**/*.safetensors")):
+    for path in weight_files(folder):
         digest.update(path.relative_to(folder).as_posix().encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The weight files of a pipeline: in its components' folders, or, as in diffusers' first
+    pipelines, beside the index."""
+    return sorted(folder.glob("*/**/*.safetensors")) or sorted(
+        folder.glob("diffusion_pytorch_model*.safetensors")
+    )
 
 
 def describe_model(model: str | Path) -> dict[str, Any]:
@@ -57,7 +65,7 @@ def describe_model(model: str | Path) -> dict[str, Any]:
         "folder": str(folder),
         "network": f"{type(network).__module__}.{type(network).__name__}",
         "parameters": network.num_parameters(),
-        "weights_bytes": sum(p.stat().st_size for p in folder.glob("unet/*.safetensors")),
+        "weights_bytes": sum(path.stat().st_size for path in weight_files(folder)),
         "weights_sha256": weights_hash(folder),
         "sample_shape": list(pipe.sample_shape),
         "data_range": list(pipe.data_range or ()),

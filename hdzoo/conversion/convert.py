@@ -1,6 +1,5 @@
 """Converts a checkpoint of the NCSN papers' authors into a pipeline folder."""
 
-import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from hdzoo.conversion.config_file import AuthorsConfig
 from hdzoo.conversion.families import Architecture, architecture, published_keys
 from hdzoo.conversion.settings import Setting, find_setting, sampler_options
 from hdzoo.errors import HDZooError
-from hdzoo.files import write_json
+from hdzoo.files import file_hash, write_json
 from hdzoo.models.ncsnpp import NCSNppModel
 from hdzoo.models.rungs import LadderModel
 from hdzoo.pipeline import HDPipeline
@@ -119,7 +118,7 @@ def convert(
     pipe = HDPipeline(network.eval(), scheduler)
     record = {
         "checkpoint": checkpoint.name,
-        "sha256": _sha256(checkpoint),
+        "sha256": file_hash(checkpoint),
         "source": SOURCES[source].repository,
         "averaged": averaged,
         "dataset": known,
@@ -218,11 +217,6 @@ def _compare(expected: Weights, found: Weights, kind: str) -> None:
             f"shapes tell: {'; '.join(lists)}. Take a whole checkpoint of one of the networks that "
             "hdzoo converts"
         )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager
