@@ -9,6 +9,7 @@ from hdzoo import plugins
 from hdzoo.errors import HDZooError
 from hdzoo.hub import resolve_model
 from hdzoo.pipeline import HDPipeline
+from hdzoo.weights import variant_of
 
 
 def sampler_rows() -> list[dict[str, Any]]:
@@ -49,10 +50,11 @@ def weights_hash(folder: Path) -> str:
 
 def weight_files(folder: Path) -> list[Path]:
     """The weight files of a pipeline: in its components' folders, or, as in diffusers' first
-    pipelines, beside the index."""
-    return sorted(folder.glob("*/**/*.safetensors")) or sorted(
+    pipelines, beside the index. Variants such as fp16 are left out if there are others."""
+    found = sorted(folder.glob("*/**/*.safetensors")) or sorted(
         folder.glob("diffusion_pytorch_model*.safetensors")
     )
+    return [path for path in found if variant_of(path.name) is None] or found
 
 
 def describe_model(model: str | Path) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Files of a repository on the Hub, brought into the cache whole or not at all."""
 
-import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from huggingface_hub import get_cached_repo_tree, snapshot_download
 from huggingface_hub.errors import CachedRepoTreeNotFoundError
 from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]
 
+from hdzoo.files import file_hash
 from hdzoo.hub_client import patiently
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -57,8 +57,7 @@ def verify(path: Path) -> None:
     blob = path.resolve()
     if not SHA256.fullmatch(blob.name):
         return
-    with blob.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = file_hash(blob)
     if digest != blob.name:
         for damaged in (path, blob):
             damaged.unlink(missing_ok=True)

@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import diffusers
-
+from hdzoo import hub
 from hdzoo.errors import HDZooError
 from hdzoo.samplers.consistent import ConsistentAnnealedSampler
 
@@ -35,17 +34,10 @@ def components(folder: Path, index: dict[str, Any], given: Mapping[str, Any]) ->
         HDZooError: the pipeline is conditional or latent, or its scheduler does not fit.
     """
     own = {key: given[key] for key in _PARTS if key in given}
-    name = _pipeline_of_diffusers(index)
+    name = hub.pipeline_of_diffusers(index)
     if name is None:
         return own
-    parts = {key for key, entry in index.items() if isinstance(entry, list) and any(entry)}
-    if parts != {*_PARTS}:
-        raise HDZooError(
-            f"{folder} is a {name}, whose network needs more than a state and a noise level "
-            f"({', '.join(sorted(parts - {*_PARTS})) or 'it has no unet'}); load it with "
-            f"diffusers.{name}.from_pretrained, and put the sampler there: "
-            "pipe.scheduler = get_sampler(...).from_config(pipe.scheduler.config)"
-        )
+    hub.check_unconditional(index, str(folder))
     # It may have been given one of ours before it was saved.
     if "scheduler" in own or index["scheduler"][0] != "diffusers":
         return own
@@ -61,15 +53,9 @@ def components(folder: Path, index: dict[str, Any], given: Mapping[str, Any]) ->
 
 def record_data_range(unet: Any, index: dict[str, Any]) -> None:
     """Writes the range of its pixels into a network's configuration, where its pipeline knew it."""
-    data_range = _DATA_RANGES.get(_pipeline_of_diffusers(index) or "")
+    data_range = _DATA_RANGES.get(hub.pipeline_of_diffusers(index) or "")
     if data_range and unet is not None and "data_range" not in unet.config:
         unet.register_to_config(data_range=data_range)
-
-
-def _pipeline_of_diffusers(index: dict[str, Any]) -> str | None:
-    name = index.get("_class_name")
-    known = isinstance(name, str) and name.endswith("Pipeline") and hasattr(diffusers, name)
-    return name if known else None
 
 
 def _scheduler_config(folder: Path) -> dict[str, Any]:

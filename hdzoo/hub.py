@@ -130,6 +130,7 @@ def download_pipeline(repo_id: str, variant: str | None = None, **options: Any) 
     if INDEX not in names:
         raise _no_index(repr(repo_id), bare="config.json" in names)
     index = read_index(folder)
+    check_unconditional(index, repr(repo_id))
     weights.check_names(names, index, variant, repr(repo_id))
     allow, ignore = weights.patterns(index, variant)
     # Of the same commit, whatever happens to the branch meanwhile.
@@ -169,6 +170,34 @@ def _no_index(source: str, bare: bool) -> HDZooError:
         "together with a sampler, HDPipeline(network, sampler)"
     )
     return HDZooError(f"{source} is no pipeline folder: it has no {INDEX}{advice if bare else ''}")
+
+
+def pipeline_of_diffusers(index: dict[str, Any]) -> str | None:
+    """The class of a pipeline that diffusers saved; None for one of ours."""
+    name = index.get("_class_name")
+    known = isinstance(name, str) and name.endswith("Pipeline") and hasattr(diffusers, name)
+    return name if known else None
+
+
+def check_unconditional(index: dict[str, Any], source: str) -> None:
+    """Refuses a pipeline of diffusers whose network needs more than a state and a noise level.
+
+    Args:
+        index: of the pipeline.
+        source: of the index, for the message.
+
+    Raises:
+        HDZooError: it is conditional or latent.
+    """
+    name = pipeline_of_diffusers(index)
+    parts = {key for key, entry in index.items() if isinstance(entry, list) and any(entry)}
+    if name is not None and parts != {"unet", "scheduler"}:
+        more = ", ".join(sorted(parts - {"unet", "scheduler"})) or "it has no unet"
+        raise HDZooError(
+            f"{source} is a {name}, whose network needs more than a state and a noise level "
+            f"({more}); load it with diffusers.{name}.from_pretrained, and put the sampler there: "
+            "pipe.scheduler = get_sampler(...).from_config(pipe.scheduler.config)"
+        )
 
 
 def import_components(index: dict[str, Any], held_back: Collection[str] = ()) -> None:

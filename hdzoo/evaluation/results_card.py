@@ -9,13 +9,12 @@ from huggingface_hub import EvalResult, ModelCard
 from huggingface_hub.repocard_data import eval_results_to_model_index
 from huggingface_hub.utils import yaml_dump  # type: ignore[attr-defined]
 
+from hdzoo.cards import CARD, TASK
 from hdzoo.catalog import weights_hash
 from hdzoo.errors import HDZooError
 from hdzoo.evaluation.report import Report
 from hdzoo.files import whole_file
 
-CARD = "README.md"
-TASK = "unconditional-image-generation"
 HEADER = re.compile(r"\A---\n(.*?\n)---[ \t]*(?=\n|\Z)", re.DOTALL)
 # A key at the left edge, and all lines up to the next one.
 MODEL_INDEX = re.compile(r"^model-index:.*\n(?:[ \t#-].*\n|\n)*", re.MULTILINE)

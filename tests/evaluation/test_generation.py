@@ -207,7 +207,7 @@ def test_any_number_of_processes_makes_the_same_bytes(
     model, whole, tmp_path, start_processes, number
 ):
     processes = start_processes(
-        number, model, "-O", tmp_path / "set", "-n", 40, "--chunk-size", 16, "--seed", 3
+        number, "generate", model, "-O", tmp_path / "set", "-n", 40, "--chunk-size", 16, "--seed", 3
     )
     assert finish(processes) == [0] * number, start_processes.log.read_text()
     assert f"40 drawn now by {number} processes" in start_processes.log.read_text()
@@ -216,7 +216,7 @@ def test_any_number_of_processes_makes_the_same_bytes(
 
 def test_killed_runs_resume_to_the_same_set(model, tmp_path, start_processes):
     options = ["-n", 320, "--chunk-size", 16, "-t", 16]
-    assert finish(start_processes(1, model, "-O", tmp_path / "whole", *options)) == [0]
+    assert finish(start_processes(1, "generate", model, "-O", tmp_path / "whole", *options)) == [0]
     expected = contents(tmp_path / "whole")
     rng = random.Random(0)
     folder = tmp_path / "killed"

@@ -29,6 +29,8 @@ from hdzoo.scores import from_score
 CORE = sorted(hdzoo_samplers())
 EVERY = pytest.mark.parametrize("name", CORE)
 SINGLES = [name for name in CORE if issubclass(get_sampler(name), SingleLevelSampler)]
+# Of each family, where the other has nothing of its own.
+ONE_OF_EACH = ("alpha-half-denoising", "langevin")
 COUNT = 20_000
 STEPS = 30
 # Some 7 numbers of 7 samplers in 6 pipelines: one of 300 is beyond this by chance with probability
@@ -182,11 +184,11 @@ def from_pure_noise() -> Iterator[None]:
 # ---- pixels ---------------------------------------------------------------------------------
 
 
-@EVERY
-@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [(name, "epsilon") for name in CORE] + [(name, "v_prediction") for name in ONE_OF_EACH],
+)
 def test_ddpm_pipeline(name: str, kind: str) -> None:
-    if kind != "epsilon" and name not in ("alpha-half-denoising", "langevin"):
-        pytest.skip("one of each family will do for the other kind")
     pipe = quiet(
         diffusers.DDPMPipeline(
             perfect(prediction_type=kind), diffusers.DDPMScheduler(prediction_type=kind)
@@ -317,12 +319,12 @@ def test_stable_diffusion_with_guidance(name: str) -> None:
     assert abs(found.var() - law.variance) < LIMIT * law.variance * math.sqrt(2 / len(found))
 
 
-@EVERY
-@pytest.mark.parametrize("strength", [0.5, 1.0])
+@pytest.mark.parametrize(
+    ("name", "strength"),
+    [(name, 0.5) for name in CORE] + [(name, 1.0) for name in ONE_OF_EACH],
+)
 def test_image_to_image(name: str, strength: float) -> None:
     """The chain is taken up in the middle, from an image with noise of that level."""
-    if strength == 1 and name not in ("alpha-half-denoising", "langevin"):
-        pytest.skip("one of each family will do for the whole chain")
     target = mixture(4)
     pipe = stable_diffusion("StableDiffusionImg2ImgPipeline", name, target)
     image = torch.tensor([-0.4, 0.1, -0.4, 0.1])

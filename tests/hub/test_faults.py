@@ -1,5 +1,6 @@
 """What goes wrong on the way to the Hub and back: mended, or one clear error; never half a file."""
 
+import json
 import multiprocessing
 import os
 import signal
@@ -209,6 +210,17 @@ def test_what_is_no_pipeline_is_said_before_anything_is_fetched(names, message, 
     assert (code, out) == (2, "")
     assert "Traceback" not in err
     assert not [asked for asked in hub.requests if "/resolve/" in asked]
+
+
+def test_a_latent_pipeline_is_refused_before_its_weights_are_fetched(hub):
+    names = ("unet", "vae", "text_encoder")
+    parts = {name: ["diffusers", "AutoModel"] for name in names}
+    index = {"_class_name": "StableDiffusionPipeline", "scheduler": ["diffusers", "DDIMScheduler"]}
+    content = {f"{name}/diffusion_pytorch_model.safetensors": b"{}" for name in names}
+    hub.put("me/sd", {"model_index.json": json.dumps(index | parts).encode()} | content)
+    with pytest.raises(HDZooError, match=r"'me/sd' is a StableDiffusionPipeline.*text_encoder, va"):
+        HDPipeline.from_pretrained("me/sd")
+    assert not [asked for asked in hub.requests if "safetensors" in asked]
 
 
 # ---- on the way there -------------------------------------------------------------------------
