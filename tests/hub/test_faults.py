@@ -36,6 +36,14 @@ def cached(pattern):
     return sorted(Path(constants.HF_HUB_CACHE).glob(pattern))
 
 
+def size(path: Path) -> int:
+    """In bytes; 0 once the file has another name."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
 def weights_in_cache():
     return cached(f"*/snapshots/*/{WEIGHTS}")
 
@@ -132,15 +140,16 @@ def test_a_kill_in_mid_file_leaves_nothing_that_looks_whole(there, fault, pipe, 
     victim = multiprocessing.get_context("fork").Process(target=pull, args=("me/tiny",))
     victim.start()
     deadline = time.monotonic() + 60
-    while not any(path.stat().st_size for path in cached("*/blobs/*.incomplete")):
+    while not any(map(size, cached("*/blobs/*.incomplete"))):
         assert victim.is_alive()
         assert time.monotonic() < deadline
         time.sleep(0.01)
     os.kill(victim.pid, signal.SIGKILL)
     victim.join()
     assert victim.exitcode == -signal.SIGKILL
-    (left,) = cached("*/blobs/*.incomplete")
-    assert 0 < left.stat().st_size < len(there.head.files[WEIGHTS])
+    # Beside the weights, a small file may have been on its way.
+    left = [size(path) for path in cached("*/blobs/*.incomplete")]
+    assert 0 < max(left) < len(there.head.files[WEIGHTS])
     assert weights_in_cache() == []
     with pytest.raises(HDZooError, match="'me/tiny' is no folder, and the Hub does not give it"):
         HDPipeline.from_pretrained("me/tiny", local_files_only=True)
