@@ -8,42 +8,19 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 from PIL import Image
 
-from hdzoo import HDPipeline, cli, get_sampler, list_samplers
-from hdzoo.models.unet import UNetScoreModel
+from hdzoo import list_samplers
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    """A pipeline folder with a tiny network of random weights."""
-    torch.manual_seed(0)
-    network = UNetScoreModel(sample_size=8, block_out_channels=(8, 16), norm_num_groups=4)
-    sampler = get_sampler("annealed-langevin")(
-        sigma_max=2.0, num_levels=4, steps_per_level=2, prediction_type="sample"
-    )
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    HDPipeline(network, sampler).save_pretrained(folder)
-    return folder
+def model(tiny_model):
+    return tiny_model
 
 
-@pytest.fixture
-def run(monkeypatch, capsys, tmp_path):
-    """Runs the command in an empty folder: (exit code, standard output, standard error)."""
+@pytest.fixture(autouse=True)
+def empty_folder(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["hdzoo", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = end.code or 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 def error_of(result):

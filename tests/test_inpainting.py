@@ -3,7 +3,7 @@
 import json
 import math
 import re
-import sys
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -16,7 +16,6 @@ from hdzoo import (
     HDInpaintPipeline,
     HDPipeline,
     HDZooError,
-    cli,
     get_sampler,
     list_samplers,
 )
@@ -593,31 +592,20 @@ def test_bad_points_are_refused(arguments, message):
 
 
 @pytest.fixture
-def run(monkeypatch, capsys, tmp_path):
+def inpaint(run, monkeypatch, tmp_path):
     """Runs the command in a folder with a model, an image and a mask."""
     monkeypatch.chdir(tmp_path)
     HDPipeline(picture_model(), chain("annealed-langevin", {})).save_pretrained("model")
     Image.fromarray(np.uint8(16 * np.arange(16).reshape(4, 4))).save("image.png")
     Image.fromarray(LEFT).save("mask.png")
     Image.new("L", (5, 4)).save("wide.png")
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["hdzoo", "inpaint", "model", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = end.code or 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
+    return partial(run, "inpaint", "model")
 
 
 @pytest.mark.parametrize("sampler", ["annealed-half-denoising", "half-denoising"])
-def test_command_paints_and_says_what_made_it(run, sampler):
+def test_command_paints_and_says_what_made_it(inpaint, sampler):
     arguments = ("image.png", "mask.png", "-s", sampler, "-n", 4, "-t", STEPS, "--seed", 3)
-    code, out, err = run(*arguments)
+    code, out, err = inpaint(*arguments)
     assert code == 0
     with Image.open(out.strip()) as grid:
         made_by = json.loads(grid.text["hdzoo"])
@@ -633,7 +621,7 @@ def test_command_paints_and_says_what_made_it(run, sampler):
     assert (made_by["image"], made_by["mask_image"]) == ("image.png", "mask.png")
     assert (made_by["seed"], made_by["num_inference_steps"]) == (3, STEPS)
     # In other batches the same images, to a rounding.
-    _, again, _ = run(*arguments, "--batch-size", 3, "-O", "again.png")
+    _, again, _ = inpaint(*arguments, "--batch-size", 3, "-O", "again.png")
     assert np.abs(np.asarray(Image.open(again.strip()), int) - painted).max() <= 1
 
 
@@ -649,8 +637,8 @@ def test_command_paints_and_says_what_made_it(run, sampler):
         (["image.png", "mask.png", "--known-noise", "rung"], "unknown known_noise 'rung'"),
     ],
 )
-def test_command_refuses_with_one_message(run, arguments, message):
-    code, out, err = run(*arguments)
+def test_command_refuses_with_one_message(inpaint, arguments, message):
+    code, out, err = inpaint(*arguments)
     assert (code, out) == (2, "")
     (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
     assert message in line

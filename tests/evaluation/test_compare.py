@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from hdzoo import HDPipeline, cli, get_sampler, plugins
+from hdzoo import HDPipeline, get_sampler, plugins
 from hdzoo.errors import HDZooError
 from hdzoo.evaluation import compare as comparing
 from hdzoo.evaluation import generation
@@ -19,7 +19,6 @@ from hdzoo.evaluation.leaderboard_pages import PICTURES, rows, write_page, write
 from hdzoo.evaluation.manifest import read_manifest
 from hdzoo.evaluation.reference import make_reference
 from hdzoo.evaluation.tuning import candidates, search_space
-from hdzoo.models.unet import UNetScoreModel
 from hdzoo.samplers.langevin import AnnealedLangevinSampler
 from hdzoo.training.data import load_images
 
@@ -56,15 +55,9 @@ def offline(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    """A pipeline folder with a tiny network of random weights, and its reference."""
-    torch.manual_seed(0)
-    network = UNetScoreModel(sample_size=8, block_out_channels=(8, 16), norm_num_groups=4)
-    sampler = get_sampler("annealed-langevin")(
-        sigma_max=2.0, num_levels=4, steps_per_level=2, prediction_type="sample"
-    )
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    HDPipeline(network, sampler).save_pretrained(folder)
+def model(tiny_model):
+    """The tiny model with a reference."""
+    folder = tiny_model
     images = load_images("digits").select(range(200))
     images.to_parquet(folder / "digits.parquet")
     extractor = get_extractor("digits", device="cpu")
@@ -338,15 +331,12 @@ def test_step_sizes_are_spread_evenly_over_their_range(pipe):
 # ---- the command ----------------------------------------------------------------------------
 
 
-def test_the_command_prints_a_table_and_goes_on(model, board, tmp_path, monkeypatch, capsys):
+def test_the_command_prints_a_table_and_goes_on(run, model, board, tmp_path, monkeypatch):
     folder = shutil.copytree(board.folder, tmp_path / "copy")
     arguments = ["-O", folder, "-n", 40, "--chunk-size", 20, "--trials", 3, "--trial-images", 20]
     arguments += [f"-s{name}" for name in SAMPLERS] + ["-t", 8, "-t", 12, "--metric", "fid"]
-    monkeypatch.setattr("sys.argv", ["hdzoo", "compare", str(model), *map(str, arguments)])
     monkeypatch.setenv("COLUMNS", "200")
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert not ended.value.code
-    printed = capsys.readouterr().out
+    code, printed, _ = run("compare", model, *arguments)
+    assert code == 0
     assert printed.count("minus the best") == 2
     assert str(folder / "leaderboard.md") in printed.replace("\n", "")

@@ -11,7 +11,7 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 
-from hdzoo import HDPipeline, HDZooError, cli, get_sampler, plugins
+from hdzoo import HDPipeline, HDZooError, get_sampler, plugins
 from hdzoo.evaluation import demo
 from hdzoo.evaluation.demo import Demo, demo_2d, planar_target, scale_of
 from hdzoo.evaluation.demo_frames import FIRST_MILLISECONDS, LAST_MILLISECONDS, MILLISECONDS
@@ -243,22 +243,9 @@ def test_the_planar_targets_are_all_drawn() -> None:
 # ---- the command ----------------------------------------------------------------------------
 
 
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Any:
-    """Runs the command in an empty folder: (exit code, standard output, standard error)."""
+@pytest.fixture(autouse=True)
+def empty_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: Any) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["hdzoo", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 def test_the_same_command_writes_the_same_bytes(run: Any) -> None:

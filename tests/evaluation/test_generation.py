@@ -19,13 +19,12 @@ from filelock import FileLock
 from huggingface_hub import DatasetCard
 from PIL import Image
 
-from hdzoo import HDPipeline, cli, get_sampler
+from hdzoo import HDPipeline, get_sampler
 from hdzoo.catalog import weights_hash
 from hdzoo.errors import HDZooError
 from hdzoo.evaluation import generation, manifest
 from hdzoo.evaluation.generation import generate
 from hdzoo.models.mixture import GaussianMixtureScore
-from hdzoo.models.unet import UNetScoreModel
 from hdzoo.pipeline import sample_generators
 
 # Three shards, the last not full.
@@ -33,16 +32,8 @@ SET = {"num_images": 40, "chunk_size": 16, "seed": 3}
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    """A pipeline folder with a tiny network of random weights."""
-    torch.manual_seed(0)
-    network = UNetScoreModel(sample_size=8, block_out_channels=(8, 16), norm_num_groups=4)
-    sampler = get_sampler("annealed-langevin")(
-        sigma_max=2.0, num_levels=4, steps_per_level=2, prediction_type="sample"
-    )
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    HDPipeline(network, sampler).save_pretrained(folder)
-    return folder
+def model(tiny_model):
+    return tiny_model
 
 
 @pytest.fixture(scope="module")
@@ -489,26 +480,9 @@ def test_a_model_of_points_is_refused(tmp_path):
 # ---- the command ----------------------------------------------------------------------------
 
 
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Runs the command: (exit code, standard output, standard error)."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["hdzoo", "generate", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = end.code or 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
-
-
 def test_the_command_prints_the_folder(run, model, whole, tmp_path):
     folder = tmp_path / "set"
-    code, out, err = run(model, "-O", folder, "-n", 40, "--chunk-size", 16, "--seed", 3)
+    code, out, err = run("generate", model, "-O", folder, "-n", 40, "--chunk-size", 16, "--seed", 3)
     assert code == 0
     assert out.strip() == str(folder)
     assert "40 images, 40 drawn now by 1 process in" in err
@@ -525,7 +499,7 @@ def test_ctrl_c_leaves_a_folder_to_go_on_with(run, model, whole, tmp_path, monke
         return draw(pipe, indices, **options)
 
     monkeypatch.setattr(generation, "draw_batch", interrupted)
-    arguments = (model, "-O", tmp_path / "set", "-n", 40, "--chunk-size", 16, "--seed", 3)
+    arguments = ("generate", model, "-O", tmp_path / "set", "-n", 40, "--chunk-size", 16, "--seed", 3)
     code, out, err = run(*arguments)
     assert code == 130
     assert out == ""
@@ -548,7 +522,7 @@ def test_progress_counts_all_images(model, copy):
 
 @pytest.mark.parametrize("name", ["digits", "me/dig its", "a/b/c"])
 def test_a_bad_repository_name_is_refused_first(run, model, tmp_path, name):
-    code, _, err = run(model, "-O", tmp_path / "set", "--push-to-hub", name)
+    code, _, err = run("generate", model, "-O", tmp_path / "set", "--push-to-hub", name)
     assert code == 2
     assert "NAMESPACE/NAME" in err
     assert not (tmp_path / "set").exists()
@@ -558,6 +532,6 @@ def test_without_its_extra_the_command_says_what_to_install(run, model, tmp_path
     for name in ("generation", "generation_folder", "shards"):
         monkeypatch.delitem(sys.modules, f"hdzoo.evaluation.{name}")
     monkeypatch.setitem(sys.modules, "datasets", None)
-    code, _, err = run(model, "-O", tmp_path / "set")
+    code, _, err = run("generate", model, "-O", tmp_path / "set")
     assert code == 2
     assert "this command needs datasets: pip install" in err

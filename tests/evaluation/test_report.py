@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from huggingface_hub import ModelCard
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from hdzoo import HDPipeline, HDZooError, cli, get_sampler
+from hdzoo import HDZooError
 from hdzoo.catalog import weights_hash
 from hdzoo.evaluation.features import get_extractor
 from hdzoo.evaluation.generation import generate
@@ -23,7 +22,6 @@ from hdzoo.evaluation.reference import load_reference, make_reference, reference
 from hdzoo.evaluation.report import evaluate
 from hdzoo.evaluation.results_card import write_results
 from hdzoo.hub import bundled_folder
-from hdzoo.models.unet import UNetScoreModel
 from hdzoo.training.data import load_images
 
 MNIST = Path(os.environ.get("HDZOO_MNIST", Path(__file__).parents[3] / "shared/data/mnist"))
@@ -73,15 +71,9 @@ def saved(real, extractor):
 
 
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory, saved):
+def drawn(tiny_model, tmp_path_factory, saved):
     """A model with a card and a reference, and the folder of 40 images of it."""
-    torch.manual_seed(0)
-    network = UNetScoreModel(sample_size=8, block_out_channels=(8, 16), norm_num_groups=4)
-    sampler = get_sampler("annealed-langevin")(
-        sigma_max=2.0, num_levels=4, steps_per_level=2, prediction_type="sample"
-    )
-    model = tmp_path_factory.mktemp("models") / "tiny"
-    HDPipeline(network, sampler).save_pretrained(model)
+    model = tiny_model
     before = weights_hash(model)
     shutil.copy(saved, model / "reference-digits.safetensors")
     assert weights_hash(model) == before
@@ -356,19 +348,6 @@ def test_too_few_images_are_refused(real, saved, tmp_path, extractor):
 
 
 # ---- the command --------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Runs the command: (exit code, standard output, standard error)."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["hdzoo", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        return (end.value.code or 0, *capsys.readouterr())
-
-    return call
 
 
 def test_one_command_draws_judges_and_fills_the_card(run, drawn, tmp_path):

@@ -11,7 +11,7 @@ import torch
 from huggingface_hub import constants, file_download
 from huggingface_hub.utils import _http
 
-from hdzoo import HDPipeline, cli, get_sampler, hub_client
+from hdzoo import HDPipeline, get_sampler, hub_client
 from hdzoo.models.unet import UNetScoreModel
 
 _spec = importlib.util.spec_from_file_location("stand_in", Path(__file__).with_name("stand_in.py"))
@@ -86,20 +86,3 @@ def files(saved):
         for path in saved.rglob("*")
         if path.is_file()
     }
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Runs the command: (exit code, standard output, standard error)."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["hdzoo", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = end.code or 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call

@@ -1,0 +1,41 @@
+"""What many tests share: the command, and a model that is drawn from in no time."""
+
+import sys
+
+import pytest
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Runs the command: (exit code, standard output, standard error)."""
+    from hdzoo import cli
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["hdzoo", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = end.code or 0
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def tiny_model(tmp_path_factory):
+    """A pipeline folder with a tiny network of random weights."""
+    import torch
+
+    from hdzoo import HDPipeline, get_sampler
+    from hdzoo.models.unet import UNetScoreModel
+
+    torch.manual_seed(0)
+    network = UNetScoreModel(sample_size=8, block_out_channels=(8, 16), norm_num_groups=4)
+    sampler = get_sampler("annealed-langevin")(
+        sigma_max=2.0, num_levels=4, steps_per_level=2, prediction_type="sample"
+    )
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    HDPipeline(network, sampler).save_pretrained(folder)
+    return folder
