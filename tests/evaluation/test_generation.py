@@ -499,7 +499,18 @@ def test_ctrl_c_leaves_a_folder_to_go_on_with(run, model, whole, tmp_path, monke
         return draw(pipe, indices, **options)
 
     monkeypatch.setattr(generation, "draw_batch", interrupted)
-    arguments = ("generate", model, "-O", tmp_path / "set", "-n", 40, "--chunk-size", 16, "--seed", 3)
+    arguments = (
+        "generate",
+        model,
+        "-O",
+        tmp_path / "set",
+        "-n",
+        40,
+        "--chunk-size",
+        16,
+        "--seed",
+        3,
+    )
     code, out, err = run(*arguments)
     assert code == 130
     assert out == ""
