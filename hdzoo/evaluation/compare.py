@@ -13,11 +13,12 @@ from accelerate.utils import broadcast_object_list
 from hdzoo import __version__, plugins
 from hdzoo.catalog import weights_hash
 from hdzoo.errors import HDZooError
-from hdzoo.evaluation.features import METRICS
+from hdzoo.evaluation.features import METRICS, get_extractor
 from hdzoo.evaluation.generation import all_processes, generate, in_first_process
+from hdzoo.evaluation.image_sets import open_images
 from hdzoo.evaluation.leaderboard import OBJECTIVE, Entry, Leaderboard, Trial, rank
 from hdzoo.evaluation.manifest import flat, read_manifest
-from hdzoo.evaluation.reference import SUFFIX, reference_of
+from hdzoo.evaluation.reference import SUFFIX, load_reference, reference_of
 from hdzoo.evaluation.report import Report, evaluate, load_report
 from hdzoo.evaluation.shards import writing
 from hdzoo.evaluation.tuning import candidates
@@ -138,7 +139,12 @@ def compare(
     run = Run(model, Path(output_dir), Settings(**settings), command, on_progress, on_note)
     run.check_options(names)
     protocol = run.protocol()
-    in_first_process(run.state, lambda: keep_protocol(run.folder, protocol))
+
+    def prepare() -> None:
+        run.check_reference(protocol["reference"])
+        keep_protocol(run.folder, protocol)
+
+    in_first_process(run.state, prepare)
     entries: list[Entry] = []
     for steps in sorted(set(num_inference_steps)):
         for name in names:
@@ -204,7 +210,13 @@ class Run:
         packages = ("torch", "diffusers", "torch-fidelity")
         reference = self.settings.reference
         if reference is None:
-            reference = reference_of(self.model, self.settings.features)
+            try:
+                reference = reference_of(self.model, self.settings.features)
+            except HDZooError as error:
+                raise HDZooError(
+                    f"{error}; or give a reference yourself: images, with features, or a file of "
+                    "`hdzoo reference`"
+                ) from error
         is_file = str(reference).endswith(SUFFIX) and Path(reference).is_file()
         return {
             "model": str(self.model),
@@ -222,6 +234,21 @@ class Run:
         for option in self.settings.options:
             if not any(option in self.given(name) for name in names):
                 raise HDZooError(f"none of {', '.join(names)} has an option {option!r}")
+
+    def check_reference(self, reference: str) -> None:
+        """Refuses what nothing could be judged by, before anything is drawn."""
+        settings = self.settings
+        if reference.endswith(SUFFIX):
+            load_reference(Path(reference))
+        elif settings.features is None:
+            raise HDZooError(
+                "with images as reference the metrics need the name of their features; give one of "
+                f"{', '.join(plugins.names('feature_extractors'))}"
+            )
+        else:
+            open_images(reference, settings.reference_split)
+        if settings.features is not None:
+            get_extractor(settings.features, settings.weights)
 
     def given(self, sampler: str) -> dict[str, Any]:
         """The options for all that a sampler has."""

@@ -284,6 +284,24 @@ def test_what_does_not_fit_is_refused(model, tmp_path, arguments, message):
     assert not (tmp_path / "board").exists()
 
 
+def test_a_model_without_a_reference_needs_one(model, tmp_path):
+    bare = shutil.copytree(model, tmp_path / "bare")
+    (bare / "reference-digits.safetensors").unlink()
+    with pytest.raises(HDZooError, match=r"features none.*or give a reference yourself: images"):
+        compare(bare, tmp_path / "board", **SETTINGS)
+    settings = {"reference": str(bare / "digits.parquet"), "reference_split": "train"}
+    with pytest.raises(HDZooError, match="need the name of their features"):
+        compare(bare, tmp_path / "board", **SETTINGS | settings)
+    board = compare(
+        bare,
+        tmp_path / "board",
+        **SETTINGS
+        | settings
+        | {"features": "digits", "samplers": ["langevin"], "num_inference_steps": [8]},
+    )
+    assert board.entries[0].report.reference["num_images"] == 200
+
+
 # ---- the search -----------------------------------------------------------------------------
 
 
