@@ -4,6 +4,7 @@ import inspect
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -138,13 +139,9 @@ def compare(
         )
     run = Run(model, Path(output_dir), Settings(**settings), command, on_progress, on_note)
     run.check_options(names)
+    run.check_reference()
     protocol = run.protocol()
-
-    def prepare() -> None:
-        run.check_reference(protocol["reference"])
-        keep_protocol(run.folder, protocol)
-
-    in_first_process(run.state, prepare)
+    in_first_process(run.state, lambda: keep_protocol(run.folder, protocol))
     entries: list[Entry] = []
     for steps in sorted(set(num_inference_steps)):
         for name in names:
@@ -204,26 +201,30 @@ class Run:
         self.on_note = on_note
         self.state = all_processes()
 
+    @cached_property
+    def saved(self) -> Path | None:
+        """The file of the reference; None if the reference is images."""
+        given = self.settings.reference
+        if given is not None:
+            return Path(given) if str(given).endswith(SUFFIX) else None
+        try:
+            return reference_of(self.model, self.settings.features)
+        except HDZooError as error:
+            raise HDZooError(
+                f"{error}; or give a reference yourself: images, with features, or a file of "
+                "`hdzoo reference`"
+            ) from error
+
     def protocol(self) -> dict[str, Any]:
         """All that the entries depend on, but for their samplers and costs."""
         settings = vars(self.settings) | {"metrics": list(self.settings.metrics)}
         packages = ("torch", "diffusers", "torch-fidelity")
-        reference = self.settings.reference
-        if reference is None:
-            try:
-                reference = reference_of(self.model, self.settings.features)
-            except HDZooError as error:
-                raise HDZooError(
-                    f"{error}; or give a reference yourself: images, with features, or a file of "
-                    "`hdzoo reference`"
-                ) from error
-        is_file = str(reference).endswith(SUFFIX) and Path(reference).is_file()
         return {
             "model": str(self.model),
             "weights_sha256": weights_hash(resolve_model(self.model)),
             **settings,
-            "reference": str(reference),
-            "reference_sha256": file_hash(Path(reference)) if is_file else None,
+            "reference": None if self.settings.reference is None else str(self.settings.reference),
+            "reference_sha256": file_hash(self.saved) if self.saved is not None else None,
             "weights": None if self.settings.weights is None else str(self.settings.weights),
             "versions": {"hdzoo": __version__} | {name: version(name) for name in packages},
             "command": self.command,
@@ -235,18 +236,18 @@ class Run:
             if not any(option in self.given(name) for name in names):
                 raise HDZooError(f"none of {', '.join(names)} has an option {option!r}")
 
-    def check_reference(self, reference: str) -> None:
+    def check_reference(self) -> None:
         """Refuses what nothing could be judged by, before anything is drawn."""
         settings = self.settings
-        if reference.endswith(SUFFIX):
-            load_reference(Path(reference))
+        if self.saved is not None:
+            load_reference(self.saved)
         elif settings.features is None:
             raise HDZooError(
                 "with images as reference the metrics need the name of their features; give one of "
                 f"{', '.join(plugins.names('feature_extractors'))}"
             )
         else:
-            open_images(reference, settings.reference_split)
+            open_images(str(settings.reference), settings.reference_split)
         if settings.features is not None:
             get_extractor(settings.features, settings.weights)
 

@@ -275,6 +275,7 @@ def test_another_protocol_is_refused(model, board, tmp_path):
         ({"trials": -1}, "trials is -1"),
         ({"num_inference_steps": (1, 8)}, "numbers from 2 up"),
         ({"samplers": ["no-such-sampler"]}, "no-such-sampler"),
+        ({"reference": "nowhere.safetensors"}, "there is no reference 'nowhere.safetensors'"),
         ({"options": {"step_sise": 1e-5}}, "none of .* has an option 'step_sise'"),
     ],
 )
