@@ -24,7 +24,7 @@ from torch import nn
 
 import hdzoo
 from hdzoo.catalog import weights_hash
-from hdzoo.hub import resolve_model
+from hdzoo.hub.resolve import resolve_model
 from hdzoo.sampling import draw, load_pipeline, protocol, start_of
 from hdzoo.training.data import load_images
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from hdzoo import plugins
 from hdzoo.errors import HDZooError
-from hdzoo.hub import resolve_model
+from hdzoo.hub.resolve import resolve_model
+from hdzoo.hub.weights import variant_of
 from hdzoo.pipeline import HDPipeline
-from hdzoo.weights import variant_of
 
 
 def sampler_rows() -> list[dict[str, Any]]:

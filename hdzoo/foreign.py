@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hdzoo import hub
 from hdzoo.errors import HDZooError
+from hdzoo.hub.index import check_unconditional, pipeline_of_diffusers
 from hdzoo.samplers.consistent import ConsistentAnnealedSampler
 
 # At 200 evaluations ancestral sampling of a mixture of digits is as near to it as 1,500 samples can
@@ -34,10 +34,10 @@ def components(folder: Path, index: dict[str, Any], given: Mapping[str, Any]) ->
         HDZooError: the pipeline is conditional or latent, or its scheduler does not fit.
     """
     own = {key: given[key] for key in _PARTS if key in given}
-    name = hub.pipeline_of_diffusers(index)
+    name = pipeline_of_diffusers(index)
     if name is None:
         return own
-    hub.check_unconditional(index, str(folder))
+    check_unconditional(index, str(folder))
     # It may have been given one of ours before it was saved.
     if "scheduler" in own or index["scheduler"][0] != "diffusers":
         return own
@@ -53,7 +53,7 @@ def components(folder: Path, index: dict[str, Any], given: Mapping[str, Any]) ->
 
 def record_data_range(unet: Any, index: dict[str, Any]) -> None:
     """Writes the range of its pixels into a network's configuration, where its pipeline knew it."""
-    data_range = _DATA_RANGES.get(hub.pipeline_of_diffusers(index) or "")
+    data_range = _DATA_RANGES.get(pipeline_of_diffusers(index) or "")
     if data_range and unet is not None and "data_range" not in unet.config:
         unet.register_to_config(data_range=data_range)
 

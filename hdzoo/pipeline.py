@@ -14,8 +14,11 @@ from diffusers.image_processor import PipelineImageInput, VaeImageProcessor
 from diffusers.utils.torch_utils import randn_tensor
 from huggingface_hub import CommitInfo
 
-from hdzoo import foreign, hub, weights
+from hdzoo import foreign
 from hdzoo.errors import HDZooError
+from hdzoo.hub import weights
+from hdzoo.hub.index import REQUIRES, import_components, read_index, required_packages
+from hdzoo.hub.resolve import resolve_model
 
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 _DOWNLOAD_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
@@ -336,14 +339,14 @@ class HDPipeline(DiffusionPipeline):
         """
         download = {key: kwargs.pop(key) for key in _DOWNLOAD_OPTIONS if key in kwargs}
         variant = kwargs.get("variant")
-        folder = hub.resolve_model(pretrained_model_name_or_path, variant=variant, **download)
-        index = hub.read_index(folder)
+        folder = resolve_model(pretrained_model_name_or_path, variant=variant, **download)
+        index = read_index(folder)
         own = foreign.components(folder, index, kwargs)
         weights.check_folder(folder, index, variant, held_back=own)
         # With low_cpu_mem_usage, weights that a file lacks stay on the meta device; without it they
         # would be drawn at random.
         forced: dict[str, Any] = {"use_safetensors": True, "low_cpu_mem_usage": True}
-        hub.import_components(index, held_back=own)
+        import_components(index, held_back=own)
         try:
             # diffusers would import a component's module even when the component is given.
             pipe = super().from_pretrained(folder, **kwargs | forced | dict.fromkeys(own))
@@ -395,12 +398,12 @@ class HDPipeline(DiffusionPipeline):
             raise HDZooError("push_to_hub is True; give repo_id='NAMESPACE/NAME' too")
         # diffusers' own bookkeeping forgets a component that takes the place of None.
         self.register_modules(unet=self.unet, scheduler=self.scheduler)
-        required = hub.required_packages(dict(self.config))
-        if required or hub.REQUIRES in self.config:
-            self.register_to_config(**{hub.REQUIRES: required})
+        required = required_packages(dict(self.config))
+        if required or REQUIRES in self.config:
+            self.register_to_config(**{REQUIRES: required})
         super().save_pretrained(str(save_directory), **kwargs | {"safe_serialization": True})
         if push:
-            from hdzoo.publishing import push_folder
+            from hdzoo.hub.publishing import push_folder
 
             push_folder(save_directory, origin=self.config.get("_name_or_path"), **upload)
 
@@ -416,7 +419,7 @@ class HDPipeline(DiffusionPipeline):
         revision: str | None = None,
         tag: str | None = None,
     ) -> CommitInfo:
-        """Sends the pipeline to the Hub, with a card: `hdzoo.publishing.push_folder`.
+        """Sends the pipeline to the Hub, with a card: `hdzoo.hub.publishing.push_folder`.
 
         Args:
             repo_id: ``"namespace/name"``; made where it is missing.
@@ -434,7 +437,7 @@ class HDPipeline(DiffusionPipeline):
         Raises:
             HDZooError: the Hub does not take it.
         """
-        from hdzoo.publishing import push_folder
+        from hdzoo.hub.publishing import push_folder
 
         with TemporaryDirectory() as folder:
             self.save_pretrained(folder, variant=variant)

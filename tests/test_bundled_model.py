@@ -1,19 +1,16 @@
 """The model that travels with the package, `ncsn-mnist`."""
 
 import json
-import os
-from pathlib import Path
 
 import pytest
 import torch
+from given import mnist
 
 from hdzoo import HDPipeline
-from hdzoo.hub import bundled_models
+from hdzoo.hub.resolve import bundled_models
 from hdzoo.pipeline import sample_generators
 from hdzoo.training.data import image_loader, image_transform, load_images
 from hdzoo.training.trainer import held_out_loss
-
-MNIST = Path(os.environ.get("HDZOO_MNIST", Path(__file__).parents[2] / "shared/data/mnist"))
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +43,7 @@ def test_its_range_covers_the_published_ladder_and_more(pipe):
 
 
 def test_the_recorded_loss_is_that_of_held_out_images(pipe):
-    if not (MNIST / "test.parquet").is_file():
-        pytest.skip(f"NOT CHECKED: no MNIST test images in {MNIST}; set HDZOO_MNIST")
-    images = load_images(str(MNIST / "test.parquet"), "test")
+    images = load_images(str(mnist("test.parquet")), "test")
     transform = image_transform(28, 1, pipe.data_range)
     recorded = pipe.unet.config.held_out_loss
     # Ten groups of 20, each spread over the whole set, with other noise than the recorded.

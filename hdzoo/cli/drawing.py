@@ -114,7 +114,7 @@ def generate(
     try:
         from hdzoo.evaluation import dataset_card
         from hdzoo.evaluation.generation import generate as generate_set
-        from hdzoo.hub_client import check_repo_id
+        from hdzoo.hub.client import check_repo_id
 
         if push_to_hub is not None:
             check_repo_id(push_to_hub)

@@ -30,11 +30,11 @@ def push(
 
     The token is that of `hf auth login`, or HF_TOKEN in the environment.
     """
-    from hdzoo import hub
-    from hdzoo.publishing import push_folder
+    from hdzoo.hub.publishing import push_folder
+    from hdzoo.hub.resolve import local_model
 
     commit = push_folder(
-        hub.local_model(folder) or folder,
+        local_model(folder) or folder,
         repo_id,
         private=private,
         revision=revision,
@@ -65,7 +65,7 @@ def pull(
 
     The token is that of `hf auth login`, or HF_TOKEN in the environment.
     """
-    from hdzoo.pulling import pull as pull_pipeline
+    from hdzoo.hub.pulling import pull as pull_pipeline
 
     print(
         pull_pipeline(

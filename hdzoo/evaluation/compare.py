@@ -24,7 +24,7 @@ from hdzoo.evaluation.report import Report, evaluate, load_report
 from hdzoo.evaluation.shards import writing
 from hdzoo.evaluation.tuning import candidates
 from hdzoo.files import file_hash, write_json
-from hdzoo.hub import resolve_model
+from hdzoo.hub.resolve import resolve_model
 from hdzoo.sampling import load_pipeline
 
 PROTOCOL = "protocol.json"

@@ -7,10 +7,10 @@ from typing import Any
 from huggingface_hub import DatasetCard, DatasetCardData
 
 from hdzoo.cards import CARD, address_snippets
-from hdzoo.downloads import names_in
 from hdzoo.errors import HDZooError
 from hdzoo.files import whole_file
-from hdzoo.uploads import Upload, check_inside
+from hdzoo.hub.downloads import names_in
+from hdzoo.hub.uploads import Upload, check_inside
 
 USAGE = """\
 from datasets import load_dataset

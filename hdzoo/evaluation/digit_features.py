@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from hdzoo.evaluation.image_features import ImageFeatures
-from hdzoo.hub import bundled_folder
+from hdzoo.hub.resolve import bundled_folder
 from hdzoo.models.classifier import DigitClassifier
 
 

@@ -12,7 +12,7 @@ from hdzoo import __version__
 from hdzoo.catalog import weights_hash
 from hdzoo.errors import HDZooError
 from hdzoo.files import write_json
-from hdzoo.hub import resolve_model
+from hdzoo.hub.resolve import resolve_model
 from hdzoo.pipeline import HDPipeline
 
 MANIFEST = "manifest.json"

@@ -17,7 +17,7 @@ from hdzoo.evaluation.features import Extractor
 from hdzoo.evaluation.image_sets import Features, ImageSet, OnProgress
 from hdzoo.evaluation.metrics import LEAST_IMAGES, Moments, moments
 from hdzoo.files import whole_file
-from hdzoo.hub import resolve_model
+from hdzoo.hub.resolve import resolve_model
 
 # The entry of a file's metadata.
 PROTOCOL = "hdzoo_reference"

@@ -1,19 +1,15 @@
 """Checkpoints in the layouts of the three repositories."""
 
 import json
-import os
-from pathlib import Path
 
 import pytest
 import torch
+from given import golden
 from safetensors.torch import load_file
 
 from hdzoo.conversion.families import published_keys
 from hdzoo.models.ncsnpp import NCSNppModel
 
-GOLDEN = Path(
-    os.environ.get("HDZOO_GOLDEN") or Path(__file__).resolve().parents[3] / "shared" / "golden"
-)
 OPTIMIZER = {"state": {0: {"step": 3, "exp_avg": torch.zeros(2)}}, "param_groups": [{"lr": 1e-4}]}
 
 
@@ -23,20 +19,10 @@ class Checkpoints:
     def __init__(self, folder):
         self.folder = folder
 
-    def golden(self, name):
-        """The path of a file of the authors' outputs."""
-        path = GOLDEN / name
-        if not path.is_file():
-            pytest.skip(
-                f"THE AUTHORS' OUTPUTS ARE NOT HERE, agreement with them is UNTESTED: no {path}; "
-                "set HDZOO_GOLDEN to the folder that holds them"
-            )
-        return path
-
     def authors(self, name):
         """Weights in the order of the authors' state dict, and inputs and outputs."""
-        data = load_file(self.golden(f"{name}.safetensors"))
-        order = json.loads(self.golden(f"{name}.json").read_text())["tensors"]
+        data = load_file(golden(f"{name}.safetensors"))
+        order = json.loads(golden(f"{name}.json").read_text())["tensors"]
         return {key[3:]: data[key] for key in order if key.startswith("sd.")}, data
 
     def published(self, network):

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from given import golden
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
@@ -58,9 +59,9 @@ def reloaded(made):
 
 
 def test_golden_checkpoint(checkpoints, tmp_path):
-    path = checkpoints.golden("ncsnv1_ckpt_ngf4.pth")
+    path = golden("ncsnv1_ckpt_ngf4.pth")
     made = convert(path, tmp_path / "out")
-    data = load_file(checkpoints.golden("ncsnv1_ckpt_ngf4_io.safetensors"))
+    data = load_file(golden("ncsnv1_ckpt_ngf4_io.safetensors"))
     pipe, again = reloaded(made)
     out = score(pipe.unet, data["x"], data["labels"])
     assert relative(out, data["y"]) < 1e-5
@@ -102,7 +103,7 @@ def test_golden_weights_in_the_authors_layout(name, averaged, checkpoints, tmp_p
 
 @pytest.mark.parametrize("variant", ["deeper", "deepest"])
 def test_deeper_variants_of_the_published_keys(variant, checkpoints, tmp_path):
-    lines = checkpoints.golden(f"keys/keys_ncsnv2{variant}_ngf8.txt").read_text().splitlines()
+    lines = golden(f"keys/keys_ncsnv2{variant}_ngf8.txt").read_text().splitlines()
     network = randomise(NCSNv2Model(base_channels=8, variant=variant))
     weights = checkpoints.published(network)
     keys = [f"{k} {list(v.shape)} {v.dtype}" for k, v in weights.items()]
@@ -366,19 +367,19 @@ def test_sampler_draws_as_the_authors(
     name, network, dataset, options, checkpoints, tmp_path, monkeypatch
 ):
     """On their noise and an exact score, from a start of theirs; they took fewer steps for it."""
-    golden = load_file(checkpoints.golden(f"{name}.safetensors"))
-    std = json.loads(checkpoints.golden(f"{name}.json").read_text())["s"]
+    recorded = load_file(golden(f"{name}.safetensors"))
+    std = json.loads(golden(f"{name}.json").read_text())["s"]
     made = convert(checkpoints.any(network(base_channels=2)), tmp_path / "out", dataset=dataset)
     config = HDPipeline.from_pretrained(made.folder).scheduler
     sampler = type(config).from_config(config.config, **options)
-    noises = iter(golden["noise"])
+    noises = iter(recorded["noise"])
     monkeypatch.setattr(base, "randn_tensor", lambda *args, **kwargs: next(noises))
-    x = golden["init"]
+    x = recorded["init"]
     for t in sampler.timesteps:
-        x = sampler.step((golden["mu"] - x) / (std**2 + t.item() ** 2), t, x).prev_sample
+        x = sampler.step((recorded["mu"] - x) / (std**2 + t.item() ** 2), t, x).prev_sample
     assert next(noises, None) is None
     # Eight float32 roundings of the largest number.
-    end = golden["x_last" if "x_last" in golden else "final"]
+    end = recorded["x_last" if "x_last" in recorded else "final"]
     assert (x - end).abs().max() <= 1e-6 * end.abs().max()
 
 
@@ -404,7 +405,7 @@ def test_source_can_be_said(checkpoints, tmp_path):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_config_of_the_golden_networks(name, checkpoints):
     """What the authors' networks were made with does not contradict their weights."""
-    options = json.loads(checkpoints.golden(f"{name}.json").read_text())["config"]
+    options = json.loads(golden(f"{name}.json").read_text())["config"]
     path = checkpoints.folder / "config.yml"
     path.write_text(json.dumps(options))
     weights, _ = checkpoints.authors(name)

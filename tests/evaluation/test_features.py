@@ -20,7 +20,7 @@ from hdzoo import HDZooError, plugins
 from hdzoo.evaluation.digit_features import DigitFeatures
 from hdzoo.evaluation.features import METRICS, get_extractor
 from hdzoo.evaluation.inception import InceptionFeatures
-from hdzoo.hub import bundled_folder
+from hdzoo.hub.resolve import bundled_folder
 from hdzoo.models.classifier import DigitClassifier
 from hdzoo.training.data import load_images
 

@@ -1,13 +1,12 @@
 """Reports: what `hdzoo evaluate` says, by which reference, and what it refuses."""
 
 import json
-import os
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from given import mnist
 from huggingface_hub import ModelCard
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -21,10 +20,9 @@ from hdzoo.evaluation.metrics import frechet_distance, moments
 from hdzoo.evaluation.reference import load_reference, make_reference, reference_of
 from hdzoo.evaluation.report import evaluate
 from hdzoo.evaluation.results_card import write_results
-from hdzoo.hub import bundled_folder
+from hdzoo.hub.resolve import bundled_folder
 from hdzoo.training.data import load_images
 
-MNIST = Path(os.environ.get("HDZOO_MNIST", Path(__file__).parents[3] / "shared/data/mnist"))
 FEATURES = "(digit-classifier features)"
 CARD = """\
 ---
@@ -198,10 +196,8 @@ def test_the_bundled_reference_fits_the_bundled_extractor(extractor):
 
 
 def test_the_bundled_reference_is_of_mnist(extractor):
-    if not (MNIST / "test.parquet").exists():
-        pytest.skip(f"NOT CHECKED: no MNIST test images in {MNIST}; set HDZOO_MNIST")
     reference = load_reference(reference_of("ncsn-mnist"))
-    images = open_images(MNIST / "test.parquet", "test")
+    images = open_images(mnist("test.parquet"), "test")
     order = np.random.default_rng(reference.protocol["seed"]).permutation(len(images))
     chosen = np.sort(order[: reference.num_features])[:300]
     object.__setattr__(images, "images", images.images.select(chosen))

@@ -11,7 +11,8 @@ import torch
 from huggingface_hub import constants, file_download
 from huggingface_hub.utils import _http
 
-from hdzoo import HDPipeline, get_sampler, hub_client
+from hdzoo import HDPipeline, get_sampler
+from hdzoo.hub import client
 from hdzoo.models.unet import UNetScoreModel
 
 _spec = importlib.util.spec_from_file_location("stand_in", Path(__file__).with_name("stand_in.py"))
@@ -41,7 +42,7 @@ def hub(server, tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(hub_client, "PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(client, "PAUSES", (0.0, 0.0))
     restless = SimpleNamespace(**vars(time) | {"sleep": lambda seconds: None})
     for module in (_http, file_download):
         monkeypatch.setattr(module, "time", restless)

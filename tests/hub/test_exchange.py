@@ -17,10 +17,10 @@ from safetensors.torch import load_file
 
 from hdzoo import HDPipeline, HDZooError, UNetScoreModel, get_sampler, plugins
 from hdzoo.cards import write_card
+from hdzoo.hub.publishing import push_folder
+from hdzoo.hub.pulling import pull
+from hdzoo.hub.uploads import Upload
 from hdzoo.models.mixture import GaussianMixtureScore
-from hdzoo.publishing import push_folder
-from hdzoo.pulling import pull
-from hdzoo.uploads import Upload
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 HALF = "unet/diffusion_pytorch_model.fp16.safetensors"

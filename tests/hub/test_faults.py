@@ -12,8 +12,8 @@ import torch
 from huggingface_hub import constants
 
 from hdzoo import HDPipeline, HDZooError
-from hdzoo.publishing import push_folder
-from hdzoo.pulling import pull
+from hdzoo.hub.publishing import push_folder
+from hdzoo.hub.pulling import pull
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 REVISION = "GET .*/revision/main"

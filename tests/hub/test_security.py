@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from hdzoo import HDPipeline, HDZooError
-from hdzoo.publishing import push_folder
-from hdzoo.pulling import pull
+from hdzoo.hub.publishing import push_folder
+from hdzoo.hub.pulling import pull
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 PICKLE = "unet/diffusion_pytorch_model.bin"

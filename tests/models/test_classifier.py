@@ -1,18 +1,16 @@
 """The digit classifier, and the bundled one: how small it is, and how often it is right."""
 
 import json
-import os
-from pathlib import Path
 
 import pytest
 import torch
+from given import mnist
 
-from hdzoo.hub import bundled_folder, bundled_models
+from hdzoo.hub.resolve import bundled_folder, bundled_models
 from hdzoo.models.classifier import DigitClassifier
 from hdzoo.training.classifier import accuracy, tensors
 from hdzoo.training.data import load_images
 
-MNIST = Path(os.environ.get("HDZOO_MNIST", Path(__file__).parents[3] / "shared/data/mnist"))
 FOLDER = bundled_folder() / "mnist-classifier"
 
 
@@ -22,9 +20,7 @@ def bundled():
 
 
 def test_it_is_right_on_held_out_digits(bundled):
-    if not (MNIST / "test.parquet").is_file():
-        pytest.skip(f"NOT CHECKED: no MNIST test images in {MNIST}; set HDZOO_MNIST")
-    images, labels = tensors(load_images(str(MNIST / "test.parquet"), "test"), bundled)
+    images, labels = tensors(load_images(str(mnist("test.parquet")), "test"), bundled)
     assert len(images) == 10_000
     found = accuracy(bundled, images, labels)
     assert found >= 0.993

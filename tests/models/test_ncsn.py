@@ -3,11 +3,10 @@
 import copy
 import importlib
 import json
-import os
-from pathlib import Path
 
 import pytest
 import torch
+from given import golden
 from safetensors.torch import load_file
 
 from hdzoo.errors import HDZooError
@@ -15,24 +14,11 @@ from hdzoo.models.ncsn import NCSNModel
 from hdzoo.models.ncsnv2 import NCSNv2Model
 from hdzoo.models.refinenet import ConditionalInstanceNormPlus, InstanceNormPlus
 
-GOLDEN = Path(
-    os.environ.get("HDZOO_GOLDEN") or Path(__file__).resolve().parents[3] / "shared" / "golden"
-)
 CLASSES = (NCSNModel, NCSNv2Model)
 PUBLISHED = {NCSNModel: "ncsnv1_cifar10_ngf8", NCSNv2Model: "ncsnv2_cifar10_ngf8"}
 LOSSES = {NCSNModel: "ncsnv1_loss", NCSNv2Model: "ncsnv2_loss"}
 
 both = pytest.mark.parametrize("cls", CLASSES)
-
-
-def golden(name):
-    path = GOLDEN / name
-    if not path.is_file():
-        pytest.skip(
-            f"THE AUTHORS' OUTPUTS ARE NOT HERE, agreement with them is UNTESTED: no {path}; "
-            "set HDZOO_GOLDEN to the folder that holds them"
-        )
-    return path
 
 
 def tensors(name):

@@ -4,22 +4,18 @@ import copy
 import importlib
 import itertools
 import json
-import os
-from pathlib import Path
 
 import pytest
 import torch
 from diffusers import UNet2DModel
 from diffusers.models.embeddings import get_timestep_embedding
+from given import golden
 from safetensors.torch import load_file
 
 from hdzoo.errors import HDZooError
 from hdzoo.models.ncsnpp import NCSNppModel, published_names
 from hdzoo.models.ncsnpp_layers import Double, Halve, Widen, positional_embedding
 
-GOLDEN = Path(
-    os.environ.get("HDZOO_GOLDEN") or Path(__file__).resolve().parents[3] / "shared" / "golden"
-)
 PICTURES = {"progressive": "output_skip", "progressive_input": "input_skip"}
 VARIANTS = {
     "continuous": {},
@@ -29,16 +25,6 @@ VARIANTS = {
 }
 
 every = pytest.mark.parametrize("variant", VARIANTS)
-
-
-def golden(name):
-    path = GOLDEN / name
-    if not path.is_file():
-        pytest.skip(
-            f"THE AUTHORS' OUTPUTS ARE NOT HERE, agreement with them is UNTESTED: no {path}; "
-            "set HDZOO_GOLDEN to the folder that holds them"
-        )
-    return path
 
 
 def small(variant="continuous", **config):

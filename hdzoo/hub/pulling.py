@@ -7,8 +7,11 @@ from typing import Any
 
 from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]
 
-from hdzoo import cards, downloads, hub, weights
+from hdzoo import cards
 from hdzoo.errors import HDZooError
+from hdzoo.hub import downloads, weights
+from hdzoo.hub.index import read_index
+from hdzoo.hub.resolve import DOWNLOADED, local_model, refusal, resolve_model
 
 
 def pull(
@@ -22,7 +25,7 @@ def pull(
             of the card too, so that it can be pushed again.
         variant: of the weights, such as ``"fp16"``.
         **options: ``revision``, ``token``, ``cache_dir``, ``local_files_only`` and
-            ``force_download``, as in `hdzoo.hub.resolve_model`.
+            ``force_download``, as in `hdzoo.hub.resolve.resolve_model`.
 
     Returns:
         The folder, or the one in the cache.
@@ -33,21 +36,21 @@ def pull(
     output = None if output_dir is None else Path(output_dir)
     if output is not None and output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise HDZooError(f"{output} is there and is not empty; give a new folder, or remove it")
-    folder = hub.resolve_model(name, variant=variant, **options)
+    folder = resolve_model(name, variant=variant, **options)
     if output is None:
         return folder
-    index = hub.read_index(folder)
+    index = read_index(folder)
     weights.check_folder(folder, index, variant)
     card = folder / cards.CARD
     pictures = cards.pictures_in(card.read_text()) if card.is_file() else []
-    if pictures and hub.local_model(name) is None:
+    if pictures and local_model(name) is None:
         # Of the same commit.
-        with hub.refusal(name, options):
+        with refusal(name, options):
             downloads.download(name, pictures, **options | {"revision": folder.name})
     allow, ignore = weights.patterns(index, variant)
     wanted = filter_repo_objects(
         downloads.names_in(folder),
-        allow_patterns=[*hub.DOWNLOADED, *allow, *pictures],
+        allow_patterns=[*DOWNLOADED, *allow, *pictures],
         ignore_patterns=ignore,
     )
     partial = output.resolve().with_name(f".partial-{os.getpid()}-{output.resolve().name}")

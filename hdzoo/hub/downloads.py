@@ -10,7 +10,7 @@ from huggingface_hub.errors import CachedRepoTreeNotFoundError
 from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]
 
 from hdzoo.files import file_hash
-from hdzoo.hub_client import patiently
+from hdzoo.hub.client import patiently
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 

@@ -9,10 +9,13 @@ from urllib.parse import unquote
 
 from huggingface_hub import CommitInfo
 
-from hdzoo import cards, downloads, hub, weights
+from hdzoo import cards
 from hdzoo.errors import HDZooError
+from hdzoo.hub import downloads, weights
+from hdzoo.hub.index import INDEX, read_index
+from hdzoo.hub.resolve import REFERENCES, local_model
+from hdzoo.hub.uploads import MAIN, Upload, check_inside
 from hdzoo.pipeline import HDPipeline
-from hdzoo.uploads import MAIN, Upload, check_inside
 
 PICTURES = (".gif", ".jpeg", ".jpg", ".png", ".svg", ".webp")
 # What a model owes to the one that it was made from.
@@ -50,7 +53,7 @@ def push_folder(
     upload = Upload(repo_id, **destination)
     if not folder.is_dir():
         raise HDZooError(f"there is no folder {str(folder)!r}; give one with a pipeline")
-    files = pipeline_files(folder, hub.read_index(folder))
+    files = pipeline_files(folder, read_index(folder))
     variants = sorted(weights.variants(files, "unet") or {None}, key=str)
     loaded = {variant: HDPipeline.from_pretrained(folder, variant=variant) for variant in variants}
     variant, pipe = (None, loaded[None]) if None in loaded else next(iter(loaded.items()))
@@ -83,7 +86,7 @@ def pipeline_files(folder: Path, index: dict[str, Any]) -> dict[str, Path]:
         HDZooError: one of them is a link that leads outside.
     """
     found = list(folder.glob("*.json"))
-    for own in (hub.REFERENCES, f"{weights.DIFFUSERS}*"):
+    for own in (REFERENCES, f"{weights.DIFFUSERS}*"):
         found += folder.glob(f"{own}{weights.SAFETENSORS}")
     for component in weights.components(index):
         for suffix in (".json", weights.SAFETENSORS):
@@ -96,7 +99,7 @@ def pipeline_files(folder: Path, index: dict[str, Any]) -> dict[str, Path]:
 
 def without_origin(path: Path) -> Path | bytes:
     """A configuration without the place on this machine that it was loaded from."""
-    if path.name != hub.INDEX and not path.name.endswith("config.json"):
+    if path.name != INDEX and not path.name.endswith("config.json"):
         return path
     content = json.loads(path.read_text())
     if content.pop("_name_or_path", None) is None:
@@ -175,7 +178,7 @@ def inherited_metadata(origin: str | None) -> dict[str, Any]:
     if origin is None:
         return {}
     try:
-        local = hub.local_model(origin)
+        local = local_model(origin)
         folder = local or downloads.download(origin, [cards.CARD], local_files_only=True)
         content = (folder / cards.CARD).read_text()
         known = cards.read_metadata(content, origin)
@@ -202,5 +205,5 @@ def weights_in(names: Iterable[str]) -> dict[str, tuple[str, str | None]]:
     return {
         name: (name.rpartition("/")[0], weights.variant_of(name))
         for name in names
-        if weights.is_weights(name) and not fnmatch(name, hub.REFERENCES)
+        if weights.is_weights(name) and not fnmatch(name, REFERENCES)
     }

@@ -10,7 +10,7 @@ from typing import Any
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
 
 from hdzoo.errors import HDZooError
-from hdzoo.hub_client import check_repo_id, patiently, reason
+from hdzoo.hub.client import check_repo_id, patiently, reason
 
 MAIN = "main"
 
