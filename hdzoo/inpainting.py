@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from diffusers import ImagePipelineOutput
 from diffusers import ModelMixin as ModelMixin  # diffusers' loader looks them up here
@@ -15,6 +14,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 
 from hdzoo.errors import HDZooError
+from hdzoo.pictures import check_unit, read_pictures
 from hdzoo.pipeline import HDPipeline, sample_generators
 
 KNOWN_NOISES = ("step", "level")
@@ -182,10 +182,10 @@ class HDInpaintPipeline(HDPipeline):
             raise HDZooError(f"num_samples_per_image is {num_samples_per_image}; at least 1")
         if self.data_range is None:
             known = self._points("image", image)
-            mask = _check_unit("mask_image", self._points("mask_image", mask_image))
+            mask = check_unit("mask_image", self._points("mask_image", mask_image))
         else:
-            size = _read("image", image, self.image_processor).shape[-2:]
-            mask_size = _read("mask_image", mask_image, self.mask_processor).shape[-2:]
+            size = read_pictures("image", image, self.image_processor).shape[-2:]
+            mask_size = read_pictures("mask_image", mask_image, self.mask_processor).shape[-2:]
             if mask_size != size:
                 raise HDZooError(
                     f"mask_image has the height and width {tuple(mask_size)}, and image "
@@ -233,7 +233,7 @@ class HDInpaintPipeline(HDPipeline):
         channels, height, width = self.sample_shape
         if processor.config.do_convert_grayscale:
             channels = 1
-        pixels = _read(name, pictures, processor, height, width)
+        pixels = read_pictures(name, pictures, processor, height, width)
         if tuple(pixels.shape[1:]) != (channels, height, width):
             raise HDZooError(
                 f"{name} has the shape {tuple(pixels.shape)}; it must be (batch, {channels}, "
@@ -338,35 +338,3 @@ def _fork(generator: torch.Generator) -> torch.Generator:
     device = generator.device
     seed = torch.randint(2**63 - 1, (), generator=generator.clone_state(), device=device)
     return torch.Generator(device).manual_seed(int(seed))
-
-
-def _read(name: str, pictures: Any, processor: VaeImageProcessor, *size: int) -> torch.Tensor:
-    """Pictures as float32, shape (batch, channels, height, width), resized if a size is given."""
-    # Without one it would resize all to the first one's.
-    processor.register_to_config(do_resize=bool(size))
-    try:
-        pixels = processor.preprocess(_as_floats(pictures), *size)
-    except (ValueError, TypeError, RuntimeError, IndexError) as error:
-        raise HDZooError(
-            f"{name} cannot be read: {error}; give PIL images of one size, or arrays (batch, "
-            "height, width, channels) or tensors (batch, channels, height, width) in [0, 1]"
-        ) from error
-    return _check_unit(name, pixels)
-
-
-def _as_floats(pictures: Any) -> Any:
-    """Arrays and tensors as float32, so that those of bool can be resized."""
-    if isinstance(pictures, list):
-        return [_as_floats(picture) for picture in pictures]
-    if isinstance(pictures, np.ndarray):
-        return pictures.astype(np.float32)
-    return pictures.float() if isinstance(pictures, torch.Tensor) else pictures
-
-
-def _check_unit(name: str, values: torch.Tensor) -> torch.Tensor:
-    if not ((values >= 0) & (values <= 1)).all():
-        raise HDZooError(
-            f"{name} has values from {values.min():g} to {values.max():g}; they must be in [0, 1] "
-            "(divide eight-bit ones by 255)"
-        )
-    return values

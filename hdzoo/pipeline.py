@@ -19,6 +19,7 @@ from hdzoo.errors import HDZooError
 from hdzoo.hub import weights
 from hdzoo.hub.index import REQUIRES, import_components, read_index, required_packages
 from hdzoo.hub.resolve import resolve_model
+from hdzoo.pictures import read_pictures
 
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 _DOWNLOAD_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
@@ -45,6 +46,8 @@ def sample_generators(
 
     Returns:
         As many generators as indices. Sample ``i`` is the same in whatever batch it is drawn.
+        PyTorch's generator of a CPU starts from 32 bits of its seed, so that two of n samples have
+        the same noise with probability n^2 / 2^33: 1 % at n = 10,000.
     """
     return [
         torch.Generator(device).manual_seed(
@@ -267,14 +270,7 @@ class HDPipeline(DiffusionPipeline):
                 f"image is given, and the samples of {type(self.unet).__name__} are no images; "
                 "give latents, at the noise level scheduler.sigmas[0]"
             )
-        _, height, width = self.sample_shape
-        try:
-            return self.image_processor.preprocess(image, height, width)
-        except (ValueError, TypeError, RuntimeError) as error:
-            raise HDZooError(
-                f"image cannot be read: {error}; give PIL images, or arrays (batch, height, width, "
-                "channels) or tensors (batch, channels, height, width) in [0, 1]"
-            ) from error
+        return read_pictures("image", image, self.image_processor, *self.sample_shape[1:])
 
     def _first_state(
         self,

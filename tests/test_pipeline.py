@@ -385,6 +385,13 @@ REFUSED = {
     "image_count": ({"image": START, "batch_size": 4}, "batch_size is 4; .* or images"),
     "image_channels": ({"image": START.expand(3, 3, 4, 4)}, r"image has the shape \(3, 3, 4, 4\)"),
     "image_kind": ({"image": "a.png"}, "image cannot be read: .* give PIL images"),
+    "image_empty": ({"image": []}, "image cannot be read"),
+    "image_bytes": (
+        {"image": np.full((3, 4, 4, 1), 255, np.uint8)},
+        r"image has values from 255 to 255; .* \[0, 1\] \(divide",
+    ),
+    "image_nan": ({"image": START * math.nan}, "image has values from nan"),
+    "image_negative": ({"image": START - 1}, "image has values from -1"),
     "no_sample": ({"batch_size": 0}, "batch_size is 0; it must be at least 1"),
     "negative": ({"batch_size": -1}, "batch_size is -1"),
     "generators": (
