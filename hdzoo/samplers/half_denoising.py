@@ -7,7 +7,8 @@ from diffusers import SchedulerMixin as SchedulerMixin
 from diffusers.configuration_utils import register_to_config
 
 from hdzoo.errors import HDZooError
-from hdzoo.samplers.base import LadderSampler, Move, SingleLevelSampler, root
+from hdzoo.samplers.base import Move
+from hdzoo.samplers.families import LadderSampler, SingleLevelSampler, root
 from hdzoo.samplers.gaussian import GaussianLaw, published_level, published_rungs
 
 

@@ -22,7 +22,7 @@ from diffusers.models.unets.unet_2d import UNet2DOutput
 
 from hdzoo import GaussianMixtureScore, HDPipeline, get_sampler
 from hdzoo.builtin import hdzoo_samplers
-from hdzoo.samplers.base import SingleLevelSampler
+from hdzoo.samplers.families import SingleLevelSampler
 from hdzoo.samplers.gaussian import GaussianLaw
 from hdzoo.scores import from_score
 

@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 from hdzoo import HDPipeline, HDZooError, get_sampler
 from hdzoo.builtin import hdzoo_samplers
 from hdzoo.cli import app
-from hdzoo.samplers.base import SingleLevelSampler
 from hdzoo.samplers.consistent import ConsistentAnnealedSampler
+from hdzoo.samplers.families import SingleLevelSampler
 
 CORE = sorted(hdzoo_samplers())
 STEPS = 12

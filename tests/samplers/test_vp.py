@@ -22,8 +22,9 @@ from hdzoo.evaluation.laws import (
     exact_law,
     natural_start,
 )
-from hdzoo.samplers.base import LadderSampler, Move, Sampler, SingleLevelSampler
+from hdzoo.samplers.base import Move, Sampler
 from hdzoo.samplers.configurations import _DIFFUSERS_VP
+from hdzoo.samplers.families import LadderSampler, SingleLevelSampler
 from hdzoo.scores import from_score
 
 NAMES = [name for name in list_samplers() if issubclass(get_sampler(name), Sampler)]

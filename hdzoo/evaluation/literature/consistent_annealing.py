@@ -14,8 +14,8 @@ from hdzoo.evaluation.laws import Gaussian, exact_law, laws_along
 from hdzoo.evaluation.literature.base import Claim, Progress, Reproduction
 from hdzoo.evaluation.literature.ncsnv2_techniques import PUBLISHED, SIGMA_MIN, level_ratio
 from hdzoo.evaluation.wasserstein import gaussian_wasserstein2
-from hdzoo.samplers.base import LadderSampler
 from hdzoo.samplers.consistent import ConsistentAnnealedSampler
+from hdzoo.samplers.families import LadderSampler
 from hdzoo.samplers.half_denoising import AlphaHalfDenoisingSampler, AnnealedHalfDenoisingSampler
 from hdzoo.samplers.langevin import AnnealedLangevinSampler
 

@@ -28,7 +28,7 @@ from hdzoo.evaluation.literature.base import Claim, Progress, Reproduction
 from hdzoo.evaluation.literature.denoising import denoised, label_axes, power_law
 from hdzoo.evaluation.targets import two_gaussians
 from hdzoo.evaluation.wasserstein import gaussian_wasserstein2
-from hdzoo.samplers.base import SingleLevelSampler
+from hdzoo.samplers.families import SingleLevelSampler
 from hdzoo.samplers.half_denoising import HalfDenoisingSampler, NoiseCorrectedLangevinSampler
 from hdzoo.samplers.langevin import LangevinSampler
 

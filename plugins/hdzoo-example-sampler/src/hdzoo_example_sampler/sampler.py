@@ -8,7 +8,8 @@ from diffusers.configuration_utils import register_to_config
 
 from hdzoo import HDZooError
 from hdzoo.ladders import refine_ladder
-from hdzoo.samplers.base import LadderSampler, Move
+from hdzoo.samplers.base import Move
+from hdzoo.samplers.families import LadderSampler
 from hdzoo.samplers.gaussian import GaussianLaw, published_ladder
 
 

@@ -1,0 +1,173 @@
+"""The two families of samplers: down a ladder of noise levels, and at a single one."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from diffusers.configuration_utils import register_to_config
+
+from hdzoo.errors import HDZooError
+from hdzoo.ladders import (
+    check_ladder,
+    geometric_ladder,
+    langevin_step_sizes,
+    ncsnv2_step_size,
+)
+from hdzoo.samplers.base import Move, Sampler
+from hdzoo.samplers.configurations import keep_own_step_size
+
+
+class LadderSampler(Sampler):
+    r"""A sampler that walks down a ladder of noise levels.
+
+    Args:
+        sigma_max: the first level of a geometric ladder.
+        sigma_min: its last level.
+        num_levels: how many levels it has.
+        sigmas: an explicit ladder instead, descending.
+        steps_per_level: network evaluations on each level, when no number is asked for.
+        step_size: :math:`\alpha` on the last level (:math:`\epsilon` in the papers), from which
+            :math:`\alpha_i = \epsilon \sigma_i^2 / \sigma_L^2`; or a list with :math:`\alpha` on
+            each level; or ``"ncsnv2"`` for technique 4 of Song and Ermon (arXiv 2006.09011); or
+            None for :math:`0.2 \sigma_L^2`, which is the published :math:`2 \cdot 10^{-5}` at
+            :math:`\sigma_L = 0.01`.
+        prediction_type: what the network predicts.
+        timestep_type: how it is told the noise level.
+        sigma_data: standard deviation of the data, for a bare network in Karras' preconditioning.
+
+    Raises:
+        HDZooError: the ladder does not descend, or :math:`\eta` is outside (0, 2), where the walk
+            does not converge.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        sigma_max: float = 1.0,
+        sigma_min: float = 0.01,
+        num_levels: int = 10,
+        sigmas: list[float] | None = None,
+        steps_per_level: int = 100,
+        step_size: float | list[float] | str | None = None,
+        prediction_type: str = "score",
+        timestep_type: str = "sigma",
+        sigma_data: float | None = None,
+    ) -> None:
+        self.set_timesteps()
+
+    @classmethod
+    def adopt(cls, config: dict[str, Any]) -> dict[str, Any]:
+        return keep_own_step_size(config, "num_steps", "single_level_step_size", "ladder_step_size")
+
+    @property
+    def default_num_inference_steps(self) -> int:
+        if self.config.steps_per_level < 1:
+            raise HDZooError(f"steps_per_level is {self.config.steps_per_level}; at least 1")
+        return len(self.levels) * self.config.steps_per_level
+
+    @property
+    def levels(self) -> list[float]:
+        """The configured ladder."""
+        config = self.config
+        if config.sigmas is not None:
+            return check_ladder(config.sigmas)
+        return geometric_ladder(config.sigma_max, config.sigma_min, config.num_levels)
+
+    def rungs(self, num_inference_steps: int) -> list[float]:
+        return self.levels
+
+    def step_sizes(self, sigmas: Sequence[float]) -> list[float]:
+        step_size = self.config.step_size
+        if step_size is None:
+            alphas = langevin_step_sizes(sigmas, 0.2 * sigmas[-1] ** 2)
+        elif step_size == "ncsnv2":
+            step_size = ncsnv2_step_size(sigmas, self.config.steps_per_level)
+            alphas = langevin_step_sizes(sigmas, step_size)
+        elif isinstance(step_size, str):
+            raise HDZooError(
+                f"step_size is {step_size!r}; allowed are a number, a list with one number for "
+                "each noise level, 'ncsnv2', and None"
+            )
+        elif isinstance(step_size, Sequence):
+            alphas = [float(alpha) for alpha in step_size]
+            if len(alphas) != len(sigmas):
+                raise HDZooError(
+                    f"step_size has {len(alphas)} numbers and the ladder {len(sigmas)} levels; "
+                    "give one for each level"
+                )
+        else:
+            alphas = langevin_step_sizes(sigmas, float(step_size))
+        for sigma, alpha in zip(sigmas, alphas, strict=True):
+            if not 0 < alpha < 2 * sigma**2:
+                raise HDZooError(
+                    f"step_size gives alpha = {alpha:g} at noise level {sigma:g}; the walk "
+                    f"converges for 0 < alpha < 2 sigma^2 = {2 * sigma**2:g}"
+                )
+        return alphas
+
+
+def root(share: float) -> float:
+    """The square root, and 0 for what differs from 0 by a rounding only."""
+    return math.sqrt(share) if share > 1e-12 else 0.0
+
+
+class SingleLevelSampler(Sampler):
+    r"""A sampler that walks at one noise level; start it from states at that level.
+
+    Args:
+        sigma: the noise level.
+        step_size: :math:`\alpha`; None for the sampler's own default.
+        num_steps: network evaluations, when no number is asked for.
+        prediction_type: what the network predicts.
+        timestep_type: how it is told the noise level.
+        sigma_data: standard deviation of the data, for a bare network in Karras' preconditioning.
+
+    Raises:
+        HDZooError: the noise level or the step size is not positive.
+    """
+
+    starts_from_noise = False
+
+    @register_to_config
+    def __init__(
+        self,
+        sigma: float = 0.1,
+        step_size: float | None = None,
+        num_steps: int = 50,
+        prediction_type: str = "score",
+        timestep_type: str = "sigma",
+        sigma_data: float | None = None,
+    ) -> None:
+        self.set_timesteps()
+
+    @classmethod
+    def adopt(cls, config: dict[str, Any]) -> dict[str, Any]:
+        return keep_own_step_size(
+            config, "num_levels", "ladder_step_size", "single_level_step_size"
+        )
+
+    @property
+    def default_num_inference_steps(self) -> int:
+        return int(self.config.num_steps)
+
+    def rungs(self, num_inference_steps: int) -> list[float]:
+        return check_ladder([self.config.sigma])
+
+    def default_step_size(self, sigma: float) -> float:
+        """The step size when none is given."""
+        raise NotImplementedError
+
+    def plan(self, sigmas: Sequence[float], counts: Sequence[int]) -> list[Move]:
+        if len(sigmas) != 1:
+            raise HDZooError(
+                f"{type(self).__name__} walks at one noise level and {len(sigmas)} are given; "
+                "repeat one, or take an annealed sampler"
+            )
+        return super().plan(sigmas, counts)
+
+    def step_sizes(self, sigmas: Sequence[float]) -> list[float]:
+        given = self.config.step_size
+        alpha = self.default_step_size(sigmas[0]) if given is None else given
+        if isinstance(alpha, str | Sequence) or not (math.isfinite(alpha) and alpha > 0):
+            raise HDZooError(f"step_size is {alpha!r}; it must be a positive number")
+        return [float(alpha)]
