@@ -17,6 +17,7 @@ import os
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 from hdzoo.cli.terminal import note, work_progress
 from hdzoo.evaluation.compare import compare
@@ -27,13 +28,14 @@ LADDER = {"sigma_max": 1.0, "sigma_min": 0.01}
 NUM_LEVELS = 10
 
 
-def published(steps_per_level: int) -> dict[str, float]:
-    """The options of the report."""
-    return LADDER | {
+def published(steps_per_level: int, num_images: int) -> dict[str, Any]:
+    """A comparison at the options of the report."""
+    options = LADDER | {
         "num_levels": NUM_LEVELS,
         "steps_per_level": steps_per_level,
         "step_size": 2e-5,
     }
+    return {"options": options, "num_images": num_images, "trials": 0, "chunk_size": 250}
 
 
 parser = argparse.ArgumentParser(
@@ -52,8 +54,8 @@ parser.add_argument("--dtype", default="float32")
 options = parser.parse_args()
 
 parts = {
-    "T20": {"options": published(20), "num_images": options.num_images, "trials": 0},
-    "T100": {"options": published(100), "num_images": options.num_images_long, "trials": 0},
+    "T20": published(20, options.num_images),
+    "T100": published(100, options.num_images_long),
     "tuned": {"options": LADDER, "num_images": options.num_images, "trials": 8},
 }
 for name in options.parts:

@@ -215,7 +215,9 @@ def compare(
     trial_images: Annotated[int, typer.Option(help="Drawn with each of these.")] = 250,
     seed: Seed = 0,
     trial_seed: Annotated[int, typer.Option(help="Of the images that samplers are tuned by.")] = 1,
-    chunk_size: Annotated[int, typer.Option(help="Images drawn together: a shard.")] = 250,
+    chunk_size: Annotated[
+        int, typer.Option(help="Images drawn together; processes share chunks.")
+    ] = 125,
     dtype: Dtype = "float32",
     num_threads: Annotated[int, typer.Option(help="CPU threads of each process.")] = 1,
     reference: Annotated[

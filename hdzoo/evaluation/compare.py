@@ -42,7 +42,8 @@ class Settings:
         trial_images: drawn with each.
         seed: of the images that are reported.
         trial_seed: of those that are tried.
-        chunk_size: as `generate` has it; so are ``dtype`` and ``num_threads``.
+        chunk_size: images drawn together. Processes share chunks, so at most
+            ``trial_images / chunk_size`` of them are busy while a sampler is tuned.
         dtype: of the network's weights.
         num_threads: CPU threads of each process.
         reference: as `evaluate` has it; so are ``reference_split``, ``features``, ``weights`` and
@@ -62,7 +63,7 @@ class Settings:
     trial_images: int = 250
     seed: int = 0
     trial_seed: int = 1
-    chunk_size: int = 250
+    chunk_size: int = 125
     dtype: str = "float32"
     num_threads: int = 1
     reference: str | Path | None = None
