@@ -14,16 +14,9 @@ import torch
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from safetensors.torch import load_file, save_file
 
-from hdzoo import (
-    HDPipeline,
-    HDZooError,
-    UNetScoreModel,
-    downloads,
-    get_sampler,
-    hub,
-    list_samplers,
-    plugins,
-)
+from hdzoo import HDPipeline, HDZooError, UNetScoreModel, get_sampler, list_samplers, plugins
+from hdzoo.hub import downloads, resolve
+from hdzoo.hub.index import INDEX, REQUIRES
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 STEPS = 4
@@ -69,7 +62,7 @@ def public(config):
 
 
 def index_of(folder):
-    return json.loads((folder / hub.INDEX).read_text())
+    return json.loads((folder / INDEX).read_text())
 
 
 def edit(path, **changes):
@@ -199,7 +192,7 @@ def test_folders_come_before_bundled_names_and_those_before_the_hub(tmp_path, mo
     folders = {where: tmp_path / where / "net" for where in ("folder", "bundled", "hub")}
     for mean, folder in enumerate(folders.values()):
         pipeline(data_mean=float(mean)).save_pretrained(folder)
-    monkeypatch.setattr(hub, "bundled_models", lambda: {"net": folders["bundled"]})
+    monkeypatch.setattr(resolve, "bundled_models", lambda: {"net": folders["bundled"]})
     monkeypatch.setattr(downloads, "snapshot_download", lambda *args, **kwargs: str(folders["hub"]))
 
     def found(name):
@@ -216,16 +209,16 @@ def test_folders_come_before_bundled_names_and_those_before_the_hub(tmp_path, mo
 
 
 def test_bundled_models_are_the_folders_with_an_index(tmp_path, monkeypatch):
-    for name, file in {"b": hub.INDEX, "a": hub.INDEX, "no-model": "README.md"}.items():
+    for name, file in {"b": INDEX, "a": INDEX, "no-model": "README.md"}.items():
         path = tmp_path / "model_cards" / name / file
         path.parent.mkdir(parents=True)
         path.touch()
     # In a source tree beside the package, in a wheel inside it.
     for package in (tmp_path / "hdzoo", tmp_path):
-        monkeypatch.setattr(hub, "_PACKAGE", package)
-        assert hub.bundled_models() == {k: tmp_path / "model_cards" / k for k in "ab"}
-    monkeypatch.setattr(hub, "_PACKAGE", tmp_path / "model_cards" / "a")
-    assert hub.bundled_models() == {}
+        monkeypatch.setattr(resolve, "_PACKAGE", package)
+        assert resolve.bundled_models() == {k: tmp_path / "model_cards" / k for k in "ab"}
+    monkeypatch.setattr(resolve, "_PACKAGE", tmp_path / "model_cards" / "a")
+    assert resolve.bundled_models() == {}
 
 
 def test_hub_options_are_passed_on(saved, monkeypatch):
@@ -246,7 +239,7 @@ def test_hub_options_are_passed_on(saved, monkeypatch):
     pipe = HDPipeline.from_pretrained("me/net", **options)
     # The index, and then what it names, of the commit that the cache's folder is named by.
     assert [args for args, _ in asked] == [("me/net",)] * 2
-    assert asked[0][1] == {"allow_patterns": [hub.INDEX], "ignore_patterns": []} | options
+    assert asked[0][1] == {"allow_patterns": [INDEX], "ignore_patterns": []} | options
     assert asked[1][1].items() >= (options | {"revision": saved.name}).items()
     assert {"*.json", "unet/*.safetensors"} <= set(asked[1][1]["allow_patterns"])
     assert pipe.config._name_or_path == "me/net"
@@ -332,7 +325,7 @@ def test_third_party_sampler_is_loaded_with_its_package_and_asked_for_without(
     pipe.save_pretrained(folder)
     index = index_of(folder)
     assert index["scheduler"] == ["third_pkg.chains", "ThirdSampler"]
-    assert index[hub.REQUIRES] == {"third_pkg.chains": "third-party-samplers"}
+    assert index[REQUIRES] == {"third_pkg.chains": "third-party-samplers"}
 
     # A fresh process, which nobody has told of the module.
     samples = tmp_path / "samples.pt"
@@ -365,11 +358,11 @@ torch.save(images, {str(samples)!r})
     replaced.save_pretrained(tmp_path / "again")
     again = index_of(tmp_path / "again")
     assert again["scheduler"] == ["hdzoo.samplers.langevin", "AnnealedLangevinSampler"]
-    assert hub.REQUIRES not in again
+    assert REQUIRES not in again
     assert torch.equal(draw(HDPipeline.from_pretrained(tmp_path / "again")), draw(pipe))
 
     # An index written by plain diffusers does not say which package it was.
-    (folder / hub.INDEX).write_text(json.dumps(index | {hub.REQUIRES: None}))
+    (folder / INDEX).write_text(json.dumps(index | {REQUIRES: None}))
     with pytest.raises(HDZooError, match="pip install third_pkg, or pass"):
         HDPipeline.from_pretrained(folder)
 
@@ -379,18 +372,18 @@ def test_swapping_a_third_party_sampler_away_clears_the_index(third_party, tmp_p
     pipe.save_pretrained(tmp_path / "a")
     pipe.scheduler = get_sampler("langevin").from_config(pipe.scheduler.config)
     pipe.save_pretrained(tmp_path / "b")
-    assert index_of(tmp_path / "b")[hub.REQUIRES] == {}
+    assert index_of(tmp_path / "b")[REQUIRES] == {}
 
 
 def test_a_broken_package_is_named(saved, third_party):
     (third_party / "third_pkg" / "chains.py").write_text("1 / 0")
-    edit(saved / hub.INDEX, scheduler=["third_pkg.chains", "ThirdSampler"])
+    edit(saved / INDEX, scheduler=["third_pkg.chains", "ThirdSampler"])
     with pytest.raises(HDZooError, match=r"third_pkg\.chains, cannot be imported: ZeroDivision"):
         HDPipeline.from_pretrained(saved)
 
 
 def test_a_class_that_the_package_no_longer_has_is_named(saved):
-    edit(saved / hub.INDEX, scheduler=["hdzoo.samplers.langevin", "GoneSampler"])
+    edit(saved / INDEX, scheduler=["hdzoo.samplers.langevin", "GoneSampler"])
     with pytest.raises(HDZooError, match=r"GoneSampler .* is no network"):
         HDPipeline.from_pretrained(saved)
 
@@ -402,7 +395,7 @@ def test_a_module_that_is_no_plugin_is_not_imported(component, saved, tmp_path, 
         "from diffusers import ModelMixin, SchedulerMixin\nclass X(SchedulerMixin): ..."
     )
     monkeypatch.syspath_prepend(tmp_path)
-    edit(saved / hub.INDEX, **{component: ["stranger", "X"]})
+    edit(saved / INDEX, **{component: ["stranger", "X"]})
     with pytest.raises(HDZooError, match=f"pip install stranger, or pass .* {component}="):
         HDPipeline.from_pretrained(saved)
     assert "stranger" not in sys.modules
@@ -429,7 +422,7 @@ def test_what_is_no_network_and_no_sampler_is_not_loaded(entry, saved, monkeypat
 
     monkeypatch.setattr(os, "system", used)
     monkeypatch.setattr(subprocess.Popen, "__init__", used)
-    edit(saved / hub.INDEX, unet=entry)
+    edit(saved / INDEX, unet=entry)
     with pytest.raises(HDZooError, match=f"{entry[1]} of {entry[0]}, is no network"):
         HDPipeline.from_pretrained(saved)
 
@@ -444,7 +437,7 @@ def test_what_is_no_network_and_no_sampler_is_not_loaded(entry, saved, monkeypat
 )
 def test_code_in_the_folder_is_not_run(file, changes, saved, tmp_path):
     (saved / file).write_text(f"open({str(tmp_path / 'was-here')!r}, 'w')")
-    edit(saved / hub.INDEX, **changes)
+    edit(saved / INDEX, **changes)
     with pytest.raises(HDZooError):
         HDPipeline.from_pretrained(saved)
     assert not (tmp_path / "was-here").exists()
@@ -497,13 +490,13 @@ def halve(path):
 
 
 DAMAGE = {
-    "no-index": (hub.INDEX, Path.unlink, "no pipeline folder: it has no model_index.json"),
-    "half-index": (hub.INDEX, halve, "model_index.json is damaged"),
-    "binary-index": (hub.INDEX, lambda p: p.write_bytes(b"\xff\xfe\x00"), "index.json is damaged"),
-    "list-index": (hub.INDEX, lambda p: p.write_text("[]"), "it holds no object"),
-    "odd-entry": (hub.INDEX, lambda p: edit(p, unet="hdzoo"), "index has 'hdzoo' for unet"),
-    "null-unet": (hub.INDEX, lambda p: edit(p, unet=[None, None]), "cannot be loaded: .*expected"),
-    "no-class-name": (hub.INDEX, lambda p: p.write_text("{}"), "cannot be loaded"),
+    "no-index": (INDEX, Path.unlink, "no pipeline folder: it has no model_index.json"),
+    "half-index": (INDEX, halve, "model_index.json is damaged"),
+    "binary-index": (INDEX, lambda p: p.write_bytes(b"\xff\xfe\x00"), "index.json is damaged"),
+    "list-index": (INDEX, lambda p: p.write_text("[]"), "it holds no object"),
+    "odd-entry": (INDEX, lambda p: edit(p, unet="hdzoo"), "index has 'hdzoo' for unet"),
+    "null-unet": (INDEX, lambda p: edit(p, unet=[None, None]), "cannot be loaded: .*expected"),
+    "no-class-name": (INDEX, lambda p: p.write_text("{}"), "cannot be loaded"),
     "half-weights": (WEIGHTS, halve, "cannot be loaded"),
     "empty-weights": (WEIGHTS, lambda p: p.write_bytes(b""), "cannot be loaded"),
     "no-weights": (WEIGHTS, Path.unlink, "cannot be loaded"),
