@@ -23,7 +23,7 @@ from torch.utils.data import Dataset
 from torch_fidelity import calculate_metrics
 
 import hdzoo
-from hdzoo.evaluation.features import get_extractor
+from hdzoo.metrics.features import get_extractor
 from hdzoo.training.data import load_images
 
 

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from hdzoo.cli.terminal import note, work_progress
-from hdzoo.evaluation.compare import compare
-from hdzoo.evaluation.leaderboard_pages import write_page, write_pictures
+from hdzoo.leaderboard.compare import compare
+from hdzoo.leaderboard.pages import write_page, write_pictures
 
 SAMPLERS = ("annealed-langevin", "annealed-half-denoising", "alpha-half-denoising")
 LADDER = {"sigma_max": 1.0, "sigma_min": 0.01}

@@ -9,16 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hdzoo.errors import HDZooError
-    from hdzoo.inpainting import HDInpaintPipeline
-    from hdzoo.models.empirical import EmpiricalScore
-    from hdzoo.models.laplace import LaplaceScore
-    from hdzoo.models.manifold import SegmentScore, SphereScore
-    from hdzoo.models.mixture import GaussianMixtureScore
     from hdzoo.models.ncsn import NCSNModel
     from hdzoo.models.ncsnpp import NCSNppModel
     from hdzoo.models.ncsnv2 import NCSNv2Model
     from hdzoo.models.unet import UNetScoreModel
-    from hdzoo.pipeline import HDPipeline
+    from hdzoo.pipelines.inpainting import HDInpaintPipeline
+    from hdzoo.pipelines.pipeline import HDPipeline
     from hdzoo.plugins import get_sampler, hookimpl, list_samplers
     from hdzoo.samplers.consistent import ConsistentAnnealedSampler
     from hdzoo.samplers.half_denoising import (
@@ -28,6 +24,10 @@ if TYPE_CHECKING:
         NoiseCorrectedLangevinSampler,
     )
     from hdzoo.samplers.langevin import AnnealedLangevinSampler, LangevinSampler
+    from hdzoo.targets.empirical import EmpiricalScore
+    from hdzoo.targets.laplace import LaplaceScore
+    from hdzoo.targets.manifold import SegmentScore, SphereScore
+    from hdzoo.targets.mixture import GaussianMixtureScore
 
 __all__ = [
     "AlphaHalfDenoisingSampler",
@@ -62,20 +62,20 @@ _MODULES = {
     "AnnealedHalfDenoisingSampler": "hdzoo.samplers.half_denoising",
     "AnnealedLangevinSampler": "hdzoo.samplers.langevin",
     "ConsistentAnnealedSampler": "hdzoo.samplers.consistent",
-    "EmpiricalScore": "hdzoo.models.empirical",
-    "GaussianMixtureScore": "hdzoo.models.mixture",
-    "HDInpaintPipeline": "hdzoo.inpainting",
-    "HDPipeline": "hdzoo.pipeline",
+    "EmpiricalScore": "hdzoo.targets.empirical",
+    "GaussianMixtureScore": "hdzoo.targets.mixture",
+    "HDInpaintPipeline": "hdzoo.pipelines.inpainting",
+    "HDPipeline": "hdzoo.pipelines.pipeline",
     "HDZooError": "hdzoo.errors",
     "HalfDenoisingSampler": "hdzoo.samplers.half_denoising",
     "LangevinSampler": "hdzoo.samplers.langevin",
-    "LaplaceScore": "hdzoo.models.laplace",
+    "LaplaceScore": "hdzoo.targets.laplace",
     "NCSNModel": "hdzoo.models.ncsn",
     "NCSNppModel": "hdzoo.models.ncsnpp",
     "NCSNv2Model": "hdzoo.models.ncsnv2",
     "NoiseCorrectedLangevinSampler": "hdzoo.samplers.half_denoising",
-    "SegmentScore": "hdzoo.models.manifold",
-    "SphereScore": "hdzoo.models.manifold",
+    "SegmentScore": "hdzoo.targets.manifold",
+    "SphereScore": "hdzoo.targets.manifold",
     "UNetScoreModel": "hdzoo.models.unet",
     "get_sampler": "hdzoo.plugins",
     "hookimpl": "hdzoo.plugins",

@@ -23,11 +23,11 @@ def hdzoo_models() -> dict[str, str]:
         "ncsnv2": "hdzoo.models.ncsnv2:NCSNv2Model",
         "ncsnpp": "hdzoo.models.ncsnpp:NCSNppModel",
         "unet": "hdzoo.models.unet:UNetScoreModel",
-        "gaussian-mixture": "hdzoo.models.mixture:GaussianMixtureScore",
-        "segment": "hdzoo.models.manifold:SegmentScore",
-        "sphere": "hdzoo.models.manifold:SphereScore",
-        "laplace": "hdzoo.models.laplace:LaplaceScore",
-        "empirical": "hdzoo.models.empirical:EmpiricalScore",
+        "gaussian-mixture": "hdzoo.targets.mixture:GaussianMixtureScore",
+        "segment": "hdzoo.targets.manifold:SegmentScore",
+        "sphere": "hdzoo.targets.manifold:SphereScore",
+        "laplace": "hdzoo.targets.laplace:LaplaceScore",
+        "empirical": "hdzoo.targets.empirical:EmpiricalScore",
     }
 
 
@@ -39,26 +39,26 @@ def hdzoo_datasets() -> dict[str, str]:
 @hookimpl
 def hdzoo_feature_extractors() -> dict[str, str]:
     return {
-        "digits": "hdzoo.evaluation.digit_features:DigitFeatures",
-        "inception-v3-compat": "hdzoo.evaluation.inception:InceptionFeatures",
+        "digits": "hdzoo.metrics.digit_features:DigitFeatures",
+        "inception-v3-compat": "hdzoo.metrics.inception:InceptionFeatures",
     }
 
 
 @hookimpl
 def hdzoo_targets() -> dict[str, str]:
     return {
-        "gaussian": "hdzoo.evaluation.targets:gaussian",
-        "gaussian-anisotropic": "hdzoo.evaluation.targets:gaussian_anisotropic",
-        "two-gaussians": "hdzoo.evaluation.targets:two_gaussians",
-        "two-points": "hdzoo.evaluation.targets:two_points",
-        "laplace": "hdzoo.evaluation.targets:laplace",
-        "ncsn-toy": "hdzoo.evaluation.targets:ncsn_toy",
-        "eight-gaussians": "hdzoo.evaluation.targets:eight_gaussians",
-        "moons": "hdzoo.evaluation.targets:moons",
-        "circle": "hdzoo.evaluation.targets:circle",
-        "segment": "hdzoo.evaluation.targets:segment",
-        "sphere": "hdzoo.evaluation.targets:sphere",
-        "spectrum": "hdzoo.evaluation.targets:spectrum_target",
-        "digits": "hdzoo.evaluation.targets:digits",
-        "digits-empirical": "hdzoo.evaluation.targets:digits_empirical",
+        "gaussian": "hdzoo.targets.named:gaussian",
+        "gaussian-anisotropic": "hdzoo.targets.named:gaussian_anisotropic",
+        "two-gaussians": "hdzoo.targets.named:two_gaussians",
+        "two-points": "hdzoo.targets.named:two_points",
+        "laplace": "hdzoo.targets.named:laplace",
+        "ncsn-toy": "hdzoo.targets.named:ncsn_toy",
+        "eight-gaussians": "hdzoo.targets.named:eight_gaussians",
+        "moons": "hdzoo.targets.named:moons",
+        "circle": "hdzoo.targets.named:circle",
+        "segment": "hdzoo.targets.named:segment",
+        "sphere": "hdzoo.targets.named:sphere",
+        "spectrum": "hdzoo.targets.named:spectrum_target",
+        "digits": "hdzoo.targets.named:digits",
+        "digits-empirical": "hdzoo.targets.named:digits_empirical",
     }

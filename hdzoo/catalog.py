@@ -9,7 +9,7 @@ from hdzoo import plugins
 from hdzoo.errors import HDZooError
 from hdzoo.hub.resolve import resolve_model
 from hdzoo.hub.weights import variant_of
-from hdzoo.pipeline import HDPipeline
+from hdzoo.pipelines.pipeline import HDPipeline
 
 
 def sampler_rows() -> list[dict[str, Any]]:

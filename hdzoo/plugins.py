@@ -92,7 +92,7 @@ class HookSpecs(Protocol):
         """Feature extractors: classes that are torch-fidelity's ``FeatureExtractorBase``.
 
         They also have a ``label`` and say which ``weights_file`` they load: see
-        `hdzoo.evaluation.image_features.ImageFeatures`, the class to derive from.
+        `hdzoo.metrics.image_features.ImageFeatures`, the class to derive from.
         """
 
     @hookspec

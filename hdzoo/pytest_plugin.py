@@ -1,4 +1,4 @@
-"""The option ``--hdzoo-sampler`` of pytest, and the tests that it stands for (`hdzoo.testing`).
+"""The option ``--hdzoo-sampler`` of pytest, and its tests (`hdzoo.verification.testing`).
 
 Imported by every pytest where hdzoo is installed, so it imports no torch before it is needed.
 """
@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from hdzoo import HDZooError, plugins, testing
+from hdzoo import HDZooError, plugins
+from hdzoo.verification import testing
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -30,7 +31,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if metafunc.function is not testing.test_sampler:
         return
-    from hdzoo.evaluation.verify import CHECKS
+    from hdzoo.verification.verify import CHECKS
 
     cases = [(name, check) for name in _chosen(metafunc.config) for check in CHECKS]
     metafunc.parametrize(("name", "check"), cases, ids=[f"{name}-{check}" for name, check in cases])

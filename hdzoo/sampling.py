@@ -14,7 +14,7 @@ from PIL import Image, PngImagePlugin
 from hdzoo import __version__, plugins
 from hdzoo.errors import HDZooError
 from hdzoo.files import whole_file
-from hdzoo.pipeline import HDPipeline, sample_generators
+from hdzoo.pipelines.pipeline import HDPipeline, sample_generators
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 TRAJECTORY_FRAMES = 48

@@ -8,7 +8,7 @@ from given import mnist
 
 from hdzoo import HDPipeline
 from hdzoo.hub.resolve import bundled_models
-from hdzoo.pipeline import sample_generators
+from hdzoo.pipelines.pipeline import sample_generators
 from hdzoo.training.data import image_loader, image_transform, load_images
 from hdzoo.training.trainer import held_out_loss
 

@@ -112,8 +112,8 @@ def generate(
     """
     options = parse_options(option)
     try:
-        from hdzoo.evaluation import dataset_card
-        from hdzoo.evaluation.generation import generate as generate_set
+        from hdzoo.generation import dataset_card
+        from hdzoo.generation.generate import generate as generate_set
         from hdzoo.hub.client import check_repo_id
 
         if push_to_hub is not None:
@@ -177,7 +177,7 @@ def demo_2d(
     Exact samples of the same size are some distance apart themselves: "exact".
     """
     options = parse_options(option)
-    from hdzoo.evaluation import demo
+    from hdzoo.demo import demo
 
     with progress_bar(frames) as advance:
         result = demo.demo_2d(

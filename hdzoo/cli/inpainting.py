@@ -35,7 +35,8 @@ def inpaint(
     Samplers that walk on each noise level come closest: annealed-langevin, annealed-half-denoising.
     """
     options = parse_options(option)
-    from hdzoo import inpainting, sampling
+    from hdzoo import sampling
+    from hdzoo.pipelines import inpainting
 
     pipe = sampling.load_pipeline(model, sampler, options, dtype)
     start = sampling.start_of(pipe, model)

@@ -42,7 +42,7 @@ def verify(
     import dataclasses
 
     from hdzoo import plugins as registry
-    from hdzoo.evaluation import verify as verification
+    from hdzoo.verification import verify as verification
 
     names = samplers or registry.list_samplers()
     for name in names:
@@ -72,7 +72,7 @@ def reproduce(
     ] = Path("reproductions"),
 ) -> None:
     """Find a published result anew: a figure, a JSON, and what the paper says beside it."""
-    from hdzoo.evaluation.literature import base as literature
+    from hdzoo.literature import base as literature
 
     if name is None:
         print_table(literature.catalogue(), ("name", "result"))
@@ -136,13 +136,13 @@ def evaluate(
     options = parse_options(option)
     if model is None and (sampler or options or num_inference_steps):
         raise HDZooError("a sampler, its options and steps are to draw with; give --model as well")
-    from hdzoo.evaluation import report as reports
-    from hdzoo.evaluation import results_card
-    from hdzoo.evaluation.features import METRICS
+    from hdzoo.metrics import report as reports
+    from hdzoo.metrics import results_card
+    from hdzoo.metrics.features import METRICS
 
     command = shlex.join(["hdzoo", *sys.argv[1:]])
     if model is not None:
-        from hdzoo.evaluation.generation import generate as generate_set
+        from hdzoo.generation.generate import generate as generate_set
 
         with image_progress(num_images) as on_progress:
             made = generate_set(
@@ -244,9 +244,9 @@ def compare(
     `torchrun --nproc-per-node 2 -m hdzoo compare ...` uses more processes.
     """
     options = parse_options(option)
-    from hdzoo.evaluation import compare as comparing
-    from hdzoo.evaluation import leaderboard_pages as pages
-    from hdzoo.evaluation.features import METRICS
+    from hdzoo.leaderboard import compare as comparing
+    from hdzoo.leaderboard import pages as pages
+    from hdzoo.metrics.features import METRICS
 
     try:
         with work_progress() as on_work:
@@ -308,9 +308,9 @@ def reference(
     batch_size: FeaturesBatch = 256,
 ) -> None:
     """Keep what `hdzoo evaluate` needs of real images, so that it needs no image."""
-    from hdzoo.evaluation.features import get_extractor
-    from hdzoo.evaluation.image_sets import open_images
-    from hdzoo.evaluation.reference import make_reference
+    from hdzoo.metrics.features import get_extractor
+    from hdzoo.metrics.image_sets import open_images
+    from hdzoo.metrics.reference import make_reference
 
     images, extractor = open_images(dataset, split), get_extractor(features, features_weights)
     with work_progress() as on_work:

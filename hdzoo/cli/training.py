@@ -127,7 +127,7 @@ def train_classifier(
     seed: Annotated[int, typer.Option(help="Of weights, order and moves.")] = 0,
 ) -> None:
     """Train the digit classifier that image metrics use. Minutes on MNIST; cannot be resumed."""
-    from hdzoo.training import classifier
+    from hdzoo.metrics import train_classifier as classifier
     from hdzoo.training.data import load_images
 
     folder = classifier.train_classifier(

@@ -6,7 +6,7 @@ from typing import Any
 
 from hdzoo.cards import CARD, HERE, describe, render_card, table, usage
 from hdzoo.files import whole_file
-from hdzoo.pipeline import HDPipeline
+from hdzoo.pipelines.pipeline import HDPipeline
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from hdzoo.errors import HDZooError
 from hdzoo.files import file_hash, write_json
 from hdzoo.models.ncsnpp import NCSNppModel
 from hdzoo.models.rungs import LadderModel
-from hdzoo.pipeline import HDPipeline
+from hdzoo.pipelines.pipeline import HDPipeline
 from hdzoo.samplers.langevin import AnnealedLangevinSampler
 
 RECORD = "conversion.json"

@@ -15,7 +15,7 @@ from hdzoo.hub import downloads, weights
 from hdzoo.hub.index import INDEX, read_index
 from hdzoo.hub.resolve import REFERENCES, local_model
 from hdzoo.hub.uploads import MAIN, Upload, check_inside
-from hdzoo.pipeline import HDPipeline
+from hdzoo.pipelines.pipeline import HDPipeline
 
 PICTURES = (".gif", ".jpeg", ".jpg", ".png", ".svg", ".webp")
 # What a model owes to the one that it was made from.

@@ -7,14 +7,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hdzoo.models.empirical import EmpiricalScore
-    from hdzoo.models.laplace import LaplaceScore
-    from hdzoo.models.manifold import SegmentScore, SphereScore
-    from hdzoo.models.mixture import GaussianMixtureScore
     from hdzoo.models.ncsn import NCSNModel
     from hdzoo.models.ncsnpp import NCSNppModel
     from hdzoo.models.ncsnv2 import NCSNv2Model
     from hdzoo.models.unet import UNetScoreModel
+    from hdzoo.targets.empirical import EmpiricalScore
+    from hdzoo.targets.laplace import LaplaceScore
+    from hdzoo.targets.manifold import SegmentScore, SphereScore
+    from hdzoo.targets.mixture import GaussianMixtureScore
 
 __all__ = [
     "EmpiricalScore",
@@ -29,14 +29,14 @@ __all__ = [
 ]
 
 _MODULES = {
-    "EmpiricalScore": "hdzoo.models.empirical",
-    "GaussianMixtureScore": "hdzoo.models.mixture",
-    "LaplaceScore": "hdzoo.models.laplace",
+    "EmpiricalScore": "hdzoo.targets.empirical",
+    "GaussianMixtureScore": "hdzoo.targets.mixture",
+    "LaplaceScore": "hdzoo.targets.laplace",
     "NCSNModel": "hdzoo.models.ncsn",
     "NCSNppModel": "hdzoo.models.ncsnpp",
     "NCSNv2Model": "hdzoo.models.ncsnv2",
-    "SegmentScore": "hdzoo.models.manifold",
-    "SphereScore": "hdzoo.models.manifold",
+    "SegmentScore": "hdzoo.targets.manifold",
+    "SphereScore": "hdzoo.targets.manifold",
     "UNetScoreModel": "hdzoo.models.unet",
 }
 

@@ -14,12 +14,12 @@ from diffusers import ModelMixin as ModelMixin  # diffusers' loader looks it up 
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 
-from hdzoo.clocks import float_dtype
 from hdzoo.errors import HDZooError
-from hdzoo.ladders import check_ladder, share_steps
 from hdzoo.samplers.configurations import compatible_classes, with_assumptions
 from hdzoo.samplers.coordinates import NETWORK_OPTIONS, NetworkCoordinates
 from hdzoo.samplers.gaussian import GaussianLaw
+from hdzoo.samplers.ladders import check_ladder, share_steps
+from hdzoo.scores.clocks import float_dtype
 
 
 class Move(NamedTuple):
@@ -71,10 +71,10 @@ class Sampler(NetworkCoordinates, SchedulerMixin, ConfigMixin):
 
     A subclass names its options in an ``__init__`` decorated with `register_to_config`, and ends it
     with ``self.set_timesteps()``, which checks them. The options ``prediction_type`` (what the
-    network predicts, one of `hdzoo.scores.PREDICTION_TYPES`), ``timestep_type`` (how it is told
-    the noise level, one of `hdzoo.clocks.TIMESTEP_TYPES`) and ``sigma_data`` (None, or the
-    standard deviation of the data for a bare network that the sampler has to precondition as in
-    Karras et al., arXiv 2206.00364) belong to every sampler.
+    network predicts, one of `hdzoo.scores.conversions.PREDICTION_TYPES`), ``timestep_type`` (how it
+    is told the noise level, one of `hdzoo.scores.clocks.TIMESTEP_TYPES`) and ``sigma_data`` (None,
+    or the standard deviation of the data for a bare network that the sampler has to precondition as
+    in Karras et al., arXiv 2206.00364) belong to every sampler.
 
     The chain is in VE coordinates whatever the network's. The option ``coordinates`` says where the
     state lives that `step` is given and returns: ``"ve"``, as for NCSN-type networks, or ``"vp"``,

@@ -8,8 +8,8 @@ import diffusers
 from diffusers import SchedulerMixin
 
 from hdzoo import plugins
-from hdzoo.clocks import TimeClock, discrete_clock
 from hdzoo.errors import HDZooError
+from hdzoo.scores.clocks import TimeClock, discrete_clock
 
 # What diffusers' schedulers take for granted of the network.
 _DIFFUSERS_VE: dict[str, dict[str, Any]] = {

@@ -10,10 +10,10 @@ from diffusers import SchedulerMixin as SchedulerMixin
 from diffusers.configuration_utils import register_to_config
 
 from hdzoo.errors import HDZooError
-from hdzoo.ladders import refine_ladder
 from hdzoo.samplers.base import Move
 from hdzoo.samplers.families import LadderSampler, root
 from hdzoo.samplers.gaussian import GaussianLaw, published_ladder
+from hdzoo.samplers.ladders import refine_ladder
 from hdzoo.samplers.langevin import denoise
 
 

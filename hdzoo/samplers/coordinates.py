@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from hdzoo.clocks import (
+from hdzoo.errors import HDZooError
+from hdzoo.scores.clocks import (
     DISCRETE_OPTIONS,
     TIME_OPTIONS,
     Clock,
@@ -15,8 +16,7 @@ from hdzoo.clocks import (
     clock_of,
     float_dtype,
 )
-from hdzoo.errors import HDZooError
-from hdzoo.scores import score_weights, state_scale
+from hdzoo.scores.conversions import score_weights, state_scale
 
 if TYPE_CHECKING:
     from hdzoo.samplers.base import Move

@@ -7,14 +7,14 @@ from typing import Any
 from diffusers.configuration_utils import register_to_config
 
 from hdzoo.errors import HDZooError
-from hdzoo.ladders import (
+from hdzoo.samplers.base import Move, Sampler
+from hdzoo.samplers.configurations import keep_own_step_size
+from hdzoo.samplers.ladders import (
     check_ladder,
     geometric_ladder,
     langevin_step_sizes,
     ncsnv2_step_size,
 )
-from hdzoo.samplers.base import Move, Sampler
-from hdzoo.samplers.configurations import keep_own_step_size
 
 
 class LadderSampler(Sampler):

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from hdzoo.clocks import clock_of
+from hdzoo.scores.clocks import clock_of
 
 Number = float | np.ndarray
 
@@ -140,7 +140,7 @@ def published_rungs(
     elif step_size is None:
         alphas = 0.2 * levels**2
     elif step_size == "ncsnv2":
-        from hdzoo.ladders import ncsnv2_step_size
+        from hdzoo.samplers.ladders import ncsnv2_step_size
 
         epsilon = ncsnv2_step_size(list(levels), config["steps_per_level"])
         alphas = epsilon * (levels / levels[-1]) ** 2

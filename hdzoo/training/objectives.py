@@ -3,7 +3,7 @@
 import torch
 
 from hdzoo.errors import HDZooError
-from hdzoo.scores import score_weights
+from hdzoo.scores.conversions import score_weights
 
 SIGMA_DISTRIBUTIONS = ("ladder", "log-uniform", "log-normal")
 
@@ -49,7 +49,7 @@ def loss_per_dimension(
         noisy: its input ``x0 + sigma z``, same shape.
         noise: ``z``, same shape.
         sigma: the noise level.
-        prediction_type: what the network predicts; see `hdzoo.scores`.
+        prediction_type: what the network predicts; see `hdzoo.scores.conversions`.
 
     Returns:
         Shape (batch,).

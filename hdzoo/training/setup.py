@@ -7,7 +7,7 @@ from diffusers import ModelMixin
 
 from hdzoo import plugins
 from hdzoo.errors import HDZooError
-from hdzoo.ladders import geometric_ladder
+from hdzoo.samplers.ladders import geometric_ladder
 
 
 def build_network(name: str, options: dict[str, Any], seed: int) -> ModelMixin:

@@ -22,7 +22,7 @@ from diffusers.training_utils import EMAModel
 from hdzoo.cards import write_card
 from hdzoo.errors import HDZooError
 from hdzoo.files import whole_file, write_json
-from hdzoo.scores import score_weights
+from hdzoo.scores.conversions import score_weights
 from hdzoo.training.checkpoints import (
     check_finished,
     check_same_run,
@@ -363,7 +363,7 @@ def ema_weights(ema: EMAModel, network: ModelMixin) -> Iterator[None]:
 
 def save_pipeline(network: ModelMixin, scheduler: Any, output_dir: Path) -> None:
     """Writes the network and the sampler, as `HDPipeline.from_pretrained` reads them."""
-    from hdzoo.pipeline import HDPipeline
+    from hdzoo.pipelines.pipeline import HDPipeline
 
     scheduler = scheduler or build_scheduler("annealed-langevin", {}, network)
     HDPipeline(unet=network, scheduler=scheduler).save_pretrained(output_dir)
@@ -371,7 +371,7 @@ def save_pipeline(network: ModelMixin, scheduler: Any, output_dir: Path) -> None
 
 def save_samples(network: ModelMixin, scheduler: Any, path: Path) -> None:
     """Draws a grid of 16 samples, the same noise each time, with about 100 evaluations."""
-    from hdzoo.pipeline import HDPipeline, sample_generators
+    from hdzoo.pipelines.pipeline import HDPipeline, sample_generators
     from hdzoo.sampling import image_grid
 
     scheduler = scheduler or build_scheduler("annealed-langevin", {}, network)

@@ -16,8 +16,8 @@ from hdzoo.conversion.convert import convert
 from hdzoo.conversion.families import architecture
 from hdzoo.conversion.settings import SETTINGS, find_setting
 from hdzoo.conversion.topology import read_topology
-from hdzoo.ladders import geometric_ladder
 from hdzoo.samplers import base
+from hdzoo.samplers.ladders import geometric_ladder
 
 NETWORKS = {
     "ncsnv1_cifar10_ngf8": lambda: NCSNModel(base_channels=8),

@@ -20,7 +20,7 @@ from hdzoo.cards import write_card
 from hdzoo.hub.publishing import push_folder
 from hdzoo.hub.pulling import pull
 from hdzoo.hub.uploads import Upload
-from hdzoo.models.mixture import GaussianMixtureScore
+from hdzoo.targets.mixture import GaussianMixtureScore
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 HALF = "unet/diffusion_pytorch_model.fp16.safetensors"

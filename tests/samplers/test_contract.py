@@ -17,9 +17,9 @@ from diffusers import configuration_utils
 from diffusers.schedulers.deprecated.scheduling_karras_ve import KarrasVeScheduler
 
 from hdzoo import HDZooError, get_sampler, list_samplers
-from hdzoo.evaluation.checks import SMALL, Watched, fewest, first_state, run, seeded, sigma_of
 from hdzoo.samplers.base import Sampler
 from hdzoo.samplers.families import LadderSampler, SingleLevelSampler
+from hdzoo.verification.checks import SMALL, Watched, fewest, first_state, run, seeded, sigma_of
 
 NAMES = [name for name in list_samplers() if issubclass(get_sampler(name), Sampler)]
 EVERY = pytest.mark.parametrize("name", NAMES)

@@ -1,6 +1,6 @@
 """Each sampler's exact law on Gaussian data, and its identities with the others.
 
-The law that `hdzoo.evaluation.laws` finds by unit impulses, and the closed form that the sampler
+The law that `hdzoo.verification.laws` finds by unit impulses, and the closed form that the sampler
 declares, are both compared with the published algorithm, followed line by line below in its own
 order of noise and gradient. Nothing is simulated.
 """
@@ -23,11 +23,11 @@ from hdzoo import (
     LangevinSampler,
     NoiseCorrectedLangevinSampler,
 )
-from hdzoo.evaluation.laws import Gaussian, exact_law
-from hdzoo.ladders import ncsnv2_step_size
 from hdzoo.samplers import base
 from hdzoo.samplers.base import Sampler
 from hdzoo.samplers.gaussian import GaussianLaw
+from hdzoo.samplers.ladders import ncsnv2_step_size
+from hdzoo.verification.laws import Gaussian, exact_law
 
 # What a network may predict: its prediction type, and sigma_data for Karras' preconditioning.
 PREDICTIONS = [

@@ -15,17 +15,17 @@ from diffusers import SchedulerMixin as SchedulerMixin
 from diffusers.configuration_utils import register_to_config
 
 from hdzoo import GaussianMixtureScore, HDZooError, get_sampler, list_samplers
-from hdzoo.evaluation.laws import (
+from hdzoo.samplers.base import Move, Sampler
+from hdzoo.samplers.configurations import _DIFFUSERS_VP
+from hdzoo.samplers.families import LadderSampler, SingleLevelSampler
+from hdzoo.scores.conversions import from_score
+from hdzoo.verification.laws import (
     Gaussian,
     declared_law,
     deviation,
     exact_law,
     natural_start,
 )
-from hdzoo.samplers.base import Move, Sampler
-from hdzoo.samplers.configurations import _DIFFUSERS_VP
-from hdzoo.samplers.families import LadderSampler, SingleLevelSampler
-from hdzoo.scores import from_score
 
 NAMES = [name for name in list_samplers() if issubclass(get_sampler(name), Sampler)]
 EVERY = pytest.mark.parametrize("name", NAMES)

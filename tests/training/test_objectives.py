@@ -9,7 +9,7 @@ from scipy import stats
 from torch import nn
 
 from hdzoo.errors import HDZooError
-from hdzoo.scores import PREDICTION_TYPES, score_weights
+from hdzoo.scores.conversions import PREDICTION_TYPES, score_weights
 from hdzoo.training.objectives import (
     SIGMA_DISTRIBUTIONS,
     denoising_score_matching,

@@ -144,7 +144,7 @@ KILLED = """
     from hdzoo.models.unet import UNetScoreModel
     from hdzoo.training.data import load_images
     from hdzoo.training.trainer import TrainingConfig, train
-    import hdzoo.pipeline
+    import hdzoo.pipelines.pipeline
 
     def start(folder):
         pid = os.fork()

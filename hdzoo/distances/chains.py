@@ -1,0 +1,111 @@
+r"""How much a Markov chain's samples are worth, and whether chains agree.
+
+Chains come as tensors or arrays of shape (num_chains, num_steps), or (num_chains, num_steps, d)
+for d quantities at once, which are treated one by one. Computed in float64 by arviz-stats.
+
+With :math:`\rho_t` the autocorrelation at lag t, the mean of N steps has the variance
+:math:`\tau \sigma^2 / N`, where
+
+.. math:: \tau = 1 + 2 \sum_{t=1}^\infty \rho_t, \qquad ESS = N / \tau
+
+``tau`` is 1 for independent steps, and :math:`(1 + \rho) / (1 - \rho)` for an autoregression of
+order 1. Estimates of it can be trusted once the chains are many times as long, 50 times say.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from hdzoo.distances.arrays import Array, float64_array
+from hdzoo.errors import HDZooError
+
+# The chains are split in half, and Geyer's sequence starts at lag 2 of at least 5 steps.
+MIN_STEPS = 10
+
+
+def effective_sample_size(chains: Array) -> npt.NDArray[np.float64]:
+    """The number of independent samples that would give as good a mean.
+
+    Autocorrelations of the split chains, pooled with the variance between them, are summed by
+    Geyer's initial monotone sequence. Chains that disagree make it small. For anticorrelated steps
+    it may be above the number of steps N, but is held to N log10 N.
+
+    Source: Geyer (1992), section 3.3; Vehtari et al. (arXiv 1903.08008), section 3.2 (of the mean:
+    without rank normalisation).
+
+    Args:
+        chains: shape (num_chains, num_steps) or (num_chains, num_steps, d), at least 1 chain and 10
+            steps, in stationarity.
+
+    Returns:
+        Shape () or (d,).
+
+    Raises:
+        HDZooError: the shape does not fit, a value is not finite, or a quantity is constant.
+    """
+    from arviz_stats.base.array import array_stats
+
+    values = _checked(chains, at_least=1)
+    # Units do not matter, but arviz-stats takes what moves by less than 1e-15 for constant.
+    values = values - values.mean((0, 1))
+    values /= np.abs(values).max((0, 1))
+    # Relative, as splitting drops the middle step of an odd number.
+    share = array_stats.ess(values, chain_axis=0, draw_axis=1, method="mean", relative=True)
+    return np.asarray(values.shape[0] * values.shape[1] * share, np.float64)
+
+
+def integrated_autocorrelation_time(chains: Array) -> npt.NDArray[np.float64]:
+    """``tau``, the number of steps that are worth one independent sample.
+
+    It is the number of all steps of all chains over `effective_sample_size`; below 1 for
+    anticorrelated steps. The standard error of the chains' mean is
+    ``std * sqrt(tau / (num_chains * num_steps))``.
+
+    Source, arguments and errors: as for `effective_sample_size`.
+
+    Returns:
+        In steps, shape () or (d,).
+    """
+    sample_size = effective_sample_size(chains)
+    return np.asarray(chains.shape[0] * chains.shape[1] / sample_size)
+
+
+def split_rhat(chains: Array) -> npt.NDArray[np.float64]:
+    """Split R-hat, rank-normalised: whether chains, and the halves of each, have the same law.
+
+    The larger of the R-hat of the normal scores of the ranks (do locations agree?) and that of the
+    ranks of the distances from the median (do scales?). It exists where moments do not. Near 1 for
+    chains that agree; above 1.01 they have not mixed. Chains that each stand still give infinity.
+    The two values nearest the median may tie or not, by rounding, which moves it by order 1/n.
+
+    Source: Vehtari, Gelman, Simpson, Carpenter and Bürkner (arXiv 1903.08008).
+
+    Args:
+        chains: shape (num_chains, num_steps) or (num_chains, num_steps, d), at least 2 chains, best
+            started far apart, and 10 steps.
+
+    Returns:
+        Shape () or (d,).
+
+    Raises:
+        HDZooError: the shape does not fit, a value is not finite, or a quantity is constant.
+    """
+    from arviz_stats.base.array import array_stats
+
+    values = _checked(chains, at_least=2)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rhat = array_stats.rhat(values, chain_axis=0, draw_axis=1, method="rank")
+    return np.asarray(rhat, np.float64)
+
+
+def _checked(chains: Array, at_least: int) -> npt.NDArray[np.float64]:
+    values = float64_array(chains, "chains")
+    if values.ndim not in (2, 3) or values.shape[0] < at_least or values.shape[1] < MIN_STEPS:
+        raise HDZooError(
+            f"chains have shape {values.shape}; give (num_chains, num_steps) or (num_chains, "
+            f"num_steps, d) with at least {at_least} chain(s) and {MIN_STEPS} steps"
+        )
+    spread = np.ptp(values, axis=(0, 1))
+    if (spread == 0).any():
+        where = f"quantity {int(np.argmin(spread))}" if values.ndim == 3 else "the chain"
+        raise HDZooError(f"{where} is constant: nothing can be said of how it mixes; leave it out")
+    return values

@@ -1,1 +1,0 @@
-"""Judging samplers: exact targets and laws, distances, checks, and the literature reproduced."""

@@ -1,1 +1,0 @@
-"""The clauses of a sampler's contract, as checks; `hdzoo.evaluation.contract` has their names."""

@@ -1,0 +1,1 @@
+"""Sets of images on disk: resumable, the same whatever drew them."""

@@ -1,0 +1,117 @@
+"""Leaderboards: what a comparison of samplers has found."""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hdzoo.leaderboard.ranking import difference
+from hdzoo.metrics.comparison import Result
+from hdzoo.metrics.report import Report
+
+# The metric that samplers are tuned and ranked by, as torch-fidelity calls it.
+OBJECTIVE = "fid"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A configuration that was tried.
+
+    Attributes:
+        options: over those that all samplers were given.
+        value: the Fréchet distance that it got; None if it failed.
+        failure: why, in words.
+    """
+
+    options: dict[str, Any]
+    value: float | None
+    failure: str | None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A sampler at one cost.
+
+    Attributes:
+        sampler: its registered name.
+        num_inference_steps: network evaluations for each image, all told.
+        num_start_steps: how many of them draw the images that it starts from; 0 if it starts from
+            noise.
+        options: over the model's own: those that all were given, and those that tuning has found.
+        trials: of tuning; empty if there was nothing to choose from.
+        images: the folder of the set.
+        report: what the metrics say; None if it failed.
+        failure: why, in words.
+    """
+
+    sampler: str
+    num_inference_steps: int
+    num_start_steps: int
+    options: dict[str, Any]
+    trials: list[Trial]
+    images: Path
+    report: Report | None
+    failure: str | None
+
+    @property
+    def objective(self) -> Result:
+        """The Fréchet distance, of an entry that has not failed."""
+        assert self.report is not None
+        return self.report[OBJECTIVE]
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    """From `hdzoo.leaderboard.compare.compare`.
+
+    Attributes:
+        folder: where everything is.
+        protocol: what all entries have in common.
+        entries: by cost, then best first; those that failed come last.
+    """
+
+    folder: Path
+    protocol: dict[str, Any]
+    entries: list[Entry]
+
+    @property
+    def costs(self) -> list[int]:
+        """The numbers of network evaluations, ascending."""
+        return sorted({entry.num_inference_steps for entry in self.entries})
+
+    def at(self, num_inference_steps: int) -> list[Entry]:
+        """The entries of one cost that have not failed, best first."""
+        return [
+            entry
+            for entry in self.entries
+            if entry.num_inference_steps == num_inference_steps and entry.report is not None
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it, with the difference between any two entries of one cost."""
+        entries = [
+            dataclasses.asdict(entry) | {"images": str(entry.images)} for entry in self.entries
+        ]
+        differences = []
+        for cost in self.costs:
+            placed = self.at(cost)
+            for place, one in enumerate(placed):
+                for other in placed[place + 1 :]:
+                    found = difference(one.objective, other.objective)
+                    differences.append(
+                        {
+                            "num_inference_steps": cost,
+                            "better": one.sampler,
+                            "worse": other.sampler,
+                            **dataclasses.asdict(found),
+                            "tie": found.is_tie,
+                        }
+                    )
+        return {"protocol": self.protocol, "entries": entries, "differences": differences}
+
+
+def rank(entry: Entry) -> tuple[int, float]:
+    """Where an entry belongs."""
+    failed = entry.report is None
+    return entry.num_inference_steps, math.inf if failed else entry.objective.value

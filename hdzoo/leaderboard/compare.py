@@ -1,0 +1,393 @@
+"""Comparing samplers on one model at equal cost, each tuned by the same search."""
+
+import inspect
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from accelerate.utils import broadcast_object_list
+
+from hdzoo import __version__, plugins
+from hdzoo.catalog import weights_hash
+from hdzoo.errors import HDZooError
+from hdzoo.files import file_hash, write_json
+from hdzoo.generation.generate import all_processes, generate, in_first_process
+from hdzoo.generation.manifest import flat, read_manifest
+from hdzoo.generation.shards import writing
+from hdzoo.hub.resolve import resolve_model
+from hdzoo.leaderboard.board import OBJECTIVE, Entry, Leaderboard, Trial, rank
+from hdzoo.leaderboard.tuning import candidates
+from hdzoo.metrics.features import METRICS, get_extractor
+from hdzoo.metrics.image_sets import open_images
+from hdzoo.metrics.reference import SUFFIX, load_reference, reference_of
+from hdzoo.metrics.report import Report, evaluate, load_report
+from hdzoo.sampling import load_pipeline
+
+PROTOCOL = "protocol.json"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all samplers of a comparison have in common.
+
+    Args:
+        num_images: of each set that is reported.
+        options: of every sampler that has them; what is given is not tuned.
+        trials: configurations to try of each sampler at each cost, at most, its own among them; 0
+            takes that one untried.
+        trial_images: drawn with each.
+        seed: of the images that are reported.
+        trial_seed: of those that are tried.
+        chunk_size: images drawn together. Processes share chunks, so at most
+            ``trial_images / chunk_size`` of them are busy while a sampler is tuned.
+        dtype: of the network's weights.
+        num_threads: CPU threads of each process.
+        reference: as `evaluate` has it; so are ``reference_split``, ``features``, ``weights`` and
+            ``metrics``, of which the Fréchet distance is always one.
+        reference_split: of reference images.
+        features: the name of an extractor.
+        weights: of the extractor.
+        metrics: of torch-fidelity.
+
+    Raises:
+        HDZooError: a number is out of its range, or both seeds are one.
+    """
+
+    num_images: int = 1000
+    options: dict[str, Any] = field(default_factory=dict)
+    trials: int = 8
+    trial_images: int = 250
+    seed: int = 0
+    trial_seed: int = 1
+    chunk_size: int = 125
+    dtype: str = "float32"
+    num_threads: int = 1
+    reference: str | Path | None = None
+    reference_split: str = "test"
+    features: str | None = None
+    weights: str | Path | None = None
+    metrics: Sequence[str] = tuple(METRICS)
+
+    def __post_init__(self) -> None:
+        if self.trials < 0:
+            raise HDZooError(f"trials is {self.trials}; it must not be negative")
+        if self.seed == self.trial_seed:
+            raise HDZooError(
+                f"seed and trial_seed are both {self.seed}; images that a sampler was tuned on say "
+                "too much good of it, so give two seeds"
+            )
+
+    @property
+    def drawing(self) -> dict[str, Any]:
+        """For `generate`."""
+        return {key: getattr(self, key) for key in ("chunk_size", "dtype", "num_threads")}
+
+    @property
+    def judging(self) -> dict[str, Any]:
+        """For `evaluate`."""
+        names = ("reference", "reference_split", "features", "weights")
+        return {key: getattr(self, key) for key in names}
+
+
+def compare(
+    model: str | Path,
+    output_dir: str | Path,
+    *,
+    samplers: Sequence[str] | None = None,
+    num_inference_steps: Sequence[int] = (50, 100, 200),
+    command: str | None = None,
+    on_entry: Callable[[Leaderboard], None] | None = None,
+    on_progress: Callable[[str, int, int], None] | None = None,
+    on_note: Callable[[str], None] | None = None,
+    **settings: Any,
+) -> Leaderboard:
+    """Draws images with each sampler at each cost, judges them, and ranks the samplers.
+
+    Every sampler gets the same number of network evaluations for each image; one that walks at a
+    single level spends half of them on images to start from, by the model's own sampler. Before, it
+    is tuned at that cost: of some configurations (`candidates`) the one whose images of another
+    seed have the least Fréchet distance is taken. So the search has the same budget for all, and
+    its images are none of those that are reported.
+
+    Image i starts from the same noise with every sampler. One that fails, with whatever error, is
+    an entry that says so. A call on a folder goes on where the last one stopped; samplers and costs
+    may be added. Run it in every process of a launcher, as `generate`.
+
+    Args:
+        model: a folder, a bundled name, or a Hub id.
+        output_dir: the folder, new or empty or of this comparison.
+        samplers: registered names; all by default, those of other packages included.
+        num_inference_steps: the costs.
+        command: what the user typed, for the record.
+        on_entry: called in the first process after each entry, with what there is.
+        on_progress: called in the first process with what is done, how much of it, and of how much.
+        on_note: called in the first process with each thing to tell.
+        **settings: `Settings`.
+
+    Raises:
+        HDZooError: an argument does not fit, or the folder is of another comparison.
+    """
+    names = list(dict.fromkeys(samplers or plugins.list_samplers()))
+    for name in names:
+        plugins.provider("samplers", name)
+    if not num_inference_steps or min(num_inference_steps) < 2:
+        raise HDZooError(
+            f"num_inference_steps is {list(num_inference_steps)}; give numbers from 2 up"
+        )
+    run = Run(model, Path(output_dir), Settings(**settings), command, on_progress, on_note)
+    run.check_options(names)
+    run.check_reference()
+    protocol = run.protocol()
+    in_first_process(run.state, lambda: keep_protocol(run.folder, protocol))
+    entries: list[Entry] = []
+    for steps in sorted(set(num_inference_steps)):
+        for name in names:
+            entries.append(run.entry(name, steps))
+            board = Leaderboard(run.folder, protocol, sorted(entries, key=rank))
+            if run.state.is_main_process and on_entry is not None:
+                on_entry(board)
+    return board
+
+
+def keep_protocol(folder: Path, protocol: dict[str, Any]) -> None:
+    """Writes the protocol of a new comparison; refuses the folder of another one."""
+    path = folder / PROTOCOL
+    if not path.exists():
+        if folder.is_dir() and any(folder.iterdir()):
+            raise HDZooError(
+                f"{folder} is not empty and has no {PROTOCOL}; give a new folder, or that of a "
+                "comparison to go on with"
+            )
+        with writing(folder):
+            write_json(path, protocol)
+        return
+    try:
+        before = flat(json.loads(path.read_text()))
+    except (ValueError, AttributeError) as error:
+        raise HDZooError(f"{path} is damaged: {error}; give another folder") from error
+    now = flat(json.loads(json.dumps(protocol)))
+    differs = [
+        f"{key} was {before.get(key)!r} and is {now.get(key)!r}"
+        for key in dict.fromkeys((*before, *now))
+        if before.get(key) != now.get(key)
+    ]
+    if differs:
+        raise HDZooError(
+            f"{folder} holds a comparison of another protocol: {'; '.join(differs)}. Give the same "
+            "to go on with it, or another folder"
+        )
+
+
+class Run:
+    """A comparison while it runs."""
+
+    def __init__(
+        self,
+        model: str | Path,
+        folder: Path,
+        settings: Settings,
+        command: str | None,
+        on_progress: Callable[[str, int, int], None] | None,
+        on_note: Callable[[str], None] | None,
+    ) -> None:
+        self.model = model
+        self.folder = folder
+        self.settings = settings
+        self.command = command
+        self.on_progress = on_progress
+        self.on_note = on_note
+        self.state = all_processes()
+
+    @cached_property
+    def saved(self) -> Path | None:
+        """The file of the reference; None if the reference is images."""
+        given = self.settings.reference
+        if given is not None:
+            return Path(given) if str(given).endswith(SUFFIX) else None
+        try:
+            return reference_of(self.model, self.settings.features)
+        except HDZooError as error:
+            raise HDZooError(
+                f"{error}; or give a reference yourself: images, with features, or a file of "
+                "`hdzoo reference`"
+            ) from error
+
+    def protocol(self) -> dict[str, Any]:
+        """All that the entries depend on, but for their samplers and costs."""
+        settings = vars(self.settings) | {"metrics": list(self.settings.metrics)}
+        packages = ("torch", "diffusers", "torch-fidelity")
+        return {
+            "model": str(self.model),
+            "weights_sha256": weights_hash(resolve_model(self.model)),
+            **settings,
+            "reference": None if self.settings.reference is None else str(self.settings.reference),
+            "reference_sha256": file_hash(self.saved) if self.saved is not None else None,
+            "weights": None if self.settings.weights is None else str(self.settings.weights),
+            "versions": {"hdzoo": __version__} | {name: version(name) for name in packages},
+            "command": self.command,
+        }
+
+    def check_options(self, names: Sequence[str]) -> None:
+        """Refuses an option that not one of the samplers has."""
+        for option in self.settings.options:
+            if not any(option in self.given(name) for name in names):
+                raise HDZooError(f"none of {', '.join(names)} has an option {option!r}")
+
+    def check_reference(self) -> None:
+        """Refuses what nothing could be judged by, before anything is drawn."""
+        settings = self.settings
+        if self.saved is not None:
+            load_reference(self.saved)
+        elif settings.features is None:
+            raise HDZooError(
+                "with images as reference the metrics need the name of their features; give one of "
+                f"{', '.join(plugins.names('feature_extractors'))}"
+            )
+        else:
+            open_images(str(settings.reference), settings.reference_split)
+        if settings.features is not None:
+            get_extractor(settings.features, settings.weights)
+
+    def given(self, sampler: str) -> dict[str, Any]:
+        """The options for all that a sampler has."""
+        try:
+            known = inspect.signature(plugins.get_sampler(sampler).__init__).parameters
+        except HDZooError:
+            # It cannot be imported, which its entry will say.
+            return self.settings.options
+        return {key: value for key, value in self.settings.options.items() if key in known}
+
+    def entry(self, sampler: str, steps: int) -> Entry:
+        """Tunes a sampler at a cost, draws its images, and judges them.
+
+        Args:
+            sampler: its registered name.
+            steps: network evaluations for each image, all told.
+        """
+        name, given = f"{sampler}-{steps}", self.given(sampler)
+        images, trials, start_steps = self.folder / "sets" / name, list[Trial](), 0
+        try:
+            if not getattr(plugins.get_sampler(sampler), "starts_from_noise", True):
+                start_steps = steps // 2
+            options, trials = self.tune(name, sampler, given, steps, start_steps)
+            report = self.judge(
+                images,
+                sampler,
+                given | options,
+                (steps, start_steps),
+                (self.settings.num_images, self.settings.seed),
+                list(dict.fromkeys((OBJECTIVE, *self.settings.metrics))),
+            )
+        # Whatever another's code raises is that sampler's failure, not the comparison's.
+        except Exception as error:
+            self.note(f"{name} failed: {describe(error)}")
+            return Entry(sampler, steps, start_steps, given, trials, images, None, describe(error))
+        return Entry(sampler, steps, start_steps, given | options, trials, images, report, None)
+
+    def tune(
+        self, name: str, sampler: str, given: dict[str, Any], steps: int, start_steps: int
+    ) -> tuple[dict[str, Any], list[Trial]]:
+        """The best options of a sampler at a cost, and all that were tried."""
+        if not self.settings.trials:
+            return {}, []
+        pipe = load_pipeline(self.model, sampler, given)
+        tried = candidates(pipe, steps - start_steps, self.settings.trials, given)
+        if len(tried) == 1:
+            return tried[0], []
+        trials = []
+        for number, options in enumerate(tried):
+            value, failure = None, None
+            try:
+                report = self.judge(
+                    self.folder / "trials" / f"{name}-{number}",
+                    sampler,
+                    given | options,
+                    (steps, start_steps),
+                    (self.settings.trial_images, self.settings.trial_seed),
+                    [OBJECTIVE],
+                )
+                value = report[OBJECTIVE].value
+            except Exception as error:
+                failure = describe(error)
+            trials.append(Trial(options, value, failure))
+        values = {number: t.value for number, t in enumerate(trials) if t.value is not None}
+        if not values:
+            raise HDZooError(f"no configuration works; the first fails so: {trials[0].failure}")
+        return trials[min(values, key=lambda number: values[number])].options, trials
+
+    def judge(
+        self,
+        folder: Path,
+        sampler: str,
+        options: dict[str, Any],
+        cost: tuple[int, int],
+        images: tuple[int, int],
+        metrics: list[str],
+    ) -> Report:
+        """Draws a set, or what it lacks, and judges it, unless that is done.
+
+        Args:
+            folder: of the set.
+            sampler: its registered name.
+            options: of it.
+            cost: network evaluations, all told, and those of the start.
+            images: how many, and their seed.
+            metrics: of the set.
+        """
+        num_images, seed = images
+        generate(
+            self.model,
+            folder,
+            num_images,
+            sampler=sampler,
+            options=options,
+            num_inference_steps=cost[0] - cost[1],
+            start_num_inference_steps=cost[1] or None,
+            seed=seed,
+            command=self.command,
+            on_progress=lambda done: self.progress(folder.name, int(done), num_images),
+            on_note=self.note,
+            **self.settings.drawing,
+        )
+        found: list[Report | None] = [None]
+
+        def evaluate_once() -> None:
+            path = self.folder / "reports" / folder.parent.name / f"{folder.name}.json"
+            if path.exists():
+                report = load_report(path)
+                if report.images["manifest"] == read_manifest(folder):
+                    found[0] = report
+                    return
+            report = evaluate(
+                folder,
+                metrics=metrics,
+                command=self.command,
+                on_progress=self.progress,
+                **self.settings.judging,
+            )
+            report.save(path)
+            found[0] = report
+
+        in_first_process(self.state, evaluate_once)
+        broadcast_object_list(found)
+        assert found[0] is not None
+        return found[0]
+
+    def note(self, text: str) -> None:
+        """Tells something, in the first process."""
+        if self.state.is_main_process and self.on_note is not None:
+            self.on_note(text)
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """Tells how far a part of the work is, in the first process."""
+        if self.state.is_main_process and self.on_progress is not None:
+            self.on_progress(what, done, total)
+
+
+def describe(error: Exception) -> str:
+    """An error for a table; of those that are no message for people, the type as well."""
+    return str(error) if isinstance(error, HDZooError) else f"{type(error).__name__}: {error}"

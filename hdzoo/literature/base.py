@@ -1,0 +1,136 @@
+"""What a reproduction is, which there are, and how one is run and written down."""
+
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hdzoo import __version__
+from hdzoo.errors import HDZooError
+from hdzoo.files import whole_file, write_json
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One statement, what the source says of it, and what is found.
+
+    Attributes:
+        statement: what it is about, one line.
+        published: what the source says, in words or numbers; ``"not public"`` where its numbers
+            could not be had.
+        found: what is found here.
+        agrees: whether the two agree; None where there is nothing to compare with.
+    """
+
+    statement: str
+    published: str
+    found: str
+    agrees: bool | None = None
+
+
+@dataclass
+class Reproduction:
+    """The outcome of a reproduction.
+
+    Attributes:
+        title: one line.
+        source: authors, arXiv id, place in the paper.
+        claims: in the order in which to read them.
+        numbers: everything measured, for the JSON; with the settings that gave it.
+        draw: draws on an empty `matplotlib.figure.Figure`.
+        conclusion: in a few sentences, what to take from it.
+    """
+
+    title: str
+    source: str
+    claims: list[Claim]
+    numbers: dict[str, Any]
+    draw: Callable[[Any], None]
+    conclusion: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+# What each function gets: a progress callback, called with a line of text now and then.
+Progress = Callable[[str], None]
+
+REPRODUCTIONS: dict[str, str] = {
+    "noise-corrected-langevin": "hdzoo.literature.noise_corrected:run",
+    "half-or-full-denoising": "hdzoo.literature.half_or_full:run",
+    "ncsn-toy": "hdzoo.literature.ncsn_toy:run",
+    "ncsnv2-techniques": "hdzoo.literature.ncsnv2_techniques:run",
+    "consistent-annealing": "hdzoo.literature.consistent_annealing:run",
+    "alpha-half-denoising": "hdzoo.literature.alpha_half:run",
+}
+
+
+def reproduce(name: str, output_dir: Path, command: str, progress: Progress) -> Reproduction:
+    """Runs a reproduction and writes ``NAME.json`` and ``NAME.png``.
+
+    Args:
+        name: one of `REPRODUCTIONS`.
+        output_dir: where the two files go.
+        command: what the user typed, for the JSON.
+        progress: told how far it is.
+
+    Raises:
+        HDZooError: there is no such reproduction.
+    """
+    import pkgutil
+
+    import torch
+    from matplotlib.figure import Figure
+
+    if name not in REPRODUCTIONS:
+        raise HDZooError(
+            f"there is no reproduction {name!r}; the names are: {', '.join(REPRODUCTIONS)}"
+        )
+    begin = time.perf_counter()
+    # On matrices this small threads cost more than they give, most of all on a busy machine.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        result: Reproduction = pkgutil.resolve_name(REPRODUCTIONS[name])(progress)
+    finally:
+        torch.set_num_threads(threads)
+    figure = Figure(layout="constrained")
+    result.draw(figure)
+    with whole_file(output_dir / f"{name}.png") as partial:
+        figure.savefig(partial, dpi=150, format="png")
+    write_json(
+        output_dir / f"{name}.json",
+        {
+            "title": result.title,
+            "source": result.source,
+            "claims": [asdict(claim) for claim in result.claims],
+            "conclusion": result.conclusion,
+            "settings": result.settings,
+            "numbers": result.numbers,
+            "command": command,
+            "seconds": round(time.perf_counter() - begin, 1),
+            "versions": {
+                "hdzoo": __version__,
+                "torch": torch.__version__,
+                "python": platform.python_version(),
+            },
+        },
+    )
+    return result
+
+
+def catalogue() -> list[dict[str, str]]:
+    """One row for each reproduction: its name, and the first line of what its module says."""
+    import importlib
+
+    rows = []
+    for name, reference in REPRODUCTIONS.items():
+        module = importlib.import_module(reference.partition(":")[0])
+        rows.append({"name": name, "result": (module.__doc__ or "").strip().splitlines()[0]})
+    return rows
+
+
+def claim_rows(result: Reproduction) -> list[dict[str, str]]:
+    """One row for each claim."""
+    words = {True: "yes", False: "no", None: ""}
+    return [asdict(claim) | {"agrees": words[claim.agrees]} for claim in result.claims]

@@ -1,0 +1,1 @@
+"""A network and a sampler, to images."""

@@ -1,0 +1,340 @@
+"""`HDInpaintPipeline`: images of which a part is given, from a score network and a sampler."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import ImagePipelineOutput
+from diffusers import ModelMixin as ModelMixin  # diffusers' loader looks them up here
+from diffusers import SchedulerMixin as SchedulerMixin
+from diffusers.image_processor import PipelineImageInput, VaeImageProcessor
+from diffusers.utils import load_image
+from diffusers.utils.torch_utils import randn_tensor
+from PIL import Image
+
+from hdzoo.errors import HDZooError
+from hdzoo.pipelines.pictures import check_unit, read_pictures
+from hdzoo.pipelines.pipeline import HDPipeline, sample_generators
+
+KNOWN_NOISES = ("step", "level")
+
+
+class HDInpaintPipeline(HDPipeline):
+    r"""Paints the missing part of images, with any sampler that walks in noise.
+
+    At each evaluation, at noise level :math:`\sigma_i`, the network is given the sampler's state
+    :math:`x` where the mask :math:`m` is 1, and the known image :math:`y` with noise of that level
+    where it is 0:
+
+    .. math:: x \leftarrow m \odot x + (1 - m) \odot (y + \sigma_i z), \quad z \sim N(0, I)
+
+    After the last evaluation the known part is :math:`y` itself. The noise is brought in by the
+    sampler's ``add_noise``, in the coordinates of its state; nothing else is asked of a sampler.
+
+    Source: Song and Ermon (arXiv 1907.05600), Algorithm 2, for annealed Langevin dynamics. Their
+    code draws :math:`z` anew at each noise level, that of Song and Ermon (arXiv 2006.09011) at each
+    step: ``known_noise``.
+
+    **It approximates the conditional law.** An example where all is known exactly: data of two
+    coordinates, of mean 0, variance 1 and correlation .9, the second of which is known to be 1. The
+    first is then of mean .9 and variance .19; over 10 levels from 1 to .01 it comes out as
+
+    ============================  =====  =====  ========  =======================
+    sampler                       steps   mean  variance  variance with ``level``
+    ============================  =====  =====  ========  =======================
+    annealed-langevin               100  0.757     0.339                    0.352
+    annealed-langevin              1000  0.890     0.201                    0.203
+    annealed-langevin             10000  0.899     0.191                    0.191
+    annealed-half-denoising         100  0.854     0.216                    0.223
+    annealed-half-denoising        1000  0.896     0.192                    0.193
+    consistent-annealed-sampling    100  0.563     0.260                    0.260
+    consistent-annealed-sampling   1000  0.568     0.267                    0.267
+    ============================  =====  =====  ========  =======================
+
+    A sampler that walks on each level has the time to follow the known part, and its bias goes down
+    with the number of steps. One that asks the network once a level has not, and keeps its bias
+    however many the levels: prefer annealed Langevin or annealed half-denoising here. The weights
+    of modes far apart come right last, for they are settled at the large levels, where the known
+    part says little.
+
+    A sampler without a read-out leaves the noise of the last level on the painted part; the known
+    part has none. The options of the class are those of `HDPipeline`.
+    """
+
+    @torch.no_grad()
+    def __call__(  # type: ignore[override]
+        self,
+        image: PipelineImageInput,
+        mask_image: PipelineImageInput,
+        num_samples_per_image: int = 1,
+        num_inference_steps: int | None = None,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        latents: torch.Tensor | None = None,
+        start_image: PipelineImageInput | None = None,
+        known_noise: str = "step",
+        sigmas: list[float] | None = None,
+        output_type: str | None = None,
+        return_dict: bool = True,
+        callback_on_step_end: Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]]
+        | None = None,
+        callback_on_step_end_tensor_inputs: Iterable[str] = ("latents",),
+    ) -> ImagePipelineOutput | tuple[Any]:
+        """Paints.
+
+        Args:
+            image: one image or several: PIL images, or arrays (batch, height, width, channels) or
+                tensors (batch, channels, height, width) in [0, 1]; resized if the network's size is
+                another. For a model whose samples are no images, points (batch, *sample_shape) in
+                the network's units.
+            mask_image: one for all, one for each image, or several for one image; of one channel,
+                in [0, 1] or bool, and of the image's size. White (0.5 and above) is painted, black
+                is kept: as in diffusers' ``StableDiffusionInpaintPipeline``, and the other way
+                round than in its ``RePaintPipeline``. For a model whose samples are no images,
+                (batch, *sample_shape).
+            num_samples_per_image: how many of each; those of one image follow one another.
+            num_inference_steps: network evaluations, all told; the sampler's own by default.
+            generator: one generator, or one for each sample (`sample_generators`): then sample i
+                does not depend on the batch it is in. The sampler draws the noise that it would
+                draw in `HDPipeline`, whatever the mask; the noise on the known part is from a
+                `fork` of the generator.
+            latents: the chain's first state, shape (samples, *sample_shape), in the network's units
+                and at the noise level ``scheduler.sigmas[0]``; drawn by default. Its known part is
+                replaced.
+            start_image: clean images to start from instead, one for each sample: noise of that
+                level is added to them. A sampler at a single level needs them, or ``latents``:
+                images that an annealed sampler has painted.
+            known_noise: when the noise on the known part is drawn anew: each ``"step"``, which is
+                nearer to the conditional law, or each ``"level"``.
+            sigmas: the noise level of each evaluation, instead of the sampler's ladder.
+            output_type: as in `HDPipeline`. Eight-bit images of the network's size come back
+                byte for byte where the mask is black.
+            return_dict: whether to return an `ImagePipelineOutput` or a tuple.
+            callback_on_step_end: called as ``f(pipeline, step, timestep, {"latents": ...})`` after
+                each step, with the known part in its place; may return other latents.
+            callback_on_step_end_tensor_inputs: what the callback is given; ``"latents"``.
+
+        Returns:
+            The samples, as ``.images``.
+
+        Raises:
+            HDZooError: an argument is out of its range, sizes or numbers do not match, the sampler
+                does not go with the network, or the samples are not finite.
+        """
+        if known_noise not in KNOWN_NOISES:
+            raise HDZooError(
+                f"unknown known_noise {known_noise!r}; allowed are {', '.join(KNOWN_NOISES)}"
+            )
+        known, painted = self._given(image, mask_image, num_samples_per_image)
+        start = self._start(start_image, latents, len(known))
+        self._check(
+            len(known),
+            generator,
+            latents,
+            None,
+            output_type or "latent",
+            callback_on_step_end_tensor_inputs,
+        )
+        device = self._execution_device
+        self.scheduler.set_timesteps(
+            num_inference_steps, device=device, **({} if sigmas is None else {"sigmas": sigmas})
+        )
+        timesteps = self.scheduler.timesteps
+        levels = timesteps.tolist()
+        known_generator = fork(generator)
+        noise = torch.empty(0)
+
+        def known_before(step: int) -> torch.Tensor:
+            nonlocal noise
+            if step == len(levels):
+                return known
+            if known_noise == "step" or step == 0 or levels[step] != levels[step - 1]:
+                noise = randn_tensor(known.shape, known_generator, device, known.dtype)
+            return self.scheduler.add_noise(known, noise, timesteps[step : step + 1])
+
+        def on_step_end(pipe: Any, step: int, t: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+            state = {"latents": torch.where(painted, tensors["latents"], known_before(step + 1))}
+            if callback_on_step_end is not None:
+                state |= callback_on_step_end(pipe, step, t, dict(state)) or {}
+            return state
+
+        first = self._first_state(len(known), generator, latents, start, timesteps[:1])
+        return super().__call__(
+            num_inference_steps=num_inference_steps,
+            generator=generator,
+            latents=torch.where(painted, first, known_before(0)),
+            sigmas=sigmas,
+            output_type=output_type,
+            return_dict=return_dict,
+            callback_on_step_end=on_step_end,
+        )
+
+    @property
+    def mask_processor(self) -> VaeImageProcessor:
+        """What turns masks into tensors in [0, 1] of one channel."""
+        return VaeImageProcessor(vae_scale_factor=1, do_normalize=False, do_convert_grayscale=True)
+
+    def _given(
+        self, image: Any, mask_image: Any, num_samples_per_image: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """For each sample the known image, in the network's units, and where is to be painted."""
+        if num_samples_per_image < 1:
+            raise HDZooError(f"num_samples_per_image is {num_samples_per_image}; at least 1")
+        if self.data_range is None:
+            known = self._points("image", image)
+            mask = check_unit("mask_image", self._points("mask_image", mask_image))
+        else:
+            size = read_pictures("image", image, self.image_processor).shape[-2:]
+            mask_size = read_pictures("mask_image", mask_image, self.mask_processor).shape[-2:]
+            if mask_size != size:
+                raise HDZooError(
+                    f"mask_image has the height and width {tuple(mask_size)}, and image "
+                    f"{tuple(size)}; give a mask of the image's size"
+                )
+            low, high = self.data_range
+            known = low + (high - low) * self._picture("image", image, self.image_processor)
+            mask = self._picture("mask_image", mask_image, self.mask_processor)
+        count = max(len(known), len(mask))
+        if not {len(known), len(mask)} <= {1, count}:
+            raise HDZooError(
+                f"{len(known)} images and {len(mask)} masks are given; give one mask for all, one "
+                "for each image, or several for one image"
+            )
+        device = self._execution_device
+        known, painted = (
+            part.to(device)
+            .expand(count, *part.shape[1:])
+            .repeat_interleave(num_samples_per_image, 0)
+            for part in (known, mask >= 0.5)
+        )
+        return known, painted
+
+    def _start(
+        self, start_image: Any, latents: torch.Tensor | None, count: int
+    ) -> torch.Tensor | None:
+        """The clean images to start from, if there are."""
+        start = None
+        if start_image is not None:
+            if latents is not None:
+                raise HDZooError("both latents and start_image are given; give one of them")
+            if self.data_range is None:
+                raise HDZooError(
+                    f"start_image is given, and the samples of {type(self.unet).__name__} are no "
+                    "images; give latents, at the noise level scheduler.sigmas[0]"
+                )
+            start = self._picture("start_image", start_image, self.image_processor)
+        for name, given in (("latents", latents), ("start_image", start)):
+            if given is not None and len(given) != count:
+                raise HDZooError(f"{name} has {len(given)} for {count} samples; give one for each")
+        return start
+
+    def _picture(self, name: str, pictures: Any, processor: VaeImageProcessor) -> torch.Tensor:
+        """Pictures in [0, 1], at the network's size."""
+        channels, height, width = self.sample_shape
+        if processor.config.do_convert_grayscale:
+            channels = 1
+        pixels = read_pictures(name, pictures, processor, height, width)
+        if tuple(pixels.shape[1:]) != (channels, height, width):
+            raise HDZooError(
+                f"{name} has the shape {tuple(pixels.shape)}; it must be (batch, {channels}, "
+                f"{height}, {width})"
+            )
+        return pixels
+
+    def _points(self, name: str, values: Any) -> torch.Tensor:
+        """Points, or their mask, for a model whose samples are no images."""
+        wanted = f"the network needs (batch, {', '.join(map(str, self.sample_shape))})"
+        try:
+            points = torch.as_tensor(values, dtype=torch.float32)
+        except (ValueError, TypeError, RuntimeError) as error:
+            raise HDZooError(f"{name} is no tensor: {error}; {wanted}") from error
+        if tuple(points.shape[1:]) != self.sample_shape or not len(points):
+            raise HDZooError(f"{name} has the shape {tuple(points.shape)}; {wanted}")
+        if not points.isfinite().all():
+            raise HDZooError(f"{name} has values that are not finite, which no mask hides")
+        return points
+
+
+def paint(
+    pipe: HDPipeline,
+    image: str | Path,
+    mask_image: str | Path,
+    num_images: int = 1,
+    *,
+    num_inference_steps: int | None = None,
+    seed: int = 0,
+    batch_size: int = 64,
+    start: Any = None,
+    known_noise: str = "step",
+) -> list[Image.Image]:
+    """Paints the missing part of an image file, each time a function of (seed, index) alone.
+
+    Args:
+        pipe: network and sampler.
+        image: the file, or a URL.
+        mask_image: its mask, white where is to be painted; likewise.
+        num_images: how many, from index 0.
+        num_inference_steps: network evaluations for each; the sampler's own by default.
+        seed: of the set.
+        batch_size: how many are painted together.
+        start: a sampler whose paintings the pipeline's own starts from, with noise of its first
+            level added, on top of ``num_inference_steps``; None to start from noise.
+        known_noise: as in `HDInpaintPipeline`.
+
+    Raises:
+        HDZooError: a file cannot be read, a number is out of its range, or the chain does not go
+            with the network.
+    """
+    for name, number in (("num_images", num_images), ("batch_size", batch_size)):
+        if number < 1:
+            raise HDZooError(f"{name} is {number}; it must be at least 1")
+    if seed < 0:
+        raise HDZooError(f"seed is {seed}; it must not be negative")
+    given: dict[str, Any] = {
+        "image": _open(image),
+        "mask_image": _open(mask_image),
+        "known_noise": known_noise,
+        "return_dict": False,
+    }
+    painter = HDInpaintPipeline(pipe.unet, pipe.scheduler)
+    first = HDInpaintPipeline(pipe.unet, start) if start is not None else None
+    images: list[Image.Image] = []
+    for begin in range(0, num_images, batch_size):
+        generator = sample_generators(seed, range(begin, min(begin + batch_size, num_images)))
+        common = given | {"num_samples_per_image": len(generator), "generator": generator}
+        begun = None if first is None else first(**common, output_type="pt")[0]
+        images += painter(**common, num_inference_steps=num_inference_steps, start_image=begun)[0]
+    return images
+
+
+def _open(path: str | Path) -> Image.Image:
+    try:
+        return load_image(str(path))
+    except (ValueError, OSError) as error:
+        raise HDZooError(f"{path} cannot be read as an image: {error}") from error
+
+
+def fork(
+    generator: torch.Generator | list[torch.Generator] | None,
+) -> torch.Generator | list[torch.Generator] | None:
+    """A generator of other noise that is a function of a generator's state, which it leaves alone.
+
+    Args:
+        generator: one, a list, or None for the global one.
+
+    Returns:
+        The same kind: one, a list of as many, or None.
+    """
+    if generator is None:
+        return None
+    if isinstance(generator, torch.Generator):
+        return _fork(generator)
+    # One that stands for several samples is to go on from sample to sample.
+    forks = {one: _fork(one) for one in generator}
+    return [forks[one] for one in generator]
+
+
+def _fork(generator: torch.Generator) -> torch.Generator:
+    device = generator.device
+    seed = torch.randint(2**63 - 1, (), generator=generator.clone_state(), device=device)
+    return torch.Generator(device).manual_seed(int(seed))

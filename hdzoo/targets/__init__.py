@@ -1,0 +1,1 @@
+"""Models whose score is exact at every noise level, and named ones."""

@@ -1,0 +1,1 @@
+"""The exact law of a sampler, its bias, and the checks of `hdzoo verify`."""

@@ -1,0 +1,77 @@
+"""How far a sampler ends from Gaussian data, exactly, against cost, step size and noise level."""
+
+from typing import Any
+
+import numpy as np
+
+from hdzoo.distances.wasserstein import gaussian_wasserstein2
+from hdzoo.errors import HDZooError
+from hdzoo.verification.checks import option_names
+from hdzoo.verification.laws import Gaussian, exact_law
+
+# Like an image's directions: broad, narrow, and one in which the data do not vary at all. The mean
+# is where chains start.
+IMAGE_LIKE = Gaussian.of([0.0, 0.0, 0.0], [0.25**2, 0.05**2, 0.0])
+BUDGETS = (10, 20, 50, 100, 200)
+FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
+# Where the step size and the noise level are varied.
+BUDGET = 100
+
+
+def bias(sampler: Any, target: Gaussian = IMAGE_LIKE) -> float:
+    """The exact Wasserstein-2 distance of a sampler's output to Gaussian data.
+
+    Args:
+        sampler: a scheduler whose chain is fixed (`set_timesteps`).
+        target: the law of the data.
+
+    Raises:
+        NotAffineError: the sampler's update is not affine.
+    """
+    law = exact_law(sampler, target)
+    return gaussian_wasserstein2(*law, *target)
+
+
+def bias_curves(
+    sampler_class: type[Any], target: Gaussian = IMAGE_LIKE
+) -> dict[str, dict[float, float]]:
+    """The bias against the number of network evaluations, the step size, and the noise level.
+
+    Settings that the sampler refuses are left out.
+
+    Args:
+        sampler_class: a scheduler; its options other than the one that varies are its defaults.
+        target: the law of the data.
+
+    Returns:
+        For each of ``num_inference_steps``, ``step_size`` and ``sigma_min`` (``sigma`` for a
+        sampler at a single level) that the sampler has: from the option's value to the distance.
+
+    Raises:
+        NotAffineError: the sampler's update is not affine.
+    """
+    known = option_names(sampler_class)
+    default = sampler_class()
+    level = "sigma" if "sigma" in known else "sigma_min"
+    sigma = default.config.get(level)
+    curves: dict[str, dict[float, float]] = {"num_inference_steps": {}}
+    settings: list[tuple[str, float, int, dict[str, float]]] = [
+        ("num_inference_steps", steps, steps, {}) for steps in BUDGETS
+    ]
+    if "step_size" in known and sigma is not None:
+        settings += [
+            ("step_size", value, BUDGET, {"step_size": value})
+            for value in (0.2 * sigma**2 * np.array(FACTORS)).tolist()
+        ]
+    if level in known and sigma is not None:
+        settings += [
+            (level, value, BUDGET, {level: value}) for value in (sigma * np.array(FACTORS)).tolist()
+        ]
+    for option, value, steps, options in settings:
+        try:
+            sampler = sampler_class(**options)
+            sampler.set_timesteps(steps)
+        except HDZooError:
+            continue
+        curves.setdefault(option, {})[value] = bias(sampler, target)
+    return curves

@@ -1,0 +1,81 @@
+"""hdzoo as a pytest plugin, in pytest runs of their own."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def run_pytest(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-rA", "-q", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+ONE_LINE = "from hdzoo.verification.testing import test_sampler\n"
+
+
+def test_the_option_gives_the_whole_kit(tmp_path: Path) -> None:
+    done = run_pytest(tmp_path, "--hdzoo-sampler", "langevin")
+    assert done.returncode == 0, done.stdout + done.stderr
+    for check in ("nfe", "generators", "exact-law", "bias", "monte-carlo"):
+        assert f"test_sampler[langevin-{check}]" in done.stdout
+    assert "15 passed" in done.stdout
+    # What was measured is in the report.
+    assert "200 configurations, largest relative deviation" in done.stdout
+
+
+def test_one_line_among_other_tests(tmp_path: Path) -> None:
+    """With the option the kit is collected once, where the line is."""
+    (tmp_path / "test_kit.py").write_text(ONE_LINE)
+    done = run_pytest(tmp_path, "--hdzoo-sampler", "langevin", "-k", "nfe")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "PASSED test_kit.py::test_sampler[langevin-nfe]" in done.stdout
+    assert "1 passed, 14 deselected" in done.stdout
+
+
+def test_without_the_option_it_is_the_samplers_of_plugins(tmp_path: Path) -> None:
+    (tmp_path / "test_kit.py").write_text(ONE_LINE)
+    done = run_pytest(tmp_path, "--collect-only")
+    assert "test_sampler[example-ddim-exact-law]" in done.stdout
+    assert "langevin" not in done.stdout
+
+
+def test_other_tests_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "test_other.py").write_text("def test_other(): pass\n")
+    assert "1 passed" in run_pytest(tmp_path).stdout
+
+
+def test_unknown_sampler(tmp_path: Path) -> None:
+    done = run_pytest(tmp_path, "--hdzoo-sampler", "langvin")
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "--hdzoo-sampler: unknown sampler 'langvin'; did you mean 'langevin'" in done.stderr
+
+
+BROKEN = """
+import pytest
+from hdzoo import LangevinSampler
+from hdzoo.verification import verify
+from hdzoo.verification.testing import test_sampler
+
+class Broken(LangevinSampler):
+    def plan(self, sigmas, counts):
+        return [m._replace(noise=2 * m.noise) for m in super().plan(sigmas, counts)]
+
+@pytest.fixture(autouse=True)
+def broken(monkeypatch):
+    monkeypatch.setattr(verify.plugins, "get_sampler", lambda name: Broken)
+"""
+
+
+def test_a_broken_sampler_fails(tmp_path: Path) -> None:
+    (tmp_path / "test_kit.py").write_text(BROKEN)
+    done = run_pytest(tmp_path, "--hdzoo-sampler", "langevin", "-k", "exact-law or nfe")
+    assert done.returncode == 1
+    assert "1 failed, 1 passed" in done.stdout
+    assert "the law is not that of the declared closed form" in done.stdout
