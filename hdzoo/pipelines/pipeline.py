@@ -28,6 +28,7 @@ from hdzoo.hub.publishing import push_folder
 from hdzoo.hub.resolve import resolve_model
 from hdzoo.pipelines import foreign
 from hdzoo.pipelines.pictures import read_pictures
+from hdzoo.samplers.noise import Noise
 
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 _DOWNLOAD_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
@@ -102,6 +103,12 @@ class HDPipeline(DiffusionPipeline):
         samples are no images."""
         data_range = self.unet.config.get("data_range", (-1.0, 1.0))
         return None if data_range is None else (data_range[0], data_range[1])
+
+    @property
+    def data_mean(self) -> float:
+        """The mean of the data, in the network's units, about which chains start."""
+        low, high = self.data_range or (0.0, 0.0)
+        return float(self.unet.config.get("data_mean", (low + high) / 2))
 
     @property
     def sample_shape(self) -> tuple[int, ...]:
@@ -291,18 +298,16 @@ class HDPipeline(DiffusionPipeline):
         device = self._execution_device
         if latents is not None:
             return latents.to(device, torch.float32)
-        noise = randn_tensor(
-            (batch_size, *self.sample_shape), generator, device=device, dtype=torch.float32
-        )
+        shape, centre = (batch_size, *self.sample_shape), self.data_mean
+        if clean is None and hasattr(self.scheduler, "first_state"):
+            noise = Noise(generator, device)
+            return self.scheduler.first_state(shape, noise, centre, self.data_range)
+        z = randn_tensor(shape, generator, device=device, dtype=torch.float32)
+        if clean is None:
+            return centre + self.scheduler.init_noise_sigma * z
         low, high = self.data_range or (0.0, 0.0)
-        if clean is not None:
-            clean = clean.to(device, torch.float32)
-            return self.scheduler.add_noise(low + (high - low) * clean, noise, timestep)
-        centre = self.unet.config.get("data_mean", (low + high) / 2)
-        if self.scheduler.config.get("coordinates", "ve") != "ve":
-            zero = torch.zeros_like(noise)
-            centre = self.scheduler.add_noise(centre + zero, zero, timestep)
-        return centre + self.scheduler.init_noise_sigma * noise
+        clean = clean.to(device, torch.float32)
+        return self.scheduler.add_noise(low + (high - low) * clean, z, timestep)
 
     def decode(self, latents: torch.Tensor, output_type: str) -> Any:
         """Turns raw states into an output type, clipped to the data range.
