@@ -59,7 +59,7 @@ def test_unknown_sampler(tmp_path: Path) -> None:
 
 BROKEN = """
 import pytest
-from hdzoo import LangevinSampler
+from hdzoo import LangevinSampler, plugins
 from hdzoo.verification.testing import test_sampler
 
 class Broken(LangevinSampler):
