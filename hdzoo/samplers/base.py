@@ -36,6 +36,23 @@ class Move(NamedTuple):
     noise: float = 0.0
 
 
+class Limit(NamedTuple):
+    """What a sampler converges to, and along which of its options.
+
+    `hdzoo verify` follows the exact law there, on Gaussian data, and it must arrive.
+
+    Attributes:
+        law: ``"data"``, or ``"noisy data"``: :math:`p_\\sigma` at the last noise level.
+        knob: what is refined, all else at the defaults: ``"num_inference_steps"`` (more of them);
+            ``"step_size"`` (smaller, with so many more evaluations); ``"sigma"`` or
+            ``"sigma_min"`` (the last noise level, towards 0, with as many more evaluations as the
+            walk there needs).
+    """
+
+    law: str
+    knob: str
+
+
 @dataclass
 class SamplerOutput(BaseOutput):
     """What `Sampler.step` returns.
@@ -115,6 +132,8 @@ class Sampler(NetworkCoordinates, Indexing, Configured):
     family = "Langevin"
     # Whether the chain may start from nothing but noise, or needs states at its noise level.
     starts_from_noise = True
+    # What it converges to; None where nothing is claimed.
+    limit: ClassVar[Limit | None] = None
     # "real": R^d, with Gaussian noise. "signs": {-1, 1}^d, with bit-flip noise.
     state_space = "real"
     # What the network must give beside its prediction ("energy", "variance"); without it, the
