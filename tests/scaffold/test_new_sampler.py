@@ -45,7 +45,8 @@ def test_it_passes_its_own_tests(package):
 
 def test_its_files_are_in_order(package):
     folder, environment = package
-    done = call(environment, "-m", "ruff", "check", "--isolated", "--line-length=100", str(folder))
+    options = ("--isolated", "--line-length=100", "--select=E,F,W,I,UP,B", "--target-version=py311")
+    done = call(environment, "-m", "ruff", "check", *options, str(folder))
     assert done.returncode == 0, done.stdout
     for path in folder.rglob("*"):
         if path.is_file() and "dist-info" not in str(path):
