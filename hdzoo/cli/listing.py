@@ -8,11 +8,7 @@ from hdzoo.cli.options import (
     JsonOutput,
     Model,
 )
-from hdzoo.cli.terminal import (
-    print_table,
-    render,
-    render_options,
-)
+from hdzoo.cli.terminal import print_table, render, render_options, say
 
 
 def samplers(as_json: JsonOutput = False) -> None:
@@ -21,7 +17,7 @@ def samplers(as_json: JsonOutput = False) -> None:
 
     rows = sampler_rows()
     if as_json:
-        print(json.dumps(rows, indent=2))
+        say(json.dumps(rows, indent=2))
         return
     shared = set.intersection(*(set(row["options"]) for row in rows if row["options"]))
     for row in rows:
@@ -29,7 +25,7 @@ def samplers(as_json: JsonOutput = False) -> None:
         row["sampler"] = f"{row['name']}\n{row['family']}\n{row['package']}"
         row["source and options"] = f"{row['source']}\n{render_options(own)}"
     print_table(rows, ("sampler", "source and options"))
-    print(f"All take {', '.join(sorted(shared))} as well.")
+    say(f"All take {', '.join(sorted(shared))} as well.")
 
 
 def plugins(as_json: JsonOutput = False) -> None:
@@ -43,7 +39,7 @@ def plugins(as_json: JsonOutput = False) -> None:
         warnings.simplefilter("ignore")
         rows = [dataclasses.asdict(info) for info in registry.plugins()]
     if as_json:
-        print(json.dumps(rows, indent=2))
+        say(json.dumps(rows, indent=2))
         return
     for row in rows:
         row["plugin"] = f"{row['name']}\n{row['distribution']} {row['version']}"
@@ -61,7 +57,7 @@ def info(
 
     facts = describe_model(model)
     if as_json:
-        print(json.dumps(facts, indent=2))
+        say(json.dumps(facts, indent=2))
     else:
         rows = [{"": key, "value": render(value)} for key, value in facts.items()]
         print_table(rows, ("", "value"))
