@@ -220,7 +220,9 @@ def compare(
     trials: Annotated[
         int, typer.Option(help="Configurations to tune each sampler by at each cost; 0 for none.")
     ] = 8,
-    trial_images: Annotated[int, typer.Option(help="Drawn with each of these.")] = 250,
+    trial_images: Annotated[
+        int | None, typer.Option(help="Drawn with each of these. Default: 250, or -n if fewer.")
+    ] = None,
     seed: Seed = 0,
     trial_seed: Annotated[int, typer.Option(help="Of the images that samplers are tuned by.")] = 1,
     chunk_size: Annotated[
