@@ -45,15 +45,25 @@ def root(
 
 
 class Command(TyperCommand):
-    """A command that takes no empty word: as a path it would be the current folder."""
+    """A command that takes no empty word, and says which word it does not take."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        given: dict[str, str] = {}
         for before, word in zip(["", *args], args, strict=False):
             name, equals, value = word.partition("=")
-            if not word.strip() or (name.startswith("--") and equals and not value.strip()):
-                place = name or (before if before.startswith("-") else "an argument")
+            if not (equals and name.startswith("-")):
+                name, value = before, word
+            # As a path it would be the current folder.
+            if not value.strip():
+                place = name if name.startswith("-") else "an argument"
                 raise HDZooError(f"{place} is empty; give a value, or leave it out")
-        return super().parse_args(ctx, args)
+            given[name] = value
+        try:
+            return super().parse_args(ctx, args)
+        except typer.BadParameter as error:
+            words = [given[name] for name in getattr(error.param, "opts", ()) if name in given]
+            said = f"; given is {words[-1]!r}" if words else ""
+            raise HDZooError(f"{error.format_message().removesuffix('.')}{said}") from error
 
 
 def with_results_alone(command: Callable[..., None]) -> Callable[..., None]:

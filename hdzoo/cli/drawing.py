@@ -20,7 +20,7 @@ from hdzoo.cli.options import (
     Seed,
     parse_options,
 )
-from hdzoo.cli.terminal import evaluations, note, print_table, say, work_progress
+from hdzoo.cli.terminal import note, note_evaluations, print_table, say, work_progress
 from hdzoo.text import counted
 
 
@@ -56,7 +56,7 @@ def sample(
     pipe.scheduler.set_timesteps(num_inference_steps)
     steps = pipe.scheduler.num_inference_steps
     trajectory = sampling.Trajectory(pipe, steps, scale) if gif else None
-    note(evaluations(num_images, steps + (start.num_inference_steps if start is not None else 0)))
+    note_evaluations(num_images, steps + (0 if start is None else start.num_inference_steps))
     begin = time.perf_counter()
     with work_progress() as on_work:
         images = sampling.draw(
@@ -131,7 +131,7 @@ def generate(
                 dtype=dtype,
                 num_threads=num_threads,
                 command=shlex.join(["hdzoo", *sys.argv[1:]]),
-                on_plan=lambda *plan: note(evaluations(*plan)),
+                on_plan=note_evaluations,
                 on_progress=lambda done: on_work("images", done, num_images),
                 on_note=note,
             )

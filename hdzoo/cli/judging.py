@@ -23,7 +23,7 @@ from hdzoo.cli.options import (
     Seed,
     parse_options,
 )
-from hdzoo.cli.terminal import evaluations, note, print_table, say, work_progress
+from hdzoo.cli.terminal import note, note_evaluations, print_table, say, work_progress
 from hdzoo.errors import HDZooError
 from hdzoo.text import counted
 
@@ -161,7 +161,7 @@ def evaluate(
                 num_inference_steps=num_inference_steps,
                 seed=seed,
                 command=command,
-                on_plan=lambda *plan: note(evaluations(*plan)),
+                on_plan=note_evaluations,
                 on_progress=lambda done: on_work("images", done, num_images),
                 on_note=note,
             )

@@ -3,6 +3,7 @@
 import json
 import warnings
 
+from hdzoo import __version__
 from hdzoo.cli.options import (
     DEFAULT_MODEL,
     JsonOutput,
@@ -19,13 +20,18 @@ def samplers(as_json: JsonOutput = False) -> None:
     if as_json:
         say(json.dumps(rows, indent=2))
         return
-    shared = set.intersection(*(set(row["options"]) for row in rows if row["options"]))
+    shared = set.intersection(
+        *(set(row["options"]) for row in rows if row["package"] == f"hdzoo {__version__}")
+    )
     for row in rows:
         own = {key: value for key, value in row["options"].items() if key not in shared}
+        options = ", ".join([*row["required"], *filter(None, [render_options(own)])])
         row["sampler"] = f"{row['name']}\n{row['family']}\n{row['package']}"
-        row["source and options"] = f"{row['source']}\n{render_options(own)}"
+        row["source and options"] = row["error"] or f"{row['source']}\n{options}"
     print_table(rows, ("sampler", "source and options"))
-    say(f"All take {', '.join(sorted(shared))} as well.")
+    others = [row["name"] for row in rows if not shared <= set(row["options"])]
+    but = f", but for {', '.join(others)}" if others else ""
+    say(f"All take {', '.join(sorted(shared))} as well{but}.")
 
 
 def plugins(as_json: JsonOutput = False) -> None:

@@ -132,12 +132,13 @@ def print_table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
 # ---- progress -------------------------------------------------------------------------------
 
 
-def evaluations(num_images: int, each: int) -> str:
-    """What drawing will cost, which time is proportional to."""
-    return (
-        f"{counted(num_images, 'image')} to draw with {counted(each, 'network evaluation')} each: "
-        f"{num_images * each:,}"
-    )
+def note_evaluations(num_images: int, each: int) -> None:
+    """Says what drawing will cost, which time is proportional to, unless all is drawn already."""
+    if num_images:
+        note(
+            f"{counted(num_images, 'image')} to draw with "
+            f"{counted(each, 'network evaluation')} each: {num_images * each:,}"
+        )
 
 
 # Called with what is done, how much of it, and of how much.
