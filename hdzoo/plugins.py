@@ -226,7 +226,9 @@ def describe(error: BaseException) -> str:
         text = plain(" ".join(str(error).split()))
     except Exception:
         text = "(its message cannot be read)"
-    return text if isinstance(error, HDZooError) else f"{type(error).__name__}: {text}"
+    if isinstance(error, HDZooError):
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 _Result = TypeVar("_Result")
