@@ -39,9 +39,9 @@ from typing import Any, Literal, Protocol, TypeVar, get_args
 
 import pluggy
 
-from hdzoo import __version__
 from hdzoo.errors import HDZooError
 from hdzoo.text import plain
+from hdzoo.version import __version__
 
 __all__ = [
     "KINDS",

@@ -8,10 +8,19 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from hdzoo import __version__
-from hdzoo.cli import converting, drawing, inpainting, judging, listing, publishing, training
+from hdzoo.cli import (
+    converting,
+    drawing,
+    inpainting,
+    judging,
+    listing,
+    publishing,
+    scaffolding,
+    training,
+)
 from hdzoo.cli.terminal import note, results_alone, say, speak_plainly
 from hdzoo.errors import HDZooError
+from hdzoo.version import __version__
 
 app = typer.Typer(
     help="Score-based samplers on diffusers: draw, compare, train, extend.",
@@ -95,6 +104,7 @@ for command in (
     publishing.pull,
     training.train,
     training.train_classifier,
+    scaffolding.new_sampler,
 ):
     app.command(cls=Command)(with_results_alone(command))
 

@@ -38,24 +38,23 @@ def verify(
     import dataclasses
 
     from hdzoo import plugins as registry
-    from hdzoo.verification import verify as verification
+    from hdzoo.verification.verify import CHECKS, bias_rows, summary_rows
+    from hdzoo.verification.verify import verify as run_checks
 
     names = samplers or registry.list_samplers()
     for name in names:
         registry.provider("samplers", name)
-    checks, done = len(verification.CHECKS), count(1)
+    checks, done = len(CHECKS), count(1)
     note(f"{counted(len(names), 'sampler')}, {checks} checks of each")
     with work_progress() as on_work:
         on_work("checks", 0, len(names) * checks)
-        verdicts = verification.verify(
-            names, lambda _: on_work("checks", next(done), len(names) * checks)
-        )
+        verdicts = run_checks(names, lambda _: on_work("checks", next(done), len(names) * checks))
     if as_json:
         say(json.dumps([dataclasses.asdict(verdict) for verdict in verdicts], indent=2))
     else:
         say("Exact Wasserstein-2 distance to Gaussian data, s.d. 0.25, 0.05 and 0:")
-        print_table(verification.bias_rows(verdicts), ("sampler", "against", "W2 to the data"))
-        rows = verification.summary_rows(verdicts)
+        print_table(bias_rows(verdicts), ("sampler", "against", "W2 to the data"))
+        rows = summary_rows(verdicts)
         print_table(rows, tuple(rows[0]))
     for verdict in verdicts:
         if verdict.outcome != "pass":

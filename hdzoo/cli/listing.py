@@ -3,13 +3,13 @@
 import json
 import warnings
 
-from hdzoo import __version__
 from hdzoo.cli.options import (
     DEFAULT_MODEL,
     JsonOutput,
     Model,
 )
 from hdzoo.cli.terminal import print_table, render, render_options, say
+from hdzoo.version import __version__
 
 
 def samplers(as_json: JsonOutput = False) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from accelerate.utils import broadcast_object_list
 
-from hdzoo import __version__, plugins
+from hdzoo import plugins
 from hdzoo.catalog import weights_hash
 from hdzoo.errors import HDZooError
 from hdzoo.files import file_hash, write_json
@@ -27,6 +27,7 @@ from hdzoo.metrics.reference import SUFFIX, load_reference, reference_of
 from hdzoo.metrics.report import Report, evaluate, load_report
 from hdzoo.sampling import load_pipeline
 from hdzoo.text import counted
+from hdzoo.version import __version__
 
 PROTOCOL = "protocol.json"
 MOST_TRIAL_IMAGES = 250
