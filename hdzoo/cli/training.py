@@ -11,9 +11,7 @@ from hdzoo.cli.options import (
     Options,
     parse_options,
 )
-from hdzoo.cli.terminal import (
-    note,
-)
+from hdzoo.cli.terminal import note, say
 
 
 def train(
@@ -109,7 +107,7 @@ def train(
         command=shlex.join(["hdzoo", *sys.argv[1:]]),
         dataset_name=dataset,
     )
-    print(folder)
+    say(folder)
 
 
 def train_classifier(
@@ -144,4 +142,4 @@ def train_classifier(
         dataset_name=dataset,
     )
     note(f"accuracy on the test images: {classifier.test_accuracy(folder):.2%}")
-    print(folder)
+    say(folder)

@@ -53,7 +53,7 @@ class ImageSet:
         Args:
             extractor: whose.
             batch_size: images together; features depend on it by rounding alone.
-            on_progress: called after each batch.
+            on_progress: called at the start and after each batch.
 
         Raises:
             HDZooError: an image has another size than the first, or no bytes as pixels.
@@ -61,6 +61,8 @@ class ImageSet:
         if batch_size < 1:
             raise HDZooError(f"batch_size is {batch_size}; it must be at least 1")
         batches, size = [], self.images[0]["image"].size
+        if on_progress is not None:
+            on_progress(self.source, 0, len(self))
         for begin in range(0, len(self), batch_size):
             batch = self.images[begin : begin + batch_size]["image"]
             for i, image in enumerate(batch, begin):
