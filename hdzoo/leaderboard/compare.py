@@ -49,6 +49,7 @@ class Settings:
         reference: as `evaluate` has it; so are ``reference_split``, ``features``, ``weights`` and
             ``metrics``, of which the Fréchet distance is always one.
         reference_split: of reference images.
+        reference_image_column: of reference images, likewise.
         features: the name of an extractor.
         weights: of the extractor.
         metrics: of torch-fidelity.
@@ -68,6 +69,7 @@ class Settings:
     num_threads: int = 1
     reference: str | Path | None = None
     reference_split: str = "test"
+    reference_image_column: str | None = None
     features: str | None = None
     weights: str | Path | None = None
     metrics: Sequence[str] = tuple(METRICS)
@@ -89,7 +91,7 @@ class Settings:
     @property
     def judging(self) -> dict[str, Any]:
         """For `evaluate`."""
-        names = ("reference", "reference_split", "features", "weights")
+        names = ("reference", "reference_split", "reference_image_column", "features", "weights")
         return {key: getattr(self, key) for key in names}
 
 
@@ -248,7 +250,11 @@ class Run:
                 f"{', '.join(plugins.names('feature_extractors'))}"
             )
         else:
-            open_images(str(settings.reference), settings.reference_split)
+            images = open_images(
+                str(settings.reference), settings.reference_split, settings.reference_image_column
+            )
+            for _ in images.batches():
+                pass
         if settings.features is not None:
             get_extractor(settings.features, settings.weights)
 

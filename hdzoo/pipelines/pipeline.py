@@ -19,7 +19,7 @@ from hdzoo.hub import weights
 from hdzoo.hub.index import REQUIRES, import_components, read_index, required_packages
 from hdzoo.hub.resolve import resolve_model
 from hdzoo.pipelines import foreign
-from hdzoo.pipelines.pictures import read_pictures
+from hdzoo.pipelines.pictures import read_pictures, resize
 from hdzoo.samplers.noise import Noise
 
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
@@ -137,7 +137,8 @@ class HDPipeline(DiffusionPipeline):
                 units and coordinates and at the noise level ``scheduler.sigmas[0]``; drawn by
                 default.
             image: clean images to start from instead: noise of that level is added to them. PIL
-                images, or arrays or tensors in [0, 1].
+                images, turned as their EXIF orientation says, or arrays or tensors in [0, 1];
+                resized, with a warning, if the network's size is another.
             sigmas: the noise level of each evaluation, instead of the sampler's ladder.
             output_type: ``"pil"``, ``"np"`` (batch, height, width, channels) or ``"pt"`` (batch,
                 channels, height, width), both in [0, 1], or ``"latent"``: the raw state, float32,
@@ -277,7 +278,8 @@ class HDPipeline(DiffusionPipeline):
                 f"image is given, and the samples of {type(self.unet).__name__} are no images; "
                 "give latents, at the noise level scheduler.sigmas[0]"
             )
-        return read_pictures("image", image, self.image_processor, *self.sample_shape[1:])
+        channels, height, width = self.sample_shape
+        return resize("image", read_pictures("image", image, channels), height, width)
 
     def _first_state(
         self,

@@ -22,6 +22,7 @@ from diffusers.training_utils import EMAModel
 from hdzoo.cards import write_card
 from hdzoo.errors import HDZooError
 from hdzoo.files import whole_file, write_json
+from hdzoo.images.images import Images
 from hdzoo.scores.conversions import score_weights
 from hdzoo.training.checkpoints import (
     check_finished,
@@ -38,7 +39,7 @@ from hdzoo.training.objectives import (
     loss_per_dimension,
     song_ermon_weight,
 )
-from hdzoo.training.setup import build_scheduler, has_own_ladder, network_ladder
+from hdzoo.training.setup import build_scheduler, check_images, has_own_ladder, network_ladder
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -53,11 +54,11 @@ LOG_EVERY = 50
 
 def train(
     model: ModelMixin,
-    dataset: "Dataset",
+    dataset: "Dataset | Images",
     output_dir: str | Path,
     config: TrainingConfig,
     *,
-    held_out: "Dataset | None" = None,
+    held_out: "Dataset | Images | None" = None,
     checkpoint_every: int = 500,
     keep_checkpoints: bool = True,
     sample_every: int = 0,
@@ -78,7 +79,8 @@ def train(
         model: a score network: `hdzoo.models`, or any ``ModelMixin`` that is told the noise level
             and has ``sample_size``, ``in_channels``, ``sigma_min`` and ``sigma_max`` in its config.
             It predicts its ``prediction_type``, the score if it has none. In float32.
-        dataset: images, with an image column.
+        dataset: images, in the column ``"image"`` or the only one that holds some. Each is read
+            once before anything is written (`hdzoo.images.images.Images.survey`).
         output_dir: the pipeline folder to write. The checkpoint that a longer run starts from stays
             below it, in ``checkpoints/``; a ``.gitignore`` keeps it from the Hub.
         config: the run.
@@ -130,7 +132,12 @@ def train(
         accelerator.process_index,
         accelerator.num_processes,
     )
-    loader = image_loader(dataset, transform, num_workers, batch_sampler=batches)
+    pictures = Images.of(dataset, dataset_name or "the data set")
+    held_out = None if held_out is None else Images.of(held_out, "the held-out data set")
+    for given in (pictures, held_out):
+        if given is not None:
+            check_images(model, given, config.resize)
+    loader = image_loader(pictures, transform, num_workers, batch_sampler=batches)
 
     network = model.train()
     optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
