@@ -83,11 +83,11 @@ def train(
     from hdzoo.images.images import Images
     from hdzoo.images.sources import load_images
     from hdzoo.training import trainer
+    from hdzoo.training.fitting import options_for
     from hdzoo.training.setup import (
         build_network,
         build_scheduler,
         default_sigma_distribution,
-        options_for,
     )
 
     images = Images(load_images(dataset, split, image_column=image_column), dataset)
@@ -150,12 +150,13 @@ def train_classifier(
     seed: Annotated[int, typer.Option(help="Of weights, order and moves.")] = 0,
 ) -> None:
     """Train the digit classifier that image metrics use. Minutes on MNIST; cannot be resumed."""
+    from hdzoo.images.images import Images
     from hdzoo.images.sources import load_images
     from hdzoo.metrics import train_classifier as classifier
 
     folder = classifier.train_classifier(
-        load_images(dataset, split, image_column=image_column),
-        load_images(test, test_split, image_column=image_column),
+        Images(load_images(dataset, split, image_column=image_column), dataset),
+        Images(load_images(test, test_split, image_column=image_column), test),
         output_dir,
         classifier.ClassifierConfig(
             num_epochs=num_epochs,

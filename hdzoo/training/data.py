@@ -39,7 +39,9 @@ def image_transform(
     if in_channels not in (1, 3):
         raise HDZooError(f"in_channels is {in_channels}; images have 1 (grey) or 3 (colour)")
     if not isinstance(sample_size, int):
-        raise HDZooError(f"sample_size is {sample_size}; images are trained on as squares")
+        raise HDZooError(
+            f"sample_size is {sample_size}; it must be the side of a square, in pixels"
+        )
     return partial(
         image_tensor, sample_size=sample_size, in_channels=in_channels, data_range=data_range
     )

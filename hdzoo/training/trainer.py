@@ -32,6 +32,7 @@ from hdzoo.training.checkpoints import (
 )
 from hdzoo.training.config import TrainingConfig
 from hdzoo.training.data import StepBatchSampler, flip_half, image_loader, image_transform
+from hdzoo.training.fitting import check_images
 from hdzoo.training.objectives import (
     denoising_score_matching,
     draw_sigmas,
@@ -39,7 +40,7 @@ from hdzoo.training.objectives import (
     loss_per_dimension,
     song_ermon_weight,
 )
-from hdzoo.training.setup import build_scheduler, check_images, has_own_ladder, network_ladder
+from hdzoo.training.setup import build_scheduler, has_own_ladder, network_ladder
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -120,8 +121,8 @@ def train(
         return output_dir
 
     transform = image_transform(
-        model.config.sample_size,
-        model.config.in_channels,
+        model.config.get("sample_size"),
+        model.config.get("in_channels"),
         model.config.get("data_range", (-1.0, 1.0)),
     )
     batches = StepBatchSampler(
