@@ -1,25 +1,23 @@
 """What all samplers share: a chain of network evaluations, as a diffusers scheduler."""
 
-import inspect
 import math
-import operator
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
-from diffusers import ConfigMixin, SchedulerMixin
-from diffusers import ModelMixin as ModelMixin  # diffusers' loader looks it up here
+from diffusers import ModelMixin as ModelMixin  # diffusers' loader looks them up here
+from diffusers import SchedulerMixin as SchedulerMixin
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 
 from hdzoo.errors import HDZooError
-from hdzoo.samplers.configurations import compatible_classes, with_assumptions
-from hdzoo.samplers.coordinates import NETWORK_OPTIONS, NetworkCoordinates
+from hdzoo.samplers.configurations import Configured
+from hdzoo.samplers.coordinates import NetworkCoordinates
 from hdzoo.samplers.gaussian import GaussianLaw
-from hdzoo.samplers.ladders import check_ladder, share_steps
+from hdzoo.samplers.indexing import Indexing
+from hdzoo.samplers.ladders import check_ladder, share_steps, whole_number
 from hdzoo.samplers.noise import Generator, Noise
 from hdzoo.scores.clocks import float_dtype
 
@@ -38,6 +36,23 @@ class Move(NamedTuple):
     noise: float = 0.0
 
 
+class Limit(NamedTuple):
+    """What a sampler converges to, and along which of its options.
+
+    `hdzoo verify` follows the exact law there, on Gaussian data, and it must arrive.
+
+    Attributes:
+        law: ``"data"``, or ``"noisy data"``: :math:`p_\\sigma` at the last noise level.
+        knob: what is refined, all else at the defaults: ``"num_inference_steps"`` (more of them);
+            ``"step_size"`` (smaller, with so many more evaluations); ``"sigma"`` or
+            ``"sigma_min"`` (the last noise level, towards 0, with as many more evaluations as the
+            walk there needs).
+    """
+
+    law: str
+    knob: str
+
+
 @dataclass
 class SamplerOutput(BaseOutput):
     """What `Sampler.step` returns.
@@ -53,7 +68,7 @@ class SamplerOutput(BaseOutput):
     score: torch.Tensor
 
 
-class Sampler(NetworkCoordinates, SchedulerMixin, ConfigMixin):
+class Sampler(NetworkCoordinates, Indexing, Configured):
     r"""A Markov chain on a score, as a diffusers scheduler.
 
     A chain is a list of network evaluations, fixed when `set_timesteps` is called. What happens at
@@ -117,6 +132,8 @@ class Sampler(NetworkCoordinates, SchedulerMixin, ConfigMixin):
     family = "Langevin"
     # Whether the chain may start from nothing but noise, or needs states at its noise level.
     starts_from_noise = True
+    # What it converges to; None where nothing is claimed.
+    limit: ClassVar[Limit | None] = None
     # "real": R^d, with Gaussian noise. "signs": {-1, 1}^d, with bit-flip noise.
     state_space = "real"
     # What the network must give beside its prediction ("energy", "variance"); without it, the
@@ -228,7 +245,9 @@ class Sampler(NetworkCoordinates, SchedulerMixin, ConfigMixin):
             if sigmas is not None:
                 raise HDZooError("both timesteps and sigmas are given; give one of them")
             sigmas = [self._sigma_of(float(t)) for t in timesteps]
-        asked = None if num_inference_steps is None else _count(num_inference_steps)
+        asked = num_inference_steps
+        if asked is not None:
+            asked = whole_number(asked, "num_inference_steps")
         if sigmas is not None:
             runs = [(sigma, len(list(run))) for sigma, run in groupby(float(s) for s in sigmas)]
             ladder, counts = [sigma for sigma, _ in runs], [count for _, count in runs]
@@ -239,7 +258,8 @@ class Sampler(NetworkCoordinates, SchedulerMixin, ConfigMixin):
                 )
             check_ladder(ladder)
         else:
-            asked = self.default_num_inference_steps if asked is None else asked
+            if asked is None:
+                asked = whole_number(self.default_num_inference_steps, "num_inference_steps")
             ladder = self._clock.known(self.rungs(asked))
             if asked < len(ladder):
                 raise HDZooError(
@@ -411,146 +431,3 @@ class Sampler(NetworkCoordinates, SchedulerMixin, ConfigMixin):
             The law of the last state; None where no formula is declared.
         """
         return None
-
-    # ---- indexing ---------------------------------------------------------------------------
-
-    def __len__(self) -> int:
-        return len(self.moves)
-
-    @property
-    def step_index(self) -> int | None:
-        """The number of the next move; None before the first."""
-        return self._step_index
-
-    @property
-    def begin_index(self) -> int | None:
-        """The number of the first move, if a pipeline has set it."""
-        return self._begin_index
-
-    def set_begin_index(self, begin_index: int = 0) -> None:
-        """Says with which move the chain begins, so that it need not be looked up."""
-        self._begin_index = begin_index
-
-    def _first_index(self, timestep: float | torch.Tensor) -> int:
-        if self._begin_index is not None:
-            return self._begin_index
-        if not self.starts_from_noise and self._coordinates == "vp":
-            warnings.warn(
-                f"{type(self).__name__} walks at one noise level, {self.moves[0].sigma:g}, and "
-                "starts here from pure noise, from where it takes very many steps; take an "
-                "annealed sampler, or start from images: image-to-image, or HDPipeline(image=...)",
-                stacklevel=3,
-            )
-        return self.index_for_timestep(timestep)
-
-    def index_for_timestep(self, timestep: float | torch.Tensor) -> int:
-        """The first move that is made at a timestep.
-
-        Raises:
-            HDZooError: no move is.
-        """
-        # The caller may have passed it through float32.
-        gaps = (self.timesteps - timestep).abs()
-        nearest = int(gaps.argmin())
-        if not gaps[nearest] <= 1e-6 * self.timesteps[nearest].abs():
-            raise HDZooError(
-                f"timestep {float(timestep):g} is not one of this chain's timesteps; take one of "
-                "scheduler.timesteps, or give your own to set_timesteps(timesteps=...)"
-            )
-        return nearest
-
-    # ---- configurations ---------------------------------------------------------------------
-
-    @property
-    def compatibles(self) -> list[type[SchedulerMixin]]:
-        """The scheduler classes whose configuration `from_config` takes."""
-        return list(compatible_classes())
-
-    @classmethod
-    def adopt(cls, config: dict[str, Any]) -> dict[str, Any]:
-        """Translates the options that another sampler calls alike but means otherwise.
-
-        Args:
-            config: of any sampler.
-
-        Returns:
-            The same in this sampler's terms, with nothing lost.
-        """
-        return config
-
-    @classmethod
-    def from_config(
-        cls, config: Any = None, return_unused_kwargs: bool = False, **kwargs: Any
-    ) -> Self | tuple[Self, dict[str, Any]]:
-        """Builds this sampler from the configuration of any sampler, ours or diffusers'.
-
-        Options that the two share are taken over, those left at the other's defaults too; the rest
-        is kept in the configuration, so that going back loses nothing. A step size is taken over
-        among samplers on a ladder, and among those at a single level.
-
-        A diffusers scheduler with a ``beta_schedule`` stands for a VP network that is told the
-        index of a noise level: the sampler gets ``coordinates="vp"``, and a ladder between the
-        noise levels that the network was trained at, unless ``sigma_max`` or ``sigma_min`` are
-        given. What is about the other scheduler's own chain has no effect here:
-        ``timestep_spacing``, ``steps_offset``, ``clip_sample``, ``thresholding``...; predictions
-        are not clipped.
-
-        Args:
-            config: a scheduler's ``config``.
-            return_unused_kwargs: whether to return them as well.
-            **kwargs: options to override, those of the network (`NETWORK_OPTIONS`) too.
-
-        Raises:
-            HDZooError: an option is unknown or has a wrong type, or the configuration is that of a
-                diffusers scheduler that does not fit.
-        """
-        known = set(inspect.signature(cls.__init__).parameters) - {"self"}
-        unknown = sorted(set(kwargs) - known - {*NETWORK_OPTIONS} - _LOADING_OPTIONS)
-        if unknown:
-            raise HDZooError(
-                f"{cls.__name__} has no option {unknown[0]!r}; it has {', '.join(sorted(known))}"
-            )
-        if not isinstance(config, Mapping):
-            raise HDZooError(
-                f"from_config is given {type(config).__name__!r}; it takes a configuration, such "
-                "as scheduler.config. A folder or a model is loaded by from_pretrained"
-            )
-        told = {key: kwargs.pop(key) for key in NETWORK_OPTIONS if key in kwargs}
-        config = cls.adopt(with_assumptions(dict(config) | told))
-        # diffusers forgets the options that the other class left at its own defaults, and warns of
-        # those that this class does not have; so they are added afterwards. Only then is it known
-        # what a network of a noise schedule is told.
-        own = {key: value for key, value in config.items() if key in known}
-        foreign = config | {"_class_name": cls.__name__}
-        for key in known | {"_use_default_values"}:
-            foreign.pop(key, None)
-        in_noise_schedule = own.get("timestep_type") in ("discrete", "time")
-        if in_noise_schedule:
-            foreign["timestep_type"] = own.pop("timestep_type")
-        try:
-            sampler, unused = super().from_config(own, return_unused_kwargs=True, **kwargs)
-        except TypeError as error:
-            raise HDZooError(
-                f"an option of {cls.__name__} has a wrong type: {error}; given are "
-                + ", ".join(f"{key}={value!r}" for key, value in (own | kwargs).items())
-            ) from error
-        sampler.register_to_config(**foreign)
-        if not set(NETWORK_OPTIONS).isdisjoint(foreign):
-            sampler.set_timesteps()
-        return (sampler, unused | foreign) if return_unused_kwargs else sampler
-
-
-_LOADING_OPTIONS = {"_commit_hash", "_from_auto", "_from_pipeline"}
-
-
-def _count(number: Any) -> int:
-    """A number of network evaluations, as an int."""
-    try:
-        count = operator.index(number)
-    except TypeError:
-        count = 0
-    if count < 1 or isinstance(number, bool):
-        raise HDZooError(
-            f"num_inference_steps is {number!r}; it must be a whole number, at least 1"
-        )
-    return count

@@ -15,6 +15,7 @@ from hdzoo.samplers.ladders import (
     geometric_ladder,
     langevin_step_sizes,
     ncsnv2_step_size,
+    whole_number,
 )
 from hdzoo.samplers.noise import Noise
 
@@ -69,9 +70,7 @@ class LadderSampler(Sampler):
 
     @property
     def default_num_inference_steps(self) -> int:
-        if self.config.steps_per_level < 1:
-            raise HDZooError(f"steps_per_level is {self.config.steps_per_level}; at least 1")
-        return len(self.ladder) * self.config.steps_per_level
+        return len(self.ladder) * whole_number(self.config.steps_per_level, "steps_per_level")
 
     @property
     def ladder(self) -> list[float]:
@@ -175,7 +174,7 @@ class SingleLevelSampler(Sampler):
 
     @property
     def default_num_inference_steps(self) -> int:
-        return int(self.config.num_steps)
+        return whole_number(self.config.num_steps, "num_steps")
 
     def rungs(self, num_inference_steps: int) -> list[float]:
         return check_ladder([self.config.sigma])
