@@ -1,6 +1,7 @@
 """The pictures of a folder: every one on the disk, or a refusal."""
 
 import os
+import re
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -64,7 +65,9 @@ def load_folder(folder: Path, split: str) -> "Dataset":
     if all(len(label) == 1 for label in labels.values()):
         # Of all splits, so that a number means the same in each.
         names = sorted({label[0] for label in labels.values()})
-        numbered = all(name.isascii() and name.isdecimal() for name in names)
+        # Up to 18 digits go into an int64.
+        numbered = all(re.fullmatch(r"[0-9]{1,18}", name) for name in names)
+        numbered = numbered and len(set(map(int, names))) == len(names)
         columns["label"] = [labels[path][0] for path in chosen]
         if numbered:
             columns["label"] = list(map(int, columns["label"]))
@@ -115,16 +118,13 @@ def _pictures(folder: Path, paths: Sequence[Path]) -> list[Path]:
     rest = [path for path in shown if path.suffix.lower() not in read]
     if not pictures:
         kinds = Counter(path.suffix.lower() or "no suffix" for path in rest)
-        found = ", ".join(f"{count} of {kind}" for kind, count in kinds.most_common(5))
+        found = [f"{count} of {kind}" for kind, count in kinds.most_common(5)]
+        found += [f"{len(hidden)} hidden"] if hidden else []
+        tables = [path.parent for path in rest if path.suffix.lower() == ".parquet"]
+        hint = f"; give its files themselves: '{folder / tables[0]}/*.parquet'" if tables else ""
         raise HDZooError(
             f"cannot load images from {str(folder)!r}: the folder has no pictures "
-            f"({', '.join(FORMATS)}), but {found or 'no files'}"
-            f"{f' and {len(hidden)} hidden files' if hidden else ''}"
-            + (
-                f"; give its files themselves: '{folder}/{rest[0].parent / '*.parquet'}'"
-                if ".parquet" in kinds
-                else ""
-            )
+            f"({', '.join(FORMATS)}), but {' and '.join(found) or 'nothing'}{hint}"
         )
     left = [f"{len(hidden)} hidden (such as {hidden[0]})"] if hidden else []
     left += [f"{len(rest)} that are no pictures (such as {rest[0]})"] if rest else []

@@ -50,7 +50,11 @@ def load_parquet(files: Sequence[Path]) -> "Dataset":
     listed = DataFilesList([_plain_path(file) for file in files], [_stamp(file) for file in files])
     try:
         wanted = sum(map(count_rows, files))
+        if not wanted:
+            raise HDZooError(f"{name} has no images")
         dataset = load_dataset("parquet", data_files={"train": listed}, split="train")
+    except HDZooError:
+        raise
     # Whatever the libraries raise of a damaged file.
     except Exception as error:
         raise HDZooError(
@@ -96,7 +100,9 @@ def count_rows(file: Path) -> int:
     """How many rows a parquet file says that it has."""
     from pyarrow.parquet import read_metadata
 
-    return int(read_metadata(file).num_rows)
+    # Of the names of files some would be taken for addresses.
+    with file.open("rb") as content:
+        return int(read_metadata(content).num_rows)
 
 
 def find_row(files: Sequence[Path], row: int) -> str:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 IMAGE = "image"
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_HUB_ID = re.compile(r"\w[\w.-]*(/[\w.-]+)?")
 
 
 def load_images(

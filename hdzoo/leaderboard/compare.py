@@ -14,7 +14,7 @@ from accelerate.utils import broadcast_object_list
 from hdzoo import __version__, plugins
 from hdzoo.catalog import weights_hash
 from hdzoo.errors import HDZooError
-from hdzoo.files import file_hash, write_json
+from hdzoo.files import file_hash, named_path, write_json
 from hdzoo.generation.generate import all_processes, generate, in_first_process
 from hdzoo.generation.manifest import flat, read_manifest
 from hdzoo.generation.shards import writing
@@ -140,7 +140,8 @@ def compare(
         raise HDZooError(
             f"num_inference_steps is {list(num_inference_steps)}; give numbers from 2 up"
         )
-    run = Run(model, Path(output_dir), Settings(**settings), command, on_progress, on_note)
+    folder = named_path(output_dir, "output_dir")
+    run = Run(model, folder, Settings(**settings), command, on_progress, on_note)
     run.check_options(names)
     run.check_reference()
     protocol = run.protocol()

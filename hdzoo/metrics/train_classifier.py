@@ -15,7 +15,7 @@ from accelerate.utils import tqdm
 from torch.nn import functional as F
 
 from hdzoo.errors import HDZooError
-from hdzoo.files import write_json
+from hdzoo.files import named_path, write_json
 from hdzoo.images.images import Images
 from hdzoo.metrics.classifier import DigitClassifier
 from hdzoo.training.data import StepBatchSampler, image_loader, image_transform
@@ -91,7 +91,7 @@ def train_classifier(
         HDZooError: the folder holds another run, the data have no such labels, the loss is not
             finite, or the run is interrupted.
     """
-    output_dir = Path(output_dir)
+    output_dir = named_path(output_dir, "output_dir")
     record_file = output_dir / RECORD_FILE
     if record_file.is_file():
         check_same(record_file, config, len(dataset))

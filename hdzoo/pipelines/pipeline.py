@@ -16,6 +16,7 @@ from diffusers.image_processor import PipelineImageInput, VaeImageProcessor
 from huggingface_hub import CommitInfo
 
 from hdzoo.errors import HDZooError
+from hdzoo.files import named_path
 from hdzoo.hub import weights
 from hdzoo.hub.index import REQUIRES, import_components, read_index, required_packages
 from hdzoo.hub.resolve import resolve_model
@@ -433,6 +434,7 @@ class HDPipeline(DiffusionPipeline):
         Raises:
             HDZooError: the Hub does not take it; the folder is written all the same.
         """
+        save_directory = named_path(save_directory, "save_directory")
         push = kwargs.pop("push_to_hub", False)
         upload = {key: kwargs.pop(key) for key in _UPLOAD_OPTIONS if key in kwargs}
         if push and "repo_id" not in upload:

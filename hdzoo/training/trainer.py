@@ -21,7 +21,7 @@ from diffusers.training_utils import EMAModel
 
 from hdzoo.cards import write_card
 from hdzoo.errors import HDZooError
-from hdzoo.files import whole_file, write_json
+from hdzoo.files import named_path, whole_file, write_json
 from hdzoo.images.images import Images
 from hdzoo.scores.conversions import score_weights
 from hdzoo.training.checkpoints import (
@@ -104,7 +104,7 @@ def train(
         HDZooError: the folder holds another run, the loss is not finite, the data or the options
             do not fit the network, or the run is interrupted.
     """
-    output_dir = Path(output_dir)
+    output_dir = named_path(output_dir, "output_dir")
     check_network(model, config)
     accelerator = Accelerator(
         mixed_precision=config.mixed_precision,
