@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, NoReturn, TypeVar
 
+import numpy as np
+import numpy.typing as npt
+
 from hdzoo.errors import HDZooError
 
 Rule = Callable[[str, Any], Any]
@@ -127,11 +130,11 @@ class OneOf:
 
     def __call__(self, name: str, value: Any) -> str:
         if not isinstance(value, str) or value not in self.words:
-            refuse(name, value, str(self))
+            raise HDZooError(f"{name} is {shown(value)}; allowed are {self}")
         return value
 
     def __str__(self) -> str:
-        return f"one of {', '.join(map(repr, self.words))}"
+        return ", ".join(map(repr, self.words))
 
 
 @dataclass(frozen=True)
@@ -162,18 +165,34 @@ class Many:
     least: int = 1
     most: int | None = None
 
-    def __call__(self, name: str, value: Any) -> list[Any]:
+    def __call__(self, name: str, value: Any) -> Any:
         array = getattr(value, "ndim", None) == 1 and hasattr(value, "tolist")
         if not (isinstance(value, list | tuple) or array):
             refuse(name, value, str(self))
         if len(value) < self.least or (self.most is not None and len(value) > self.most):
             raise HDZooError(f"{name} has {len(value):,} values; it must be {self}")
         values = value.tolist() if array else value
-        return [self.each(f"{name}[{i}]", one) for i, one in enumerate(values)]
+        checked = [self.each(f"{name}[{i}]", one) for i, one in enumerate(values)]
+        return tuple(checked) if isinstance(value, tuple) else checked
 
     def __str__(self) -> str:
         count = f"at least {self.least}" if self.most is None else f"{self.least} to {self.most:,}"
         return f"a list of {count} values, each {self.each}"
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Two finite numbers, the lower one first."""
+
+    def __call__(self, name: str, value: Any) -> Any:
+        ends = Many(Number(), 2, 2)(name, value)
+        # Their difference is divided by.
+        if not 0 < ends[1] - ends[0] < math.inf:
+            refuse(name, value, str(self))
+        return ends
+
+    def __str__(self) -> str:
+        return "two finite numbers, the lower one first"
 
 
 @dataclass(frozen=True)
@@ -198,9 +217,13 @@ class Maybe:
         return f"{self.rule}, or None"
 
 
+# Of a ladder; the longest published one has 2,311.
+MAX_LEVELS = 100_000
+
 COUNT = Whole(1)
 POSITIVE = Number(above=0)
 NOT_NEGATIVE = Number(low=0)
+LEVELS = Many(POSITIVE, most=MAX_LEVELS)
 
 
 def checked(**rules: Rule) -> Callable[[Init], Init]:
@@ -227,6 +250,59 @@ def checked(**rules: Rule) -> Callable[[Init], Init]:
         return wrapper  # type: ignore[return-value]
 
     return decorate
+
+
+def real_array(name: str, values: Any) -> npt.NDArray[np.float64]:
+    """A tensor, an array, a list or a number as an array of float64, which may be a view.
+
+    Args:
+        name: of the argument.
+        values: of it; any shape, any device.
+
+    Raises:
+        HDZooError: it holds something else than real numbers, or a value that is not finite.
+    """
+    array = as_float64(name, values)
+    wrong = array.size - int(np.isfinite(array).sum())
+    if wrong:
+        raise HDZooError(
+            f"{name} has {wrong} of {array.size} values that are not finite; look for where they "
+            "come from, such as a sampler that diverged, or leave them out"
+        )
+    return array
+
+
+def as_float64(name: str, values: Any) -> npt.NDArray[np.float64]:
+    """As `real_array`, of values that need not be finite."""
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+        # NumPy has no bfloat16, so the tensor is widened first.
+        values = (values.double() if values.is_floating_point() else values).numpy()
+    try:
+        array = np.asarray(values)
+    except (TypeError, ValueError) as error:
+        refuse(name, values, "an array of numbers, all rows of one length", error)
+    if array.dtype.kind not in "biuf":
+        refuse(name, array if array.ndim else values, "an array of real numbers")
+    # What is too large for float64 comes out infinite.
+    with np.errstate(over="ignore"):
+        return array.astype(np.float64, copy=False)
+
+
+def floating(name: str, value: Any, allowed: str) -> Any:
+    """A tensor of floating-point numbers: results are of its dtype, and whole numbers would be cut.
+
+    Args:
+        name: of the argument.
+        value: of it.
+        allowed: what it must be, for the error.
+
+    Raises:
+        HDZooError: it is none.
+    """
+    if not (hasattr(value, "is_floating_point") and value.is_floating_point()):
+        refuse(name, value, f"a tensor of a floating-point dtype, {allowed}")
+    return value
 
 
 def _scalar(value: Any) -> Any:

@@ -7,32 +7,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from hdzoo.checks import refuse
+from hdzoo.checks import real_array
 from hdzoo.errors import HDZooError
 
 Array = torch.Tensor | npt.NDArray[Any]
 Float64 = npt.NDArray[np.float64]
-
-
-def to_numpy(values: Any, name: str) -> Float64:
-    """A tensor, an array, a list or a number as an array of float64, which may be a view.
-
-    Raises:
-        HDZooError: it holds something else than real numbers.
-    """
-    if isinstance(values, torch.Tensor):
-        # numpy has no bfloat16, so the tensor is widened first.
-        values = values.detach().cpu()
-        values = values.double().numpy() if values.is_floating_point() else values.numpy()
-    try:
-        array = np.asarray(values)
-    except (TypeError, ValueError) as error:
-        refuse(name, values, "an array of numbers, all rows of one length", error)
-    if array.dtype.kind not in "biuf":
-        refuse(name, array if array.ndim else values, "an array of real numbers")
-    # What is too large for float64 comes out infinite.
-    with np.errstate(over="ignore"):
-        return array.astype(np.float64, copy=False)
 
 
 def power_of_two(*arrays: Float64) -> float:
@@ -44,31 +23,8 @@ def power_of_two(*arrays: Float64) -> float:
     return math.ldexp(1.0, math.frexp(largest)[1] - 1) if largest > 0 else 1.0
 
 
-def float64_array(values: Any, name: str) -> Float64:
-    """A tensor, an array or a number as a float64 array.
-
-    Args:
-        values: what to convert; any shape, any device.
-        name: what to call it in an error.
-
-    Returns:
-        The same shape; a view where nothing had to be converted.
-
-    Raises:
-        HDZooError: it holds something else than real numbers, or a value that is not finite.
-    """
-    array = to_numpy(values, name)
-    wrong = array.size - int(np.isfinite(array).sum())
-    if wrong:
-        raise HDZooError(
-            f"{name} has {wrong} of {array.size} values that are not finite; look for where the "
-            "sampler diverged, or leave those points out"
-        )
-    return array
-
-
 def points_of(values: Any, name: str, at_least: int = 1) -> Float64:
-    array = float64_array(values, name)
+    array = real_array(name, values)
     if array.ndim == 0 or len(array) < at_least or array.size == 0:
         raise HDZooError(
             f"{name} has shape {array.shape}; give a sample of shape (n, d), n at least {at_least}"
@@ -99,7 +55,7 @@ def masses_of(x: Any, y: Any, num_x: int, num_y: int) -> tuple[Float64, Float64]
 def _weights(values: Any, num_points: int, name: str) -> Float64:
     if values is None:
         return np.ones(num_points)
-    weights = float64_array(values, name)
+    weights = real_array(name, values)
     if weights.shape != (num_points,) or (weights < 0).any() or not (weights > 0).any():
         raise HDZooError(
             f"{name} has shape {weights.shape}, smallest value {weights.min(initial=0):g} and "

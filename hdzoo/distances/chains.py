@@ -15,7 +15,8 @@ order 1. Estimates of it can be trusted once the chains are many times as long, 
 import numpy as np
 import numpy.typing as npt
 
-from hdzoo.distances.arrays import Array, float64_array, power_of_two
+from hdzoo.checks import real_array
+from hdzoo.distances.arrays import Array, power_of_two
 from hdzoo.errors import HDZooError
 
 # The chains are split in half, and Geyer's sequence starts at lag 2 of at least 5 steps.
@@ -69,7 +70,7 @@ def integrated_autocorrelation_time(chains: Array) -> npt.NDArray[np.float64]:
         In steps, shape () or (d,).
     """
     sample_size = effective_sample_size(chains)
-    num_chains, num_steps = float64_array(chains, "chains").shape[:2]
+    num_chains, num_steps = real_array("chains", chains).shape[:2]
     return np.asarray(num_chains * num_steps / sample_size)
 
 
@@ -108,7 +109,7 @@ def split_rhat(chains: Array) -> npt.NDArray[np.float64]:
 
 
 def _checked(chains: Array, at_least: int) -> npt.NDArray[np.float64]:
-    values = float64_array(chains, "chains")
+    values = real_array("chains", chains)
     if values.ndim not in (2, 3) or values.shape[0] < at_least or values.shape[1] < MIN_STEPS:
         raise HDZooError(
             f"chains have shape {values.shape}; give (num_chains, num_steps) or (num_chains, "

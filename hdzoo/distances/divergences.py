@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from hdzoo.checks import POSITIVE, Number, Whole, refuse
-from hdzoo.distances.arrays import Array, Float64, float64_array, pair, power_of_two, to_numpy
+from hdzoo.checks import POSITIVE, Number, Whole, as_float64, real_array, refuse
+from hdzoo.distances.arrays import Array, Float64, pair, power_of_two
 from hdzoo.errors import HDZooError
 
 # Entries of a matrix held at once where the whole one would not fit, 32 MB of float64.
@@ -143,7 +143,7 @@ def kl_divergence(
         if not callable(function):
             refuse(name, function, "a function from points to log densities")
     tolerance = Number(above=0, below=1)("tolerance", tolerance)
-    box = np.atleast_2d(float64_array(bounds, "bounds"))
+    box = np.atleast_2d(real_array("bounds", bounds))
     if box.shape not in ((1, 2), (2, 2)) or not (box[:, 0] < box[:, 1]).all():
         raise HDZooError(
             f"bounds are {bounds}; give (low, high) with low < high, or two such pairs for "
@@ -198,7 +198,7 @@ def _trapezoid_weights(axis: Float64) -> Float64:
 def _log_density(
     function: Callable[[torch.Tensor], Array], points: torch.Tensor, name: str
 ) -> Float64:
-    logs = to_numpy(function(points), name)
+    logs = as_float64(name, function(points))
     if logs.size != len(points):
         raise HDZooError(
             f"{name} gives shape {logs.shape} for points of shape {tuple(points.shape)}; it must "

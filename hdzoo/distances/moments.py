@@ -8,8 +8,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import torch
 
-from hdzoo.checks import NOT_NEGATIVE, refuse
-from hdzoo.distances.arrays import Array, Float64, points_of, power_of_two, to_numpy
+from hdzoo.checks import NOT_NEGATIVE, as_float64, refuse
+from hdzoo.distances.arrays import Array, Float64, points_of, power_of_two
 from hdzoo.errors import HDZooError
 
 
@@ -63,7 +63,7 @@ def mode_weights(x: Array, target: Mixture, sigma: float = 0.0) -> ModeWeights:
     points = torch.as_tensor(x, dtype=torch.float64).detach()
     with torch.no_grad():
         found = target.component_probabilities(points, sigma)
-    responsibilities = to_numpy(found, "component_probabilities")
+    responsibilities = as_float64("component_probabilities", found)
     if responsibilities.ndim != 2 or len(responsibilities) != num_points:
         raise HDZooError(
             f"component_probabilities gives shape {responsibilities.shape} for {num_points} "

@@ -12,11 +12,10 @@ with the distance between two exact samples of that size, not with 0.
 
 import numpy as np
 
-from hdzoo.checks import COUNT, Whole
+from hdzoo.checks import COUNT, Whole, real_array
 from hdzoo.distances.arrays import (
     Array,
     Float64,
-    float64_array,
     masses_of,
     pair,
     points_of,
@@ -66,8 +65,8 @@ def gaussian_wasserstein2(
         HDZooError: the shapes do not fit, or a covariance is not symmetric with eigenvalues of at
             least 0 (both to 1e-6, so that float32 passes).
     """
-    centre_a = float64_array(mean_a, "mean_a").reshape(-1)
-    centre_b = float64_array(mean_b, "mean_b").reshape(-1)
+    centre_a = real_array("mean_a", mean_a).reshape(-1)
+    centre_b = real_array("mean_b", mean_b).reshape(-1)
     if len(centre_a) != len(centre_b):
         raise HDZooError(
             f"the means have dimension {len(centre_a)} and {len(centre_b)}; give two Gaussians on "
@@ -87,7 +86,7 @@ def gaussian_wasserstein2(
 
 def _covariance_factor(covariance: Array | float, dimension: int, name: str) -> Float64:
     """Some ``R`` with ``R R^T`` the covariance, shape (d, d)."""
-    matrix = float64_array(covariance, name)
+    matrix = real_array(name, covariance)
     if dimension == 1 and matrix.size == 1:
         matrix = matrix.reshape(1, 1)
     if matrix.shape != (dimension, dimension):
