@@ -38,8 +38,8 @@ from typing import Any, Literal, Protocol, get_args
 
 import pluggy
 
-from hdzoo import __version__
 from hdzoo.errors import HDZooError
+from hdzoo.version import __version__
 
 __all__ = [
     "KINDS",

@@ -11,10 +11,11 @@ from accelerate import PartialState
 from diffusers.utils import make_image_grid
 from PIL import Image, PngImagePlugin
 
-from hdzoo import __version__, plugins
+from hdzoo import plugins
 from hdzoo.errors import HDZooError
 from hdzoo.files import whole_file
 from hdzoo.pipelines.pipeline import HDPipeline, sample_generators
+from hdzoo.version import __version__
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 TRAJECTORY_FRAMES = 48
@@ -50,7 +51,7 @@ def start_of(pipe: HDPipeline, model: str | Path) -> Any:
     """The model's own sampler, if the pipeline's one needs images to start from; else None."""
     if getattr(pipe.scheduler, "starts_from_noise", True):
         return None
-    return HDPipeline.from_pretrained(model, unet=pipe.unet).scheduler
+    return pipe.starter
 
 
 def draw(

@@ -6,10 +6,19 @@ from typing import Annotated
 
 import typer
 
-from hdzoo import __version__
-from hdzoo.cli import converting, drawing, inpainting, judging, listing, publishing, training
+from hdzoo.cli import (
+    converting,
+    drawing,
+    inpainting,
+    judging,
+    listing,
+    publishing,
+    scaffolding,
+    training,
+)
 from hdzoo.cli.terminal import note
 from hdzoo.errors import HDZooError
+from hdzoo.version import __version__
 
 app = typer.Typer(
     help="Score-based samplers on diffusers: draw, compare, train, extend.",
@@ -57,6 +66,7 @@ for command in (
     publishing.pull,
     training.train,
     training.train_classifier,
+    scaffolding.new_sampler,
 ):
     app.command()(command)
 

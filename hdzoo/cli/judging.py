@@ -42,21 +42,20 @@ def verify(
     import dataclasses
 
     from hdzoo import plugins as registry
-    from hdzoo.verification import verify as verification
+    from hdzoo.verification.verify import CHECKS, bias_rows, summary_rows
+    from hdzoo.verification.verify import verify as run_checks
 
     names = samplers or registry.list_samplers()
     for name in names:
         registry.provider("samplers", name)
-    with progress_bar(len(names) * len(verification.CHECKS)) as advance:
-        verdicts = verification.verify(
-            names, lambda verdict: advance(f"{verdict.sampler}: {verdict.check}")
-        )
+    with progress_bar(len(names) * len(CHECKS)) as advance:
+        verdicts = run_checks(names, lambda verdict: advance(f"{verdict.sampler}: {verdict.check}"))
     if as_json:
         print(json.dumps([dataclasses.asdict(verdict) for verdict in verdicts], indent=2))
     else:
         print("Exact Wasserstein-2 distance to Gaussian data, s.d. 0.25, 0.05 and 0:")
-        print_table(verification.bias_rows(verdicts), ("sampler", "against", "W2 to the data"))
-        rows = verification.summary_rows(verdicts)
+        print_table(bias_rows(verdicts), ("sampler", "against", "W2 to the data"))
+        rows = summary_rows(verdicts)
         print_table(rows, tuple(rows[0]))
     for verdict in verdicts:
         if verdict.outcome != "pass":

@@ -32,10 +32,12 @@ def push(
     """
     from hdzoo.hub.publishing import push_folder
     from hdzoo.hub.resolve import local_model
+    from hdzoo.pipelines.pipeline import HDPipeline
 
     commit = push_folder(
         local_model(folder) or folder,
         repo_id,
+        load=HDPipeline.from_pretrained,
         private=private,
         revision=revision,
         tag=tag,

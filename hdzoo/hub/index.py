@@ -16,10 +16,19 @@ from hdzoo.errors import HDZooError
 INDEX = "model_index.json"
 # In the index: from a module to the distribution that brings it. diffusers drops it on loading.
 REQUIRES = "_hdzoo_requires"
+# hdzoo's components are recorded by their names at its top. Folders saved before that name files,
+# and these are gone: from the old module to the one that has its classes now.
+MOVED = {
+    "hdzoo.models.analytic": "hdzoo",
+    "hdzoo.models.empirical": "hdzoo",
+    "hdzoo.models.laplace": "hdzoo",
+    "hdzoo.models.manifold": "hdzoo",
+    "hdzoo.models.mixture": "hdzoo",
+}
 
 
 def read_index(folder: Path) -> dict[str, Any]:
-    """Reads a pipeline folder's index.
+    """Reads a pipeline folder's index, with today's names of hdzoo's modules.
 
     Raises:
         HDZooError: there is none, or it is damaged.
@@ -41,7 +50,33 @@ def read_index(folder: Path) -> dict[str, Any]:
         # The name of a component is that of its folder too.
         if not name.isidentifier():
             raise HDZooError(f"{path} has {name!r} for a component; do not trust this folder")
-    return index
+    return with_new_names(index)
+
+
+def with_new_names(index: dict[str, Any]) -> dict[str, Any]:
+    """An index with today's names of the modules that were moved."""
+
+    def renamed(entry: Any) -> Any:
+        match entry:
+            case [str(module), name]:
+                return [MOVED.get(module, module), name]
+        return entry
+
+    return {name: renamed(entry) for name, entry in index.items()}
+
+
+def stable_entry(entry: Any) -> Any:
+    """What an index records of a component: hdzoo's own are known by their name at its top.
+
+    Args:
+        entry: the module and the name of a class, or anything else, which comes back as it is.
+    """
+    match entry:
+        case (str(module), str(name)) if module.startswith("hdzoo."):
+            component = getattr(importlib.import_module("hdzoo"), name, None)
+            if getattr(component, "__module__", None) == module:
+                return "hdzoo", name
+    return entry
 
 
 def no_index(source: str, bare: bool) -> HDZooError:
@@ -112,7 +147,7 @@ def import_components(index: dict[str, Any], held_back: Collection[str] = ()) ->
                 )
         module = _import_trusted(module_name, source, own, index.get(REQUIRES))
         component = getattr(module, class_name, None)
-        bases = component.__mro__ if isinstance(component, type) else ()
+        bases = component.__mro__[1:] if isinstance(component, type) else ()
         base = next(
             (b for b in bases if b in (diffusers.ModelMixin, diffusers.SchedulerMixin)), None
         )

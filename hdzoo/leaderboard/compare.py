@@ -11,7 +11,7 @@ from typing import Any
 
 from accelerate.utils import broadcast_object_list
 
-from hdzoo import __version__, plugins
+from hdzoo import plugins
 from hdzoo.catalog import weights_hash
 from hdzoo.errors import HDZooError
 from hdzoo.files import file_hash, write_json
@@ -26,6 +26,7 @@ from hdzoo.metrics.image_sets import open_images
 from hdzoo.metrics.reference import SUFFIX, load_reference, reference_of
 from hdzoo.metrics.report import Report, evaluate, load_report
 from hdzoo.sampling import load_pipeline
+from hdzoo.version import __version__
 
 PROTOCOL = "protocol.json"
 

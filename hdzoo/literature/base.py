@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hdzoo import __version__
 from hdzoo.errors import HDZooError
 from hdzoo.files import whole_file, write_json
+from hdzoo.version import __version__
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from hdzoo import __version__, plugins
+from hdzoo import plugins
 from hdzoo.errors import HDZooError
 from hdzoo.files import write_json
 from hdzoo.metrics.comparison import REPEATS, EqualSize, Result, judge
@@ -24,6 +24,7 @@ from hdzoo.metrics.reference import (
     make_reference,
     reference_of,
 )
+from hdzoo.version import __version__
 
 LEAST_SUBSETS = 5
 

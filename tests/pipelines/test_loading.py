@@ -14,7 +14,19 @@ import torch
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from safetensors.torch import load_file, save_file
 
-from hdzoo import HDPipeline, HDZooError, UNetScoreModel, get_sampler, list_samplers, plugins
+import hdzoo
+from hdzoo import (
+    EmpiricalScore,
+    GaussianMixtureScore,
+    HDPipeline,
+    HDZooError,
+    LaplaceScore,
+    SphereScore,
+    UNetScoreModel,
+    get_sampler,
+    list_samplers,
+    plugins,
+)
 from hdzoo.hub import downloads, resolve
 from hdzoo.hub.index import INDEX, REQUIRES
 
@@ -114,6 +126,75 @@ def test_swapped_saved_and_loaded_it_is_the_same(name, tmp_path):
     assert torch.equal(draw(pipe), draw(again))
 
 
+# ---- names in the index ---------------------------------------------------------------------
+
+
+EXACT = {
+    "mixture": lambda: GaussianMixtureScore.from_components([[-1.0], [1.0]], [0.1, 0.2]),
+    "manifold": lambda: SphereScore(),
+    "laplace": lambda: LaplaceScore(),
+    "empirical": lambda: EmpiricalScore.from_points([[0.0], [1.0]]),
+}
+
+
+@pytest.mark.parametrize("module", EXACT)
+def test_a_folder_with_the_names_of_old_modules_loads(module, tmp_path):
+    pipe = HDPipeline(EXACT[module](), get_sampler("annealed-langevin")(num_levels=3))
+    pipe.save_pretrained(tmp_path)
+    edit(
+        tmp_path / INDEX,
+        unet=[f"hdzoo.models.{module}", type(pipe.unet).__name__],
+        scheduler=["hdzoo.samplers.langevin", "AnnealedLangevinSampler"],
+    )
+    again = HDPipeline.from_pretrained(tmp_path)
+    assert type(again.unet) is type(pipe.unet)
+    assert type(again.scheduler) is type(pipe.scheduler)
+    assert torch.equal(draw(again), draw(pipe))
+    again.save_pretrained(tmp_path / "again")
+    index = index_of(tmp_path / "again")
+    assert index["unet"] == ["hdzoo", type(pipe.unet).__name__]
+    assert index["scheduler"] == ["hdzoo", "AnnealedLangevinSampler"]
+
+
+def test_every_part_that_can_be_saved_has_a_name_at_the_top():
+    for kind in ("samplers", "models"):
+        for name in plugins.names(kind):
+            if plugins.provider(kind, name).distribution == "hdzoo":
+                part = plugins.get(kind, name)
+                assert getattr(hdzoo, part.__name__) is part
+                assert part.__name__ in hdzoo.__all__
+
+
+def test_a_fresh_process_loads_the_names_at_the_top(tmp_path):
+    """As hdzoo's pipeline, and as one of diffusers', which imports no module for an index."""
+    pipe = pipeline()
+    pipe.save_pretrained(tmp_path)
+    index = index_of(tmp_path)
+    assert index["unet"] == ["hdzoo", "UNetScoreModel"]
+    assert index["scheduler"] == ["hdzoo", "AnnealedLangevinSampler"]
+    done = run(f"""
+import hdzoo
+from diffusers import DDPMPipeline
+for cls in (DDPMPipeline, hdzoo.HDPipeline):
+    pipe = cls.from_pretrained({str(tmp_path)!r})
+    assert type(pipe.unet) is hdzoo.UNetScoreModel
+    assert type(pipe.scheduler) is hdzoo.AnnealedLangevinSampler
+assert dir(hdzoo) == hdzoo.__all__ and "ModelMixin" not in dir(hdzoo)
+""")
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_class_of_another_package_keeps_its_own_name(saved):
+    class LangevinSampler(hdzoo.LangevinSampler):
+        pass
+
+    pipe = HDPipeline(network(), LangevinSampler(prediction_type="sample"))
+    assert pipe.config["scheduler"] == (__name__, "LangevinSampler")
+
+
+# ---- files ----------------------------------------------------------------------------------
+
+
 def test_shards_are_put_together_again(tmp_path):
     pipe = pipeline()
     pipe.save_pretrained(tmp_path, max_shard_size="20KB")
@@ -171,9 +252,9 @@ def test_a_component_that_is_passed_replaces_the_saved_one(saved):
     pipe = HDPipeline.from_pretrained(saved, unet=own, scheduler=sampler)
     assert pipe.unet is own
     assert pipe.scheduler is sampler
-    assert pipe.config["scheduler"] == ("hdzoo.samplers.langevin", "LangevinSampler")
+    assert pipe.config["scheduler"] == ("hdzoo", "LangevinSampler")
     pipe.save_pretrained(saved / "again")
-    assert index_of(saved / "again")["scheduler"] == ["hdzoo.samplers.langevin", "LangevinSampler"]
+    assert index_of(saved / "again")["scheduler"] == ["hdzoo", "LangevinSampler"]
     # Pictures come out in the channels of the network that was passed.
     assert pipe(1, STEPS).images[0].mode == "L"
 
@@ -357,7 +438,7 @@ torch.save(images, {str(samples)!r})
     assert torch.equal(draw(replaced), draw(pipe))
     replaced.save_pretrained(tmp_path / "again")
     again = index_of(tmp_path / "again")
-    assert again["scheduler"] == ["hdzoo.samplers.langevin", "AnnealedLangevinSampler"]
+    assert again["scheduler"] == ["hdzoo", "AnnealedLangevinSampler"]
     assert REQUIRES not in again
     assert torch.equal(draw(HDPipeline.from_pretrained(tmp_path / "again")), draw(pipe))
 
@@ -414,6 +495,13 @@ def test_a_module_that_is_no_plugin_is_not_imported(component, saved, tmp_path, 
         ["pathlib", "Path"],
         ["torch", "no-such"],
         ["ddpm", "DDPMPipeline"],
+        ["hdzoo", "cli"],
+        ["hdzoo", "verification"],
+        ["hdzoo", "HDPipeline"],
+        ["hdzoo", "sample_generators"],
+        ["hdzoo", "ModelMixin"],
+        ["hdzoo", "Gone"],
+        ["hdzoo.targets.named", "circle"],
     ],
 )
 def test_what_is_no_network_and_no_sampler_is_not_loaded(entry, saved, monkeypatch):
@@ -431,7 +519,7 @@ def test_what_is_no_network_and_no_sampler_is_not_loaded(entry, saved, monkeypat
     ("file", "changes"),
     [
         ("unet/stranger.py", {"unet": ["stranger", "X"]}),
-        ("unet/hdzoo.models.unet.py", {}),
+        ("unet/hdzoo.py", {}),
         ("stranger.py", {"_class_name": ["stranger", "X"]}),
     ],
 )
