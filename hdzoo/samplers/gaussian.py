@@ -4,7 +4,7 @@ On data :math:`N(m, s^2)` the score is :math:`-(x - m) / V`, :math:`V = s^2 + \s
 whose start is normal stays normal, and its law is two numbers for each coordinate.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -75,6 +75,54 @@ class GaussianLaw(NamedTuple):
         total = self.total(sigma)
         stationary = (1 - alpha / total) ** 2 * total / (1 - alpha / (2 * total))
         return self.relax(alpha, sigma, steps, stationary)
+
+
+class JointLaw(NamedTuple):
+    r"""A normal law of a state and of one thing that its chain remembers, coordinate by coordinate.
+
+    Both are measured from what they are at rest on the data's mean ``m``, so that a step is a
+    matrix: :math:`(x - m, v)` for a velocity ``v``, :math:`(x - m, D - m)` for a denoised state
+    ``D``.
+
+    Attributes:
+        start: the law that the state began with; the data are what is read of it later.
+        mean: of the two, shape (..., 2).
+        covariance: of the two, shape (..., 2, 2).
+    """
+
+    start: GaussianLaw
+    mean: np.ndarray
+    covariance: np.ndarray
+
+    @classmethod
+    def of(cls, start: GaussianLaw) -> Self:
+        """The law of a first state, with nothing remembered: 0."""
+        offset, variance = np.broadcast_arrays(start.mean - start.data_mean, start.variance)
+        mean = np.stack([offset, np.zeros_like(offset)], -1)
+        return cls(start, mean, variance[..., None, None] * np.diag([1.0, 0.0]))
+
+    def step(self, state: Sequence[Number], kept: Sequence[Number]) -> Self:
+        """The law of two sums of the two and of a fresh standard normal ``z``.
+
+        Args:
+            state: what the next state has of the state, of the thing kept, and of ``z``: numbers,
+                or arrays with one for each coordinate.
+            kept: the same for what is kept next.
+        """
+        like = 0 * self.mean[..., 0]
+        rows = np.stack([np.stack([x + like for x in row], -1) for row in (state, kept)], -2)
+        matrix, fresh = rows[..., :2], rows[..., 2:]
+        return self._replace(
+            mean=(matrix @ self.mean[..., None])[..., 0],
+            covariance=matrix @ self.covariance @ matrix.swapaxes(-1, -2)
+            + fresh @ fresh.swapaxes(-1, -2),
+        )
+
+    @property
+    def state(self) -> GaussianLaw:
+        """The law of the state alone."""
+        mean = self.start.data_mean + self.mean[..., 0]
+        return self.start._replace(mean=mean, variance=self.covariance[..., 0, 0])
 
 
 class Rung(NamedTuple):
