@@ -189,19 +189,19 @@ class RefinedLadderSampler(LadderSampler):
         return whole_number(self.config.num_steps, "num_steps")
 
     @property
-    def evaluations_per_level(self) -> int:
-        """The most network evaluations at a level below the first, where there is one."""
-        return 1
-
-    @property
     def ladder(self) -> list[float]:
         # The two ends, where it is not given.
         return self.ladder_of(2)
 
+    def levels_for(self, num_inference_steps: int) -> int:
+        """How many levels so many network evaluations are for; as many, if not overridden."""
+        return num_inference_steps
+
     def rungs(self, num_inference_steps: int) -> list[float]:
-        ladder = self.ladder
-        num_levels = 1 + math.ceil((num_inference_steps - 1) / self.evaluations_per_level)
-        return ladder[:1] if num_levels == 1 else refine_ladder(ladder, num_levels, self.config.rho)
+        ladder, num_levels = self.ladder, self.levels_for(num_inference_steps)
+        if num_levels == 1:
+            return ladder[:1]
+        return refine_ladder(ladder, num_levels, self.config.rho)
 
 
 def root(share: float) -> float:

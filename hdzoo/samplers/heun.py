@@ -34,7 +34,7 @@ class HeunSampler(RefinedLadderSampler):
     The last step, to 0, is the Euler step alone, which denoises. So :math:`L` levels take
     :math:`2 L - 1` evaluations; with one less, the first step is an Euler step too.
 
-    With churn (``s_churn`` above 0) each step starts by raising the noise level,
+    With churn (``churn`` above 0) each step starts by raising the noise level,
 
     .. math::
         \hat\sigma_i = (1 + \gamma_i) \sigma_i, \quad
@@ -55,11 +55,11 @@ class HeunSampler(RefinedLadderSampler):
     Source: Karras, Aittala, Aila, Laine (arXiv 2206.00364), Algorithms 1 and 2.
 
     Args:
-        s_churn: :math:`S_{churn}`, how much noise is added in all; 0 for Algorithm 1, which is
+        churn: :math:`S_{churn}`, how much noise is added in all; 0 for Algorithm 1, which is
             deterministic.
-        s_min: :math:`S_{min}`.
-        s_max: :math:`S_{max}`; None for no limit.
-        s_noise: :math:`S_{noise}`.
+        churn_min: :math:`S_{min}`.
+        churn_max: :math:`S_{max}`; None for no limit.
+        churn_noise: :math:`S_{noise}`.
 
     The other options are those of `RefinedLadderSampler`; 35 evaluations are the 18 levels of the
     paper for CIFAR-10.
@@ -72,13 +72,12 @@ class HeunSampler(RefinedLadderSampler):
     source = "Karras et al. 2022, Algorithms 1 and 2"
     family = "ODE"
     limit = Limit("data", "sigma_min")
-    evaluations_per_level = 2
     option_choices: ClassVar[dict[str, Sequence[Any]]] = {
         "rho": (7.0, None, 3.0),
-        "s_churn": (0.0, 2.0, 40.0),
-        "s_min": (0.0, 0.2),
-        "s_max": (None, 1.0),
-        "s_noise": (1.0, 1.007, 0.5),
+        "churn": (0.0, 2.0, 40.0),
+        "churn_min": (0.0, 0.2),
+        "churn_max": (None, 1.0),
+        "churn_noise": (1.0, 1.007, 0.5),
     }
 
     @register_to_config
@@ -89,10 +88,10 @@ class HeunSampler(RefinedLadderSampler):
         sigmas: list[float] | None = None,
         rho: float | None = 7.0,
         num_steps: int = 35,
-        s_churn: float = 0.0,
-        s_min: float = 0.0,
-        s_max: float | None = None,
-        s_noise: float = 1.0,
+        churn: float = 0.0,
+        churn_min: float = 0.0,
+        churn_max: float | None = None,
+        churn_noise: float = 1.0,
         start: str = "normal",
         prediction_type: str = "score",
         timestep_type: str = "sigma",
@@ -100,21 +99,24 @@ class HeunSampler(RefinedLadderSampler):
     ) -> None:
         self.set_timesteps()
 
+    def levels_for(self, num_inference_steps: int) -> int:
+        return num_inference_steps // 2 + 1
+
     def plan(self, sigmas: Sequence[float], counts: Sequence[int]) -> list[Move]:
         if counts[0] > 1 or max(counts) > 2:
             raise HDZooError(
-                f"{max(counts)} evaluations are asked for at one noise level; Heun's method makes "
-                "one at the first, and one (an Euler step) or two at each other"
+                "a noise level is repeated too often; Heun's method asks the network once at the "
+                "first level, and once (an Euler step) or twice at each other"
             )
-        config, known = self.config, clock_of(self.config).known
-        s_noise, moves = not_negative(config.s_noise, "s_noise"), list[Move]()
-        churned = churned_ladder(sigmas, config.s_churn, config.s_min, config.s_max)
+        config, moves = self.config, list[Move]()
+        churned = churned_ladder(sigmas, config.churn, config.churn_min, config.churn_max)
         steps = zip(sigmas, [*sigmas[1:], 0.0], churned, counts, strict=True)
         for sigma, below, raised, count in steps:
             moves += [Move(sigma)] * (count - 1)
             if raised > sigma:
-                raised = max(sigma, *known([raised]))
-                added = s_noise * math.sqrt(raised**2 - sigma**2)
+                raised = max(sigma, *clock_of(config).known([raised]))
+                added = not_negative(config.churn_noise, "churn_noise")
+                added *= math.sqrt(raised**2 - sigma**2)
                 moves[-1] = moves[-1]._replace(noise=added)
             moves.append(Move(raised, raised * (raised - below)))
         return moves
@@ -123,23 +125,22 @@ class HeunSampler(RefinedLadderSampler):
         slope = self.levels[k] * score
         if self.moves[k].alpha > 0:
             self.memory["slope"] = slope
-        else:
-            half = (self.levels[k - 1] - self.levels[k]) / 2
-            x = x + half * (slope - self.memory.get("slope", slope))
+        elif "slope" in self.memory:
+            x = x + (self.levels[k - 1] - self.levels[k]) / 2 * (slope - self.memory["slope"])
         return super().update(k, x, score, noise)
 
     def closed_form(self, start: GaussianLaw) -> GaussianLaw:
         config, evaluations = self.config, self.num_inference_steps
         levels = published_curve(config, evaluations // 2 + 1)
         corrected = evaluations - len(levels)
-        gamma = min(config.s_churn / len(levels), np.sqrt(2) - 1)
-        s_max = np.inf if config.s_max is None else config.s_max
+        gamma = min(config.churn / len(levels), np.sqrt(2) - 1)
+        churn_max = np.inf if config.churn_max is None else config.churn_max
         law = start
         for i, (sigma, below) in enumerate(pairwise([*levels, 0.0])):
             raised = sigma
-            if i > 0 and gamma > 0 and config.s_min <= sigma <= s_max:
+            if i > 0 and gamma > 0 and config.churn_min <= sigma <= churn_max:
                 (raised,) = clock_of(config).known([min((1 + gamma) * sigma, levels[0])])
-                law = law.noise(config.s_noise**2 * (raised**2 - sigma**2))
+                law = law.noise(config.churn_noise**2 * (raised**2 - sigma**2))
             # On Gaussian data the slope of the ODE is the noise level over V, times x - m.
             slope = raised / law.total(raised)
             euler = 1 + (below - raised) * slope

@@ -133,7 +133,7 @@ def share_steps(num_steps: int, num_levels: int) -> list[int]:
 
 
 def churned_ladder(
-    sigmas: Sequence[float], s_churn: float, s_min: float = 0.0, s_max: float | None = None
+    sigmas: Sequence[float], churn: float, churn_min: float = 0.0, churn_max: float | None = None
 ) -> list[float]:
     r"""Noise levels raised before each step, :math:`\hat\sigma_i = (1 + \gamma_i) \sigma_i`.
 
@@ -144,9 +144,9 @@ def churned_ladder(
 
     Args:
         sigmas: descending noise levels, length L.
-        s_churn: how much in all; 0 raises none.
-        s_min: the lowest level that is raised.
-        s_max: the highest one; None for no limit.
+        churn: how much in all; 0 raises none.
+        churn_min: the lowest level that is raised.
+        churn_max: the highest one; None for no limit.
 
     Returns:
         As many noise levels.
@@ -154,9 +154,9 @@ def churned_ladder(
     Raises:
         HDZooError: a number is negative.
     """
-    gamma = min(not_negative(s_churn, "s_churn") / len(sigmas), math.sqrt(2) - 1)
-    low = not_negative(s_min, "s_min")
-    high = math.inf if s_max is None else not_negative(s_max, "s_max")
+    gamma = min(not_negative(churn, "churn") / len(sigmas), math.sqrt(2) - 1)
+    low = not_negative(churn_min, "churn_min")
+    high = math.inf if churn_max is None else not_negative(churn_max, "churn_max")
     return [
         min(sigma * (1 + gamma), sigmas[0]) if low <= sigma <= high else sigma for sigma in sigmas
     ]

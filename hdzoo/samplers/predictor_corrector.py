@@ -19,19 +19,20 @@ from hdzoo.samplers.ladders import whole_number
 class PredictorCorrectorSampler(RefinedLadderSampler):
     r"""Predictor-corrector sampling: steps of the reverse SDE, and Langevin steps between them.
 
-    From one level to the next a reverse diffusion step predicts,
+    From one level to the next a step of reverse diffusion predicts,
 
     .. math:: x \leftarrow x + \Delta_i s(x, \sigma_i) + \sqrt{\Delta_i} z, \quad
         \Delta_i = \sigma_i^2 - \sigma_{i+1}^2
 
-    and there ``correct_steps`` Langevin steps correct,
+    and ``correct_steps`` Langevin steps correct,
 
     .. math:: x \leftarrow x + \alpha_i s(x, \sigma_i) + \sqrt{2 \alpha_i} z, \quad
         \alpha_i = 2 (r \sigma_i)^2
 
-    The last step, to 0, adds no noise: it denoises. Every evaluation is a step of its own, so that
-    :math:`L` levels take :math:`L + (L - 1)` ``correct_steps`` of them; where fewer are left, the
-    larger noise levels are corrected less.
+    At each level the corrections come first, and at the last one the step to 0 adds no noise: it
+    denoises. Every evaluation is a step of its own, so that :math:`L` levels take
+    :math:`L (1 + M)` of them, with :math:`M` corrections; with fewer, the larger noise levels are
+    corrected less.
 
     The published step size is :math:`2 (r \|z\| / \|s\|)^2`, with norms averaged over the batch, by
     which images depend on one another. At noise level :math:`\sigma` the score of noisy data is
@@ -41,12 +42,13 @@ class PredictorCorrectorSampler(RefinedLadderSampler):
     reverse diffusion, full read-out.
 
     Source: Song, Sohl-Dickstein, Kingma, Kumar, Ermon, Poole (arXiv 2011.13456), Algorithms 2 and
-    4, with the denoising step of their code. A VP network is sampled by the same steps in VE
-    coordinates, which are not those of Algorithm 3.
+    4, in the order of their code, which denoises at the end. A VP network is sampled by the same
+    steps in VE coordinates, which are not those of Algorithm 3.
 
     Args:
-        snr: :math:`r`, the signal-to-noise ratio of a correction, between 0 and 1.
-        correct_steps: corrections at each level below the first, at most.
+        snr: :math:`r`, the signal-to-noise ratio of a correction, between 0 and 1; by default that
+            of diffusers' `ScoreSdeVeScheduler`.
+        correct_steps: :math:`M`, corrections at each level.
 
     The other options are those of `RefinedLadderSampler`.
 
@@ -59,7 +61,7 @@ class PredictorCorrectorSampler(RefinedLadderSampler):
     limit = Limit("data", "sigma_min")
     option_choices: ClassVar[dict[str, Sequence[Any]]] = {
         "rho": (None, 7.0),
-        "snr": (0.16, 0.5, 0.9),
+        "snr": (0.15, 0.5, 0.9),
         "correct_steps": (1, 2, 5),
     }
 
@@ -71,7 +73,7 @@ class PredictorCorrectorSampler(RefinedLadderSampler):
         sigmas: list[float] | None = None,
         rho: float | None = None,
         num_steps: int = 200,
-        snr: float = 0.16,
+        snr: float = 0.15,
         correct_steps: int = 1,
         start: str = "normal",
         prediction_type: str = "score",
@@ -80,9 +82,9 @@ class PredictorCorrectorSampler(RefinedLadderSampler):
     ) -> None:
         self.set_timesteps()
 
-    @property
-    def evaluations_per_level(self) -> int:
-        return 1 + whole_number(self.config.correct_steps, "correct_steps")
+    def levels_for(self, num_inference_steps: int) -> int:
+        each = 1 + whole_number(self.config.correct_steps, "correct_steps")
+        return math.ceil(num_inference_steps / each)
 
     def step_sizes(self, sigmas: Sequence[float]) -> list[float]:
         snr = self.config.snr
@@ -99,7 +101,7 @@ class PredictorCorrectorSampler(RefinedLadderSampler):
 
     def closed_form(self, start: GaussianLaw) -> GaussianLaw:
         snr, each = self.config.snr, 1 + self.config.correct_steps
-        num_levels = 1 + -(-(self.num_inference_steps - 1) // each)
+        num_levels = -(-self.num_inference_steps // each)
         levels = published_curve(self.config, num_levels)
         evaluations, rest = divmod(self.num_inference_steps, num_levels)
         law = start
