@@ -13,6 +13,9 @@ def hdzoo_samplers() -> dict[str, str]:
         "annealed-half-denoising": "hdzoo.samplers.half_denoising:AnnealedHalfDenoisingSampler",
         "alpha-half-denoising": "hdzoo.samplers.half_denoising:AlphaHalfDenoisingSampler",
         "consistent-annealed-sampling": "hdzoo.samplers.consistent:ConsistentAnnealedSampler",
+        "heun": "hdzoo.samplers.heun:HeunSampler",
+        "dpm-solver-pp-2m": "hdzoo.samplers.dpm_solver:DPMSolverPP2MSampler",
+        "predictor-corrector": "hdzoo.samplers.predictor_corrector:PredictorCorrectorSampler",
     }
 
 
