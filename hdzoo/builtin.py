@@ -12,6 +12,9 @@ def hdzoo_samplers() -> dict[str, str]:
         "half-denoising": "hdzoo.samplers.half_denoising:HalfDenoisingSampler",
         "annealed-half-denoising": "hdzoo.samplers.half_denoising:AnnealedHalfDenoisingSampler",
         "alpha-half-denoising": "hdzoo.samplers.half_denoising:AlphaHalfDenoisingSampler",
+        "averaged-noise-langevin": "hdzoo.samplers.averaged_noise:AveragedNoiseLangevinSampler",
+        "underdamped-langevin": "hdzoo.samplers.underdamped:UnderdampedLangevinSampler",
+        "mala": "hdzoo.samplers.metropolis:MALASampler",
         "consistent-annealed-sampling": "hdzoo.samplers.consistent:ConsistentAnnealedSampler",
     }
 
