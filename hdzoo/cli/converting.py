@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hdzoo.cli.terminal import note
+from hdzoo.cli.terminal import note, say
 
 
 def convert(
@@ -59,4 +59,4 @@ def convert(
         f"{made.network} of {made.source}, {made.num_parameters:,} parameters, {weights}, data set "
         f"{made.dataset or 'not known'}"
     )
-    print(made.folder)
+    say(made.folder)

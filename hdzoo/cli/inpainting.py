@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from hdzoo.cli.options import Dtype, Evaluations, Options, SamplerName, Seed, parse_options
-from hdzoo.cli.terminal import note
+from hdzoo.cli.terminal import note, say
+from hdzoo.text import counted
 
 
 def inpaint(
@@ -61,5 +62,6 @@ def inpaint(
     name = sampler or type(pipe.scheduler).__name__
     output = output or Path("samples") / f"{Path(image).stem}-{name}-seed{seed}.png"
     sampling.save_png(sampling.image_grid(images, scale), output, made_by)
-    note(f"{len(images)} images, {pipe.scheduler.num_inference_steps} network evaluations each")
-    print(output)
+    each = counted(pipe.scheduler.num_inference_steps, "network evaluation")
+    note(f"{counted(len(images), 'image')}, {each} each")
+    say(output)

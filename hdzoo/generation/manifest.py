@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
-from hdzoo import __version__
 from hdzoo.catalog import weights_hash
 from hdzoo.errors import HDZooError
 from hdzoo.files import write_json
 from hdzoo.hub.resolve import resolve_model
 from hdzoo.pipelines.pipeline import HDPipeline
+from hdzoo.version import __version__
 
 MANIFEST = "manifest.json"
 # Kept for people: a model is its weights and options wherever it lies, and the command may differ

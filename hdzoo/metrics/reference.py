@@ -11,13 +11,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from hdzoo import __version__
 from hdzoo.errors import HDZooError
 from hdzoo.files import whole_file
 from hdzoo.hub.resolve import resolve_model
 from hdzoo.metrics.features import Extractor
 from hdzoo.metrics.image_sets import Features, ImageSet, OnProgress
 from hdzoo.metrics.metrics import LEAST_IMAGES, Moments, moments
+from hdzoo.version import __version__
 
 # The entry of a file's metadata.
 PROTOCOL = "hdzoo_reference"

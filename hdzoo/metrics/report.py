@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from hdzoo import __version__, plugins
+from hdzoo import plugins
 from hdzoo.errors import HDZooError
 from hdzoo.files import write_json
 from hdzoo.metrics.comparison import REPEATS, EqualSize, Result, judge
@@ -24,6 +24,7 @@ from hdzoo.metrics.reference import (
     make_reference,
     reference_of,
 )
+from hdzoo.version import __version__
 
 LEAST_SUBSETS = 5
 
@@ -141,8 +142,10 @@ def evaluate(
     images: str | Path,
     *,
     split: str = "train",
+    image_column: str | None = None,
     reference: str | Path | None = None,
     reference_split: str = "test",
+    reference_image_column: str | None = None,
     features: str | None = None,
     weights: str | Path | None = None,
     metrics: Sequence[str] = tuple(METRICS),
@@ -160,9 +163,11 @@ def evaluate(
     Args:
         images: as `open_images` takes them, such as the folder of a generated set.
         split: of the images.
+        image_column: of the images.
         reference: images likewise, or a file of `Reference.save`; by default the one that the model
             in the manifest of a generated set has with it.
         reference_split: of reference images.
+        reference_image_column: of reference images.
         features: the name of an extractor; by default that of a saved reference.
         weights: of the extractor, in the place of its own.
         metrics: of torch-fidelity: some of `METRICS`.
@@ -177,7 +182,7 @@ def evaluate(
     """
     begin = time.perf_counter()
     check_metrics(metrics, subsets, seed)
-    generated = open_images(images, split)
+    generated = open_images(images, split, image_column)
     check_enough(len(generated), generated.source)
     if subsets > len(generated) // 2:
         raise HDZooError(
@@ -197,7 +202,7 @@ def evaluate(
             )
         extractor = get_extractor(features, weights)
         real = make_reference(
-            open_images(str(reference), reference_split),
+            open_images(str(reference), reference_split, reference_image_column),
             extractor,
             batch_size=batch_size,
             on_progress=on_progress,

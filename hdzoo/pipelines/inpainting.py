@@ -1,6 +1,7 @@
 """`HDInpaintPipeline`: images of which a part is given, from a score network and a sampler."""
 
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -8,16 +9,19 @@ import torch
 from diffusers import ImagePipelineOutput
 from diffusers import ModelMixin as ModelMixin  # diffusers' loader looks them up here
 from diffusers import SchedulerMixin as SchedulerMixin
-from diffusers.image_processor import PipelineImageInput, VaeImageProcessor
-from diffusers.utils import load_image
-from diffusers.utils.torch_utils import randn_tensor
+from diffusers.image_processor import PipelineImageInput
 from PIL import Image
 
 from hdzoo.errors import HDZooError
-from hdzoo.pipelines.pictures import check_unit, read_pictures
+from hdzoo.images.address import open_picture
+from hdzoo.pipelines.pictures import check_unit, read_pictures, resize
 from hdzoo.pipelines.pipeline import HDPipeline, sample_generators
+from hdzoo.pipelines.walk import Callback, Walk, check_finite
+from hdzoo.samplers.noise import Noise
 
 KNOWN_NOISES = ("step", "level")
+# What a mask is at least where is to be painted.
+WHITE = 0.5
 
 
 class HDInpaintPipeline(HDPipeline):
@@ -76,22 +80,21 @@ class HDInpaintPipeline(HDPipeline):
         sigmas: list[float] | None = None,
         output_type: str | None = None,
         return_dict: bool = True,
-        callback_on_step_end: Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]]
-        | None = None,
+        callback_on_step_end: Callback | None = None,
         callback_on_step_end_tensor_inputs: Iterable[str] = ("latents",),
     ) -> ImagePipelineOutput | tuple[Any]:
         """Paints.
 
         Args:
-            image: one image or several: PIL images, or arrays (batch, height, width, channels) or
-                tensors (batch, channels, height, width) in [0, 1]; resized if the network's size is
-                another. For a model whose samples are no images, points (batch, *sample_shape) in
-                the network's units.
+            image: one image or several: PIL images, turned as their EXIF orientation says, or
+                arrays (batch, height, width, channels) or tensors (batch, channels, height, width)
+                in [0, 1]; resized, with a warning, if the network's size is another. For a model
+                whose samples are no images, points (batch, *sample_shape) in the network's units.
             mask_image: one for all, one for each image, or several for one image; of one channel,
                 in [0, 1] or bool, and of the image's size. White (0.5 and above) is painted, black
                 is kept: as in diffusers' ``StableDiffusionInpaintPipeline``, and the other way
-                round than in its ``RePaintPipeline``. For a model whose samples are no images,
-                (batch, *sample_shape).
+                round than in its ``RePaintPipeline``. One that paints nothing, or all, is said in a
+                warning. For a model whose samples are no images, (batch, *sample_shape).
             num_samples_per_image: how many of each; those of one image follow one another.
             num_inference_steps: network evaluations, all told; the sampler's own by default.
             generator: one generator, or one for each sample (`sample_generators`): then sample i
@@ -102,17 +105,17 @@ class HDInpaintPipeline(HDPipeline):
                 and at the noise level ``scheduler.sigmas[0]``; drawn by default. Its known part is
                 replaced.
             start_image: clean images to start from instead, one for each sample: noise of that
-                level is added to them. A sampler at a single level needs them, or ``latents``:
-                images that an annealed sampler has painted.
+                level is added to them. A sampler at a single level needs them, or ``latents``; by
+                default `starter` paints them, on top of ``num_inference_steps``.
             known_noise: when the noise on the known part is drawn anew: each ``"step"``, which is
                 nearer to the conditional law, or each ``"level"``.
             sigmas: the noise level of each evaluation, instead of the sampler's ladder.
             output_type: as in `HDPipeline`. Eight-bit images of the network's size come back
                 byte for byte where the mask is black.
             return_dict: whether to return an `ImagePipelineOutput` or a tuple.
-            callback_on_step_end: called as ``f(pipeline, step, timestep, {"latents": ...})`` after
-                each step, with the known part in its place; may return other latents.
-            callback_on_step_end_tensor_inputs: what the callback is given; ``"latents"``.
+            callback_on_step_end: as in `HDPipeline`, with the known part of the latents in its
+                place.
+            callback_on_step_end_tensor_inputs: as in `HDPipeline`.
 
         Returns:
             The samples, as ``.images``.
@@ -125,54 +128,42 @@ class HDInpaintPipeline(HDPipeline):
             raise HDZooError(
                 f"unknown known_noise {known_noise!r}; allowed are {', '.join(KNOWN_NOISES)}"
             )
+        if output_type is None:
+            output_type = "latent" if self.data_range is None else "pil"
         known, painted = self._given(image, mask_image, num_samples_per_image)
         start = self._start(start_image, latents, len(known))
-        self._check(
-            len(known),
-            generator,
-            latents,
-            None,
-            output_type or "latent",
-            callback_on_step_end_tensor_inputs,
-        )
-        device = self._execution_device
-        self.scheduler.set_timesteps(
-            num_inference_steps, device=device, **({} if sigmas is None else {"sigmas": sigmas})
-        )
-        timesteps = self.scheduler.timesteps
+        self._check(len(known), generator, latents, start, output_type)
+        scheduler = self._ready_scheduler(num_inference_steps, sigmas)
+        walk = Walk(self, scheduler, callback_on_step_end, callback_on_step_end_tensor_inputs)
+        if latents is None and start is None and not getattr(scheduler, "starts_from_noise", True):
+            start = self._starting_samples(
+                HDInpaintPipeline,
+                image=image,
+                mask_image=mask_image,
+                num_samples_per_image=num_samples_per_image,
+                generator=generator,
+                known_noise=known_noise,
+            )
+        timesteps = scheduler.timesteps
         levels = timesteps.tolist()
-        known_generator = fork(generator)
-        noise = torch.empty(0)
+        # Before the sampler draws.
+        known_noises = Noise(fork(generator), known.device, known.dtype)
+        z = torch.empty(0)
 
-        def known_before(step: int) -> torch.Tensor:
-            nonlocal noise
+        def known_in_place(step: int, state: torch.Tensor) -> torch.Tensor:
+            nonlocal z
             if step == len(levels):
-                return known
+                return torch.where(painted, state, known)
             if known_noise == "step" or step == 0 or levels[step] != levels[step - 1]:
-                noise = randn_tensor(known.shape, known_generator, device, known.dtype)
-            return self.scheduler.add_noise(known, noise, timesteps[step : step + 1])
+                z = known_noises.normal(known.shape)
+            noisy = scheduler.add_noise(known, z, timesteps[step : step + 1])
+            return torch.where(painted, state, noisy)
 
-        def on_step_end(pipe: Any, step: int, t: Any, tensors: dict[str, Any]) -> dict[str, Any]:
-            state = {"latents": torch.where(painted, tensors["latents"], known_before(step + 1))}
-            if callback_on_step_end is not None:
-                state |= callback_on_step_end(pipe, step, t, dict(state)) or {}
-            return state
-
-        first = self._first_state(len(known), generator, latents, start, timesteps[:1])
-        return super().__call__(
-            num_inference_steps=num_inference_steps,
-            generator=generator,
-            latents=torch.where(painted, first, known_before(0)),
-            sigmas=sigmas,
-            output_type=output_type,
-            return_dict=return_dict,
-            callback_on_step_end=on_step_end,
-        )
-
-    @property
-    def mask_processor(self) -> VaeImageProcessor:
-        """What turns masks into tensors in [0, 1] of one channel."""
-        return VaeImageProcessor(vae_scale_factor=1, do_normalize=False, do_convert_grayscale=True)
+        first = self._first_state(scheduler, len(known), generator, latents, start)
+        states = walk.run(known_in_place(0, first), generator, between=known_in_place)
+        images = self.decode(check_finite(states), output_type)
+        self.maybe_free_model_hooks()
+        return ImagePipelineOutput(images=images) if return_dict else (images,)
 
     def _given(
         self, image: Any, mask_image: Any, num_samples_per_image: int
@@ -184,16 +175,18 @@ class HDInpaintPipeline(HDPipeline):
             known = self._points("image", image)
             mask = check_unit("mask_image", self._points("mask_image", mask_image))
         else:
-            size = read_pictures("image", image, self.image_processor).shape[-2:]
-            mask_size = read_pictures("mask_image", mask_image, self.mask_processor).shape[-2:]
-            if mask_size != size:
+            channels = self.sample_shape[0]
+            known = read_pictures("image", image, channels)
+            mask = read_pictures("mask_image", mask_image, 1)
+            if mask.shape[-2:] != known.shape[-2:]:
                 raise HDZooError(
-                    f"mask_image has the height and width {tuple(mask_size)}, and image "
-                    f"{tuple(size)}; give a mask of the image's size"
+                    f"mask_image has the height and width {tuple(mask.shape[-2:])}, and image "
+                    f"{tuple(known.shape[-2:])}; give a mask of the image's size"
                 )
+            mask = self._fitted("mask_image", mask, 1)
             low, high = self.data_range
-            known = low + (high - low) * self._picture("image", image, self.image_processor)
-            mask = self._picture("mask_image", mask_image, self.mask_processor)
+            known = low + (high - low) * self._fitted("image", known, channels)
+        say_extremes(mask)
         count = max(len(known), len(mask))
         if not {len(known), len(mask)} <= {1, count}:
             raise HDZooError(
@@ -205,14 +198,14 @@ class HDInpaintPipeline(HDPipeline):
             part.to(device)
             .expand(count, *part.shape[1:])
             .repeat_interleave(num_samples_per_image, 0)
-            for part in (known, mask >= 0.5)
+            for part in (known, mask >= WHITE)
         )
         return known, painted
 
     def _start(
         self, start_image: Any, latents: torch.Tensor | None, count: int
     ) -> torch.Tensor | None:
-        """The clean images to start from, if there are."""
+        """The clean images to start from, if there are, in the network's units."""
         start = None
         if start_image is not None:
             if latents is not None:
@@ -222,24 +215,23 @@ class HDInpaintPipeline(HDPipeline):
                     f"start_image is given, and the samples of {type(self.unet).__name__} are no "
                     "images; give latents, at the noise level scheduler.sigmas[0]"
                 )
-            start = self._picture("start_image", start_image, self.image_processor)
+            channels, (low, high) = self.sample_shape[0], self.data_range
+            start = read_pictures("start_image", start_image, channels)
+            start = low + (high - low) * self._fitted("start_image", start, channels)
         for name, given in (("latents", latents), ("start_image", start)):
             if given is not None and len(given) != count:
                 raise HDZooError(f"{name} has {len(given)} for {count} samples; give one for each")
         return start
 
-    def _picture(self, name: str, pictures: Any, processor: VaeImageProcessor) -> torch.Tensor:
-        """Pictures in [0, 1], at the network's size."""
-        channels, height, width = self.sample_shape
-        if processor.config.do_convert_grayscale:
-            channels = 1
-        pixels = read_pictures(name, pictures, processor, height, width)
-        if tuple(pixels.shape[1:]) != (channels, height, width):
+    def _fitted(self, name: str, pixels: torch.Tensor, channels: int) -> torch.Tensor:
+        """Pictures at the network's size."""
+        _, height, width = self.sample_shape
+        if pixels.shape[1] != channels:
             raise HDZooError(
                 f"{name} has the shape {tuple(pixels.shape)}; it must be (batch, {channels}, "
                 f"{height}, {width})"
             )
-        return pixels
+        return resize(name, pixels, height, width)
 
     def _points(self, name: str, values: Any) -> torch.Tensor:
         """Points, or their mask, for a model whose samples are no images."""
@@ -291,8 +283,8 @@ def paint(
     if seed < 0:
         raise HDZooError(f"seed is {seed}; it must not be negative")
     given: dict[str, Any] = {
-        "image": _open(image),
-        "mask_image": _open(mask_image),
+        "image": open_picture(image),
+        "mask_image": open_picture(mask_image),
         "known_noise": known_noise,
         "return_dict": False,
     }
@@ -307,11 +299,22 @@ def paint(
     return images
 
 
-def _open(path: str | Path) -> Image.Image:
-    try:
-        return load_image(str(path))
-    except (ValueError, OSError) as error:
-        raise HDZooError(f"{path} cannot be read as an image: {error}") from error
+def say_extremes(mask: torch.Tensor) -> None:
+    """Warns of masks that paint nothing, or everything.
+
+    Args:
+        mask: in [0, 1], shape (masks, ...).
+    """
+    share = (mask >= WHITE).flatten(1).float().mean(1)
+    for extreme, painted in ((0.0, "nothing"), (1.0, "everything")):
+        found = int((share == extreme).sum())
+        if found:
+            which = "mask_image" if len(mask) == 1 else f"{found} of the {len(mask)} masks"
+            warnings.warn(
+                f"{which} paints {painted}: its values are from {mask.min():.3g} to "
+                f"{mask.max():.3g}, where 0 is black and 1 is white; from {WHITE} on is painted",
+                stacklevel=4,
+            )
 
 
 def fork(
