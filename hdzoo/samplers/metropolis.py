@@ -35,9 +35,9 @@ class MALASampler(SingleLevelSampler):
     where the score is affine, on Gaussian data; elsewhere, and on a learned score, it makes the
     bias smaller and not 0.
 
-    The state that a pipeline carries is the proposal, where the score is asked; what is accepted is
-    in ``memory``, and returned by the last evaluation. The first is at the first state, so that
-    ``n`` evaluations are ``n - 1`` proposals.
+    The state that a pipeline carries is the proposal, where the score is asked, and denoised states
+    along the way are of proposals; what is accepted is in ``memory``, and returned by the last
+    evaluation. The first is at the first state, so that ``n`` evaluations are ``n - 1`` proposals.
 
     Axes: adjusted walk, one rung, no hand-off, no read-out.
 

@@ -36,7 +36,8 @@ class UnderdampedLangevinSampler(SingleLevelSampler):
     of :math:`x` is :math:`V = s^2 + \sigma^2` at every :math:`\alpha < 2 V`, where the chain is
     stable, whatever the friction. Beyond all friction the velocity is forgotten at every step:
     :math:`x` becomes `AveragedNoiseLangevinSampler`'s, and the states in the middle of a step
-    exactly `LangevinSampler`'s, with the same :math:`\alpha`.
+    exactly `LangevinSampler`'s, with the same :math:`\alpha`. Denoised states along the way are of
+    the middle of a step, and have a bias of the same size.
 
     In the publications the velocity is :math:`\sqrt u` times this one, :math:`u` an inverse mass,
     and the step :math:`\delta / \sqrt u`: only :math:`\alpha = u \delta^2 / 2` matters, in their
