@@ -79,7 +79,7 @@ def options_of(entry: Entry) -> str:
     """What an entry has in the place of the model's own options."""
     said = [f"{key}={value}" for key, value in entry.options.items()]
     if entry.num_start_steps:
-        said.append(f"{entry.num_start_steps} evaluations for the start")
+        said.append(f"{counted(entry.num_start_steps, 'evaluation')} for the start")
     return ", ".join(said) or "the model's own"
 
 

@@ -14,6 +14,7 @@ from hdzoo.errors import HDZooError
 from hdzoo.generation.manifest import MANIFEST, read_manifest
 from hdzoo.generation.shards import Shards
 from hdzoo.metrics.features import Extractor
+from hdzoo.text import counted
 from hdzoo.training.data import load_images
 
 if TYPE_CHECKING:
@@ -139,7 +140,8 @@ def check_complete(folder: Path, manifest: dict[str, Any]) -> None:
     found = shards.count_images()
     if found != shards.num_images:
         raise HDZooError(
-            f"{folder} has {found} of the {shards.num_images} images of its manifest; {again}"
+            f"{folder} has {found} of {counted(shards.num_images, 'image')} of its manifest; "
+            f"{again}"
         )
     for number in range(len(shards)):
         fault = shards.fault(number)
