@@ -33,7 +33,7 @@ def hdzoo_models() -> dict[str, str]:
 
 @hookimpl
 def hdzoo_datasets() -> dict[str, str]:
-    return {"digits": "hdzoo.training.data:load_digits"}
+    return {"digits": "hdzoo.images.digits:load_digits"}
 
 
 @hookimpl

@@ -16,6 +16,7 @@ from hdzoo.cli.options import (
     Evaluations,
     FeaturesBatch,
     FeaturesWeights,
+    ImageColumn,
     JsonOutput,
     Model,
     Options,
@@ -98,6 +99,7 @@ def evaluate(
         ),
     ],
     split: Annotated[str, typer.Option(help="Split of the images.")] = "train",
+    image_column: ImageColumn = None,
     reference: Annotated[
         str | None,
         typer.Option(
@@ -108,6 +110,7 @@ def evaluate(
         ),
     ] = None,
     reference_split: Annotated[str, typer.Option(help="Split of real images.")] = "test",
+    reference_image_column: ImageColumn = None,
     features: Annotated[
         str | None,
         typer.Option(
@@ -170,8 +173,10 @@ def evaluate(
         report = reports.evaluate(
             images,
             split=split,
+            image_column=image_column,
             reference=reference,
             reference_split=reference_split,
+            reference_image_column=reference_image_column,
             features=features,
             weights=features_weights,
             metrics=metric or tuple(METRICS),
@@ -238,6 +243,7 @@ def compare(
         ),
     ] = None,
     reference_split: Annotated[str, typer.Option(help="Split of real images.")] = "test",
+    reference_image_column: ImageColumn = None,
     features: Annotated[
         str | None, typer.Option("--features", "-f", help="An extractor. Default: the file's.")
     ] = None,
@@ -279,6 +285,7 @@ def compare(
                 num_threads=num_threads,
                 reference=reference,
                 reference_split=reference_split,
+                reference_image_column=reference_image_column,
                 features=features,
                 weights=features_weights,
                 metrics=metric or tuple(METRICS),
@@ -303,6 +310,7 @@ def reference(
     ],
     output: Annotated[Path, typer.Option("--output", "-O", help="The .safetensors file.")],
     split: Annotated[str, typer.Option(help="Split of the images.")] = "test",
+    image_column: ImageColumn = None,
     features: Annotated[
         str, typer.Option("--features", "-f", help="An extractor, as `hdzoo plugins` lists.")
     ] = "digits",
@@ -321,7 +329,8 @@ def reference(
     from hdzoo.metrics.image_sets import open_images
     from hdzoo.metrics.reference import make_reference
 
-    images, extractor = open_images(dataset, split), get_extractor(features, features_weights)
+    images = open_images(dataset, split, image_column)
+    extractor = get_extractor(features, features_weights)
     with work_progress() as on_work:
         made = make_reference(
             images,

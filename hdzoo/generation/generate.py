@@ -16,6 +16,7 @@ from accelerate.utils import broadcast_object_list, gather_object, parse_flag_fr
 from PIL import Image
 
 from hdzoo.errors import HDZooError
+from hdzoo.files import named_path
 from hdzoo.generation.folder import exclusive, finish, prepare
 from hdzoo.generation.manifest import MANIFEST, check_same_protocol, make_manifest, read_manifest
 from hdzoo.generation.shards import Shards
@@ -112,7 +113,7 @@ def generate(
     for name, number, least in (("seed", seed, 0), ("num_threads", num_threads, 1)):
         if number < least:
             raise HDZooError(f"{name} is {number}; it must be at least {least}")
-    shards = Shards(Path(output_dir), num_images, chunk_size)
+    shards = Shards(named_path(output_dir, "output_dir"), num_images, chunk_size)
     state = all_processes()
     pipe = load_pipeline(model, sampler, options, dtype)
     if pipe.data_range is None:

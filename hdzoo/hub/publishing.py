@@ -11,6 +11,7 @@ from huggingface_hub import CommitInfo
 
 from hdzoo import cards
 from hdzoo.errors import HDZooError
+from hdzoo.files import named_path
 from hdzoo.hub import downloads, weights
 from hdzoo.hub.index import INDEX, read_index
 from hdzoo.hub.resolve import REFERENCES, local_model
@@ -55,7 +56,7 @@ def push_folder(
         HDZooError: the folder cannot be loaded, a file in it leads outside, the card's metadata
             cannot be read, or the Hub does not take it.
     """
-    folder = Path(folder)
+    folder = named_path(folder, "folder")
     upload = Upload(repo_id, **destination)
     if not folder.is_dir():
         raise HDZooError(f"there is no folder {str(folder)!r}; give one with a pipeline")

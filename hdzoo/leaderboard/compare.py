@@ -14,7 +14,7 @@ from accelerate.utils import broadcast_object_list
 from hdzoo import plugins
 from hdzoo.catalog import weights_hash
 from hdzoo.errors import HDZooError
-from hdzoo.files import file_hash, write_json
+from hdzoo.files import file_hash, named_path, write_json
 from hdzoo.generation.generate import all_processes, generate, in_first_process
 from hdzoo.generation.manifest import flat, read_manifest
 from hdzoo.generation.shards import writing
@@ -54,6 +54,7 @@ class Settings:
         reference: as `evaluate` has it; so are ``reference_split``, ``features``, ``weights`` and
             ``metrics``, of which the Fréchet distance is always one.
         reference_split: of reference images.
+        reference_image_column: of reference images, likewise.
         features: the name of an extractor.
         weights: of the extractor.
         metrics: of torch-fidelity.
@@ -73,6 +74,7 @@ class Settings:
     num_threads: int = 1
     reference: str | Path | None = None
     reference_split: str = "test"
+    reference_image_column: str | None = None
     features: str | None = None
     weights: str | Path | None = None
     metrics: Sequence[str] = tuple(METRICS)
@@ -101,7 +103,7 @@ class Settings:
     @property
     def judging(self) -> dict[str, Any]:
         """For `evaluate`."""
-        names = ("reference", "reference_split", "features", "weights")
+        names = ("reference", "reference_split", "reference_image_column", "features", "weights")
         return {key: getattr(self, key) for key in names}
 
 
@@ -151,7 +153,8 @@ def compare(
         raise HDZooError(
             f"num_inference_steps is {list(num_inference_steps)}; give numbers from 2 up"
         )
-    run = Run(model, Path(output_dir), Settings(**settings), command, on_progress, on_note)
+    folder = named_path(output_dir, "output_dir")
+    run = Run(model, folder, Settings(**settings), command, on_progress, on_note)
     run.check_options(names)
     run.check_reference()
     protocol = run.protocol()
@@ -265,7 +268,11 @@ class Run:
                 f"{', '.join(plugins.names('feature_extractors'))}"
             )
         else:
-            open_images(str(settings.reference), settings.reference_split)
+            images = open_images(
+                str(settings.reference), settings.reference_split, settings.reference_image_column
+            )
+            for _ in images.batches():
+                pass
         if settings.features is not None:
             get_extractor(settings.features, settings.weights)
 

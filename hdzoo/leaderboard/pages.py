@@ -201,7 +201,7 @@ def samples_figure(board: Leaderboard) -> Figure:
     grid: Any = figure.subplots(len(placed), count, squeeze=False)
     figure.suptitle(f"{cost} network evaluations an image; each column from the same noise")
     for line, entry in zip(grid, placed, strict=True):
-        images = open_images(entry.images).images[:count]["image"]
+        images = open_images(entry.images).images[:count]
         for axes, image in zip(line, images, strict=True):
             axes.imshow(np.asarray(image), cmap="gray" if image.mode == "L" else None)
             axes.set(xticks=[], yticks=[])

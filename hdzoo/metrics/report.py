@@ -143,8 +143,10 @@ def evaluate(
     images: str | Path,
     *,
     split: str = "train",
+    image_column: str | None = None,
     reference: str | Path | None = None,
     reference_split: str = "test",
+    reference_image_column: str | None = None,
     features: str | None = None,
     weights: str | Path | None = None,
     metrics: Sequence[str] = tuple(METRICS),
@@ -162,9 +164,11 @@ def evaluate(
     Args:
         images: as `open_images` takes them, such as the folder of a generated set.
         split: of the images.
+        image_column: of the images.
         reference: images likewise, or a file of `Reference.save`; by default the one that the model
             in the manifest of a generated set has with it.
         reference_split: of reference images.
+        reference_image_column: of reference images.
         features: the name of an extractor; by default that of a saved reference.
         weights: of the extractor, in the place of its own.
         metrics: of torch-fidelity: some of `METRICS`.
@@ -179,7 +183,7 @@ def evaluate(
     """
     begin = time.perf_counter()
     check_metrics(metrics, subsets, seed)
-    generated = open_images(images, split)
+    generated = open_images(images, split, image_column)
     check_enough(len(generated), generated.source)
     if subsets > len(generated) // 2:
         raise HDZooError(
@@ -199,7 +203,7 @@ def evaluate(
             )
         extractor = get_extractor(features, weights)
         real = make_reference(
-            open_images(str(reference), reference_split),
+            open_images(str(reference), reference_split, reference_image_column),
             extractor,
             batch_size=batch_size,
             on_progress=on_progress,

@@ -12,6 +12,7 @@ from hdzoo import HDPipeline, get_sampler, plugins
 from hdzoo.errors import HDZooError
 from hdzoo.generation import generate as generation
 from hdzoo.generation.manifest import read_manifest
+from hdzoo.images.sources import load_images
 from hdzoo.leaderboard import compare as comparing
 from hdzoo.leaderboard.compare import compare
 from hdzoo.leaderboard.pages import PICTURES, rows, write_page, write_pictures
@@ -20,7 +21,6 @@ from hdzoo.metrics.features import get_extractor
 from hdzoo.metrics.image_sets import open_images
 from hdzoo.metrics.reference import make_reference
 from hdzoo.samplers.langevin import AnnealedLangevinSampler
-from hdzoo.training.data import load_images
 
 SAMPLERS = ("alpha-half-denoising", "annealed-langevin", "example-ddim", "half-denoising")
 SETTINGS = {
