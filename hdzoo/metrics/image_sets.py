@@ -30,12 +30,14 @@ class ImageSet:
         split: of the source.
         images: its pictures.
         manifest: of a generated set; None for other images.
+        image_column: that was asked for.
     """
 
     source: str
     split: str
     images: Images
     manifest: dict[str, Any] | None = None
+    image_column: str | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -120,7 +122,7 @@ def open_images(
     manifest = read_manifest(folder) if source and folder.is_dir() else None
     if manifest is None:
         rows = load_images(source, split, image_column=image_column)
-        return ImageSet(source, split, Images(rows, source))
+        return ImageSet(source, split, Images(rows, source), image_column=image_column)
     images = Images(load_parquet(check_complete(folder, manifest)), source)
     if len(images) != manifest["num_images"]:
         raise HDZooError(
