@@ -12,10 +12,7 @@ from hdzoo.cli.options import (
     Options,
     parse_options,
 )
-from hdzoo.cli.terminal import (
-    note,
-    render_options,
-)
+from hdzoo.cli.terminal import note, render_options, say
 
 
 def train(
@@ -131,7 +128,7 @@ def train(
         command=shlex.join(["hdzoo", *sys.argv[1:]]),
         dataset_name=dataset,
     )
-    print(folder)
+    say(folder)
 
 
 def train_classifier(
@@ -168,4 +165,4 @@ def train_classifier(
         dataset_name=dataset,
     )
     note(f"accuracy on the test images: {classifier.test_accuracy(folder):.2%}")
-    print(folder)
+    say(folder)

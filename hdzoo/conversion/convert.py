@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from hdzoo import __version__
 from hdzoo.conversion.card import SOURCES, write_conversion_card
 from hdzoo.conversion.checkpoint import Checkpoint, Weights, read_checkpoint, trained
 from hdzoo.conversion.config_file import AuthorsConfig
@@ -22,6 +21,7 @@ from hdzoo.models.ncsnpp import NCSNppModel
 from hdzoo.models.rungs import LadderModel
 from hdzoo.pipelines.pipeline import HDPipeline
 from hdzoo.samplers.langevin import AnnealedLangevinSampler
+from hdzoo.version import __version__
 
 RECORD = "conversion.json"
 

@@ -134,6 +134,9 @@ def _load(source: str, split: str) -> Any:
         raise
     # Whatever libraries, the Hub's client and others' plugins raise.
     except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == "datasets":
+            # The command knows the extra that brings it.
+            raise
         raise HDZooError(
             f"cannot load images from {source!r} (split {split!r}): "
             f"{str(error) or type(error).__name__}. Give {_allowed()}"

@@ -16,6 +16,7 @@ from hdzoo.images.parquet import load_parquet
 from hdzoo.images.picture import Given, read_picture
 from hdzoo.images.sources import load_images
 from hdzoo.metrics.features import Extractor
+from hdzoo.text import counted
 
 # Called with what is read, the number of images done, and that of all.
 OnProgress = Callable[[str, int, int], None]
@@ -50,7 +51,7 @@ class ImageSet:
         Args:
             extractor: whose.
             batch_size: images together; features depend on it by rounding alone.
-            on_progress: called after each batch.
+            on_progress: called at the start and after each batch.
 
         Raises:
             HDZooError: an image cannot be read, has another size than the first, or has 16 bits a
@@ -59,6 +60,8 @@ class ImageSet:
         if batch_size < 1:
             raise HDZooError(f"batch_size is {batch_size}; it must be at least 1")
         batches, done = [], 0
+        if on_progress is not None:
+            on_progress(self.source, done, len(self))
         for batch in self.batches(batch_size):
             layers = extractor(batch)
             batches.append({name: values.float().cpu() for name, values in layers.items()})
@@ -153,7 +156,8 @@ def check_complete(folder: Path, manifest: dict[str, Any]) -> list[Path]:
     found = shards.count_images()
     if found != shards.num_images:
         raise HDZooError(
-            f"{folder} has {found} of the {shards.num_images} images of its manifest; {again}"
+            f"{folder} has {found} of {counted(shards.num_images, 'image')} of its manifest; "
+            f"{again}"
         )
     paths = [shards.path(number) for number in range(len(shards))]
     strange = shards.present() - {path.name for path in paths}

@@ -18,7 +18,15 @@ from huggingface_hub import CommitInfo
 from hdzoo.errors import HDZooError
 from hdzoo.files import named_path
 from hdzoo.hub import weights
-from hdzoo.hub.index import REQUIRES, import_components, read_index, required_packages
+from hdzoo.hub.index import (
+    REQUIRES,
+    import_components,
+    read_index,
+    required_packages,
+    stable_entry,
+    with_new_names,
+)
+from hdzoo.hub.publishing import push_folder
 from hdzoo.hub.resolve import resolve_model
 from hdzoo.pipelines import foreign
 from hdzoo.pipelines.pictures import read_pictures, resize
@@ -406,6 +414,16 @@ class HDPipeline(DiffusionPipeline):
         return pipe
 
     @classmethod
+    def extract_init_dict(
+        cls, config_dict: dict[str, Any], **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        # diffusers reads the index itself.
+        return super().extract_init_dict(with_new_names(config_dict), **kwargs)
+
+    def register_to_config(self, **kwargs: Any) -> None:
+        super().register_to_config(**{key: stable_entry(value) for key, value in kwargs.items()})
+
+    @classmethod
     def from_pipe(cls, pipeline: DiffusionPipeline, **kwargs: Any) -> Self:
         """Builds this pipeline from the parts of another, without copying the weights.
 
@@ -446,9 +464,12 @@ class HDPipeline(DiffusionPipeline):
             self.register_to_config(**{REQUIRES: required})
         super().save_pretrained(str(save_directory), **kwargs | {"safe_serialization": True})
         if push:
-            from hdzoo.hub.publishing import push_folder
-
-            push_folder(save_directory, origin=self.config.get("_name_or_path"), **upload)
+            push_folder(
+                save_directory,
+                load=HDPipeline.from_pretrained,
+                origin=self.config.get("_name_or_path"),
+                **upload,
+            )
 
     def push_to_hub(
         self,
@@ -480,13 +501,12 @@ class HDPipeline(DiffusionPipeline):
         Raises:
             HDZooError: the Hub does not take it.
         """
-        from hdzoo.hub.publishing import push_folder
-
         with TemporaryDirectory() as folder:
             self.save_pretrained(folder, variant=variant)
             return push_folder(
                 folder,
                 repo_id,
+                load=HDPipeline.from_pretrained,
                 origin=self.config.get("_name_or_path"),
                 commit_message=commit_message,
                 private=private,
