@@ -130,10 +130,9 @@ class TimeClock(SigmaClock):
         roots = np.sqrt(self.beta_min**2 + 2 * self.growth * exponents)
         times = 2 * exponents / (self.beta_min + roots)
         # A noise level may have been through float32.
-        beyond = levels[~(times <= 1 + 1e-6)]
-        if len(beyond):
+        if not times.max() <= 1 + 1e-6:
             raise HDZooError(
-                f"the sampler asks for noise level {beyond[0]:g}, and the network was trained up "
+                f"the sampler asks for noise level {levels.max():g}, and the network was trained up "
                 f"to {self.sigma(self.factor):g}; change sigma, sigma_max or sigmas"
             )
         return self.factor * times
@@ -184,12 +183,13 @@ class DiscreteClock(SigmaClock):
 
     def timesteps(self, sigmas: Sequence[float]) -> np.ndarray:
         levels, low, high = np.asarray(sigmas, dtype=float), self.sigmas[0], self.sigmas[-1]
-        strays = levels[~((low * (1 - 1e-6) <= levels) & (levels <= high * (1 + 1e-6)))]
-        if len(strays):
-            raise HDZooError(
-                f"the sampler asks for noise level {strays[0]:g}, and the network was trained for "
-                f"levels from {low:g} to {high:g}; change sigma, sigma_max, sigma_min or sigmas"
-            )
+        for extreme in (levels.min(), levels.max()):
+            if not low * (1 - 1e-6) <= extreme <= high * (1 + 1e-6):
+                raise HDZooError(
+                    f"the sampler asks for noise level {extreme:g}, and the network was trained "
+                    f"for levels from {low:g} to {high:g}; change sigma, sigma_max, sigma_min or "
+                    "sigmas"
+                )
         places = np.interp(np.log(levels), self._logs, np.arange(len(self._logs)))
         # A level of the network's that has been through float32 is off by 1e-5.
         return np.where(np.abs(places - places.round()) < 1e-4, places.round(), places)
