@@ -134,13 +134,14 @@ def refine_ladder(
         )
     if num_levels == 1:
         return ladder[-1:]
-    rungs, last = np.arange(len(ladder)), len(ladder) - 1
-    places = np.arange(1, num_levels - 1) * (last / (num_levels - 1))
-    if rho is None:
-        inner = np.exp(np.interp(places, rungs, np.log(ladder)))
-    else:
-        inner = np.interp(places, rungs, np.asarray(ladder) ** (1 / rho)) ** rho
-    return [ladder[0], *inner.tolist(), ladder[-1]]
+    places = [math.log(sigma) if rho is None else sigma ** (1 / rho) for sigma in ladder]
+    refined = [ladder[0]]
+    for i in range(1, num_levels - 1):
+        position = i * (len(ladder) - 1) / (num_levels - 1)
+        rung = min(int(position), len(ladder) - 2)
+        place = places[rung] + (position - rung) * (places[rung + 1] - places[rung])
+        refined.append(math.exp(place) if rho is None else place**rho)
+    return [*refined, ladder[-1]]
 
 
 def share_steps(num_steps: int, num_levels: int) -> list[int]:
