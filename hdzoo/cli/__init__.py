@@ -6,7 +6,16 @@ from typing import Annotated
 
 import typer
 
-from hdzoo.cli import converting, drawing, inpainting, judging, listing, publishing, training
+from hdzoo.cli import (
+    converting,
+    drawing,
+    inpainting,
+    judging,
+    listing,
+    publishing,
+    scaffolding,
+    training,
+)
 from hdzoo.cli.terminal import note
 from hdzoo.errors import HDZooError
 from hdzoo.version import __version__
@@ -57,6 +66,7 @@ for command in (
     publishing.pull,
     training.train,
     training.train_classifier,
+    scaffolding.new_sampler,
 ):
     app.command()(command)
 

@@ -21,6 +21,7 @@ from hdzoo import (
 )
 from hdzoo.pipelines.inpainting import KNOWN_NOISES, fork
 from hdzoo.pipelines.pipeline import sample_generators
+from hdzoo.samplers.base import Sampler
 
 STEPS = 8
 
@@ -30,16 +31,17 @@ SAMPLERS = [
     ("annealed-langevin", {"hand_off": "half", "readout": "full"}),
     ("consistent-annealed-sampling", {"readout": "full"}),
 ]
+# Those whose steps are moves, so that the law with a part replaced is known.
+AFFINE = [case for case in SAMPLERS if get_sampler(case[0]).update is Sampler.update]
 IDS = ["-".join([name, *map(str, options.values())]) for name, options in SAMPLERS]
 
 
 def chain(name, options, sigma_max=2.0, sigma_min=0.1, num_levels=4):
     """A sampler on a short ladder, or at one level."""
     ladder = {"sigma_max": sigma_max, "sigma_min": sigma_min, "num_levels": num_levels}
-    level = {"sigma": 0.5}
-    return get_sampler(name)(
-        **(level if "sigma" in get_sampler(name)().config else ladder), **options
-    )
+    known = get_sampler(name)().config
+    levels = {key: value for key, value in (ladder | {"sigma": 0.5}).items() if key in known}
+    return get_sampler(name)(**levels, **options)
 
 
 def quiet(pipe):
@@ -49,6 +51,13 @@ def quiet(pipe):
 
 def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
+
+
+def start(sampler, *shape):
+    """Where a sampler at a single level starts here: noise about 0, as the others draw it."""
+    if sampler.starts_from_noise:
+        return {}
+    return {"latents": sampler.init_noise_sigma * torch.randn(shape, generator=seeded(4))}
 
 
 def picture_model(correlation=0.4, size=4, channels=1, data_range=(-1.0, 1.0)):
@@ -91,6 +100,7 @@ def test_known_part_is_at_the_level_of_each_evaluation(name, options, known_nois
         generator=generators,
         known_noise=known_noise,
         output_type="latent",
+        **start(pipe.scheduler, 3, 1, 4, 4),
     ).images
 
     y, black = 2 * image - 1, torch.from_numpy(~LEFT).expand(3, 1, 4, 4)
@@ -115,8 +125,9 @@ def test_all_white_is_the_pipeline_without_a_mask(name, options):
     white = np.ones((4, 4), bool)
     for generator in (lambda: sample_generators(5, range(3)), lambda: seeded(5)):
         common = {"num_inference_steps": STEPS, "output_type": "latent"}
-        expected = plain(3, generator=generator(), **common).images
-        painted = painter(pictures(), white, generator=generator(), **common).images
+        begin = start(plain.scheduler, 3, 1, 4, 4)
+        expected = plain(3, generator=generator(), **common, **begin).images
+        painted = painter(pictures(), white, generator=generator(), **common, **begin).images
         assert torch.equal(painted, expected)
         expected = plain(image=pictures(), generator=generator(), **common).images
         painted = painter(
@@ -128,7 +139,8 @@ def test_all_white_is_the_pipeline_without_a_mask(name, options):
 @pytest.mark.parametrize(("name", "options"), SAMPLERS, ids=IDS)
 def test_all_black_is_the_image(name, options):
     pipe = quiet(HDInpaintPipeline(picture_model(), chain(name, options)))
-    painted = pipe(pictures(), np.zeros((4, 4)), 2, STEPS, output_type="latent").images
+    begin = start(pipe.scheduler, 6, 1, 4, 4)
+    painted = pipe(pictures(), np.zeros((4, 4)), 2, STEPS, output_type="latent", **begin).images
     assert torch.equal(painted, (2 * pictures() - 1).repeat_interleave(2, 0))
 
 
@@ -189,6 +201,7 @@ def test_on_independent_pixels_the_mask_changes_nothing(name, options, known_noi
     painter = quiet(HDInpaintPipeline(network, chain(name, options)))
     plain = quiet(HDPipeline(network, painter.scheduler))
     common = {"num_inference_steps": STEPS, "output_type": "latent"}
+    common |= start(plain.scheduler, 3, 1, 4, 4)
     expected = plain(3, generator=seeded(), **common).images
     painted = painter(
         pictures(), LEFT, generator=seeded(), known_noise=known_noise, **common
@@ -226,7 +239,7 @@ def replacement_law(moves, known_noise, mean=MEAN, covariance=COVARIANCE, known=
 
 
 @pytest.mark.parametrize("known_noise", KNOWN_NOISES)
-@pytest.mark.parametrize(("name", "options"), SAMPLERS, ids=IDS)
+@pytest.mark.parametrize(("name", "options"), AFFINE)
 def test_law_of_the_painted_part_is_that_of_the_affine_chain(name, options, known_noise):
     count, steps = 20_000, 32
     target = GaussianMixtureScore.from_components(MEAN, COVARIANCE)
@@ -240,6 +253,7 @@ def test_law_of_the_painted_part_is_that_of_the_affine_chain(name, options, know
         steps,
         generator=seeded(1),
         known_noise=known_noise,
+        **start(sampler, count, 2),
     ).images
     mean, variance = replacement_law(sampler.moves, known_noise)
     # Four standard errors of the mean and of the variance of independent normals.
@@ -359,6 +373,7 @@ def test_sample_depends_neither_on_its_batch_nor_on_the_run(name, options, known
     masks = torch.rand(6, 1, 4, 4, generator=seeded(8)) < 0.5
     # With nothing known its chain must be the same too.
     masks[3] = True
+    begin = start(pipe.scheduler, 6, 1, 4, 4)
 
     def paint(first, last):
         return pipe(
@@ -368,6 +383,7 @@ def test_sample_depends_neither_on_its_batch_nor_on_the_run(name, options, known
             generator=sample_generators(11, range(first, last)),
             known_noise=known_noise,
             output_type="latent",
+            **{name: states[first:last] for name, states in begin.items()},
         ).images
 
     together = paint(0, 6)
@@ -544,7 +560,7 @@ REFUSED = {
     "output_type": ({"output_type": "tensor"}, "unknown output_type 'tensor'"),
     "callback_inputs": (
         {"callback_on_step_end_tensor_inputs": ["mask"]},
-        "has 'mask'; allowed is latents",
+        "has 'mask'; allowed are latents, denoised, score",
     ),
     "few_steps": ({"num_inference_steps": 3}, "num_inference_steps is 3, .* at least 4"),
     "ascending": ({"sigmas": [0.5, 1.0], "num_inference_steps": None}, "descend"),
