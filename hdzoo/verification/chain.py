@@ -1,7 +1,6 @@
 """The chain of a small sampler on a network whose score is smooth."""
 
 import math
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch

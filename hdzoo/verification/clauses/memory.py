@@ -10,7 +10,6 @@ import torch
 from hdzoo.samplers.base import Sampler
 from hdzoo.verification.chain import (
     Step,
-    beside,
     first_state,
     network,
     next_state,

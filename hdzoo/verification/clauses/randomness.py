@@ -69,7 +69,7 @@ def generators(sampler_class: type[Any]) -> str:
 def _check_noises_differ(sampler_class: type[Any], steps: int) -> int:
     """Equal samples part where a step adds noise; returns how many steps do."""
     noisy = 0
-    whole = run(watched(sampler_class, steps), first_state(sampler_class, 1, *_SHAPE), *seeded(0))
+    whole = run(watched(sampler_class, steps), first_state(sampler_class, 1, *_SHAPE), seeded(0)[0])
     with _global_randomness_kept():
         for sources in (seeded(0, 1), (None, None)):
             # Of two chains from one state, noise makes two, and what else a step does none.
@@ -111,7 +111,10 @@ def batch_independence(sampler_class: type[Any]) -> str:
         "zero": torch.zeros_like,
         "not finite": lambda x: torch.full_like(x, torch.nan),
     }
-    turned = {"turned over": torch.neg, "all 1": torch.ones_like}
+    turned: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+        "turned over": torch.neg,
+        "all 1": torch.ones_like,
+    }
     for part in ("states", "outputs"):
         on_states = turned if part == "states" and on_signs(sampler_class) else others
         for what, change in on_states.items():
