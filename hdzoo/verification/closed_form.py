@@ -21,7 +21,7 @@ from hdzoo.verification.laws import (
 )
 
 CONFIGURATIONS = 200
-# Chains have up to 32 moves of a few roundings, 1e-16 each of the largest number met, which exceeds
+# Chains have up to 24 moves of a few roundings, 1e-16 each of the largest number met, which exceeds
 # the last by up to 1e3 here: 1e-11.
 LAW_TOLERANCE = 1e-10
 

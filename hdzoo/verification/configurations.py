@@ -48,7 +48,7 @@ def random_sampler(sampler_class: type[Any], rng: np.random.Generator, vp: bool 
         options = {key: value for key, value in _random_options(rng).items() if key in known}
         for key, choices in getattr(sampler_class, "option_choices", {}).items():
             options[key] = choices[rng.integers(len(choices))]
-        steps = int(rng.integers(1, 33))
+        steps = int(rng.integers(1, 25))
         network = _random_schedule(rng) if vp else None
         try:
             if network is None:

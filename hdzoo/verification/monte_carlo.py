@@ -69,9 +69,12 @@ def _small(sampler_class: type[Any], scale: float = 1.0) -> Any:
         "sigma": 0.4,
     }
     options = {key: scale * value for key, value in options.items()}
-    options |= {"num_levels": 8, "num_steps": STEPS, "step_size": 0.005 * scale**2}
-    network = {"prediction_type": "score", "timestep_type": "sigma", "sigma_data": None}
-    sampler = small_sampler(sampler_class, **options, **network)
+    options |= {"num_levels": 8, "num_steps": STEPS}
+    options |= {"prediction_type": "score", "timestep_type": "sigma", "sigma_data": None}
+    try:
+        sampler = small_sampler(sampler_class, **options, step_size=0.005 * scale**2)
+    except CheckFailed:
+        sampler = small_sampler(sampler_class, **options, step_size=None)
     with on_options(configuration(sampler)):
         sampler.set_timesteps(STEPS)
     return sampler
