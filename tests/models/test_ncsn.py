@@ -272,11 +272,11 @@ def test_off_ladder_sigma_is_refused(cls):
     [
         ({"sigma_rounding": "up"}, "sigma_rounding is 'up'"),
         ({"sigma_max": 0.01, "sigma_min": 1.0}, "descending"),
-        ({"sigma_min": 0.0}, "positive"),
-        ({"sigma_max": -1.0, "sigma_min": -2.0}, "positive"),
+        ({"sigma_min": 0.0}, "sigma_min is 0.0; it must be a finite number above 0"),
+        ({"sigma_max": -1.0, "sigma_min": -2.0}, "sigma_max is -1.0; it must be"),
         ({"num_levels": 1}, "num_levels >= 2"),
         ({"sigma_levels": [1.0, 1.0, 0.5]}, "descending"),
-        ({"sigma_levels": []}, "descending"),
+        ({"sigma_levels": []}, "sigma_levels has 0 values; it must be a list of 1 to"),
     ],
 )
 def test_bad_config_is_refused(cls, config, message):
@@ -285,7 +285,7 @@ def test_bad_config_is_refused(cls, config, message):
 
 
 def test_unknown_variant_is_refused():
-    with pytest.raises(HDZooError, match="unknown variant 'huge'; allowed are standard, deeper"):
+    with pytest.raises(HDZooError, match="variant is 'huge'; allowed are 'standard', 'deeper"):
         small(NCSNv2Model, variant="huge")
 
 

@@ -50,7 +50,7 @@ def exact(sampler="annealed-langevin", network=None, **options):
     # For samplers at a single level, which start from samples.
     pipe.starter = get_sampler("annealed-langevin")(
         num_levels=4,
-        sigma_max=options.get("sigma_max", 1.0) * options.get("sigma", 0.1) / 0.1,
+        sigma_max=10 * options.get("sigma", 0.1),
         sigma_min=options.get("sigma", 0.1),
         steps_per_level=1,
         prediction_type=options.get("prediction_type", "score"),
