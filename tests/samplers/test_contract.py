@@ -19,7 +19,8 @@ from diffusers.schedulers.deprecated.scheduling_karras_ve import KarrasVeSchedul
 from hdzoo import HDZooError, get_sampler, list_samplers
 from hdzoo.samplers.base import Sampler
 from hdzoo.samplers.families import LadderSampler, SingleLevelSampler
-from hdzoo.verification.checks import SMALL, Watched, fewest, first_state, run, seeded, sigma_of
+from hdzoo.verification.chain import first_state, run, seeded, sigma_of
+from hdzoo.verification.small import SMALL, Watched, fewest
 
 NAMES = [name for name in list_samplers() if issubclass(get_sampler(name), Sampler)]
 EVERY = pytest.mark.parametrize("name", NAMES)
