@@ -12,6 +12,9 @@ from .pipelines.pipeline import HDPipeline as HDPipeline
 from .plugins import get_sampler as get_sampler
 from .plugins import hookimpl as hookimpl
 from .plugins import list_samplers as list_samplers
+from .samplers.averaged_noise import (
+    AveragedNoiseLangevinSampler as AveragedNoiseLangevinSampler,
+)
 from .samplers.consistent import ConsistentAnnealedSampler as ConsistentAnnealedSampler
 from .samplers.half_denoising import AlphaHalfDenoisingSampler as AlphaHalfDenoisingSampler
 from .samplers.half_denoising import AnnealedHalfDenoisingSampler as AnnealedHalfDenoisingSampler
@@ -19,6 +22,8 @@ from .samplers.half_denoising import HalfDenoisingSampler as HalfDenoisingSample
 from .samplers.half_denoising import NoiseCorrectedLangevinSampler as NoiseCorrectedLangevinSampler
 from .samplers.langevin import AnnealedLangevinSampler as AnnealedLangevinSampler
 from .samplers.langevin import LangevinSampler as LangevinSampler
+from .samplers.metropolis import MALASampler as MALASampler
+from .samplers.underdamped import UnderdampedLangevinSampler as UnderdampedLangevinSampler
 from .targets import EmpiricalScore as EmpiricalScore
 from .targets import GaussianMixtureScore as GaussianMixtureScore
 from .targets import LaplaceScore as LaplaceScore

@@ -113,7 +113,7 @@ def main() -> None:
     """Runs the command; a mistake that the user can mend is one message and exit code 2."""
     speak_plainly()
     try:
-        sys.exit(app(standalone_mode=False))
+        sys.exit(app(standalone_mode=False) or 0)
     except typer.Abort:
         sys.exit(130)
     except HDZooError as error:

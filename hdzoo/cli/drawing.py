@@ -51,7 +51,8 @@ def sample(
     if start is not None:
         note(
             f"{type(pipe.scheduler).__name__} walks at one noise level: it starts from images of "
-            f"{type(start).__name__}, {start.num_inference_steps} network evaluations each"
+            f"{type(start).__name__}, "
+            f"{counted(start.num_inference_steps, 'network evaluation')} each"
         )
     pipe.scheduler.set_timesteps(num_inference_steps)
     steps = pipe.scheduler.num_inference_steps

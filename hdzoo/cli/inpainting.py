@@ -44,7 +44,8 @@ def inpaint(
     if start is not None:
         note(
             f"{type(pipe.scheduler).__name__} walks at one noise level: it starts from what "
-            f"{type(start).__name__} paints, {start.num_inference_steps} network evaluations each"
+            f"{type(start).__name__} paints, "
+            f"{counted(start.num_inference_steps, 'network evaluation')} each"
         )
     images = inpainting.paint(
         pipe,

@@ -22,6 +22,7 @@ from hdzoo.generation.manifest import MANIFEST, check_same_protocol, make_manife
 from hdzoo.generation.shards import Shards
 from hdzoo.pipelines.pipeline import HDPipeline
 from hdzoo.sampling import draw_batch, load_pipeline, start_of
+from hdzoo.text import counted
 
 # One process may wait for another's last chunk as long as that takes.
 LONGEST_WAIT = timedelta(days=30)
@@ -277,8 +278,8 @@ def draw_chunk(
         raise HDZooError(f"images {indices[0]} to {indices[-1]}: {error}") from error
     except torch.OutOfMemoryError as error:
         raise HDZooError(
-            f"{len(indices)} images do not fit into memory together: {error}. Give a smaller "
-            "chunk_size"
+            f"{counted(len(indices), 'image')} at a time do not fit into memory: {error}. Give a "
+            "smaller chunk_size"
         ) from error
 
 

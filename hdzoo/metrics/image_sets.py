@@ -16,6 +16,7 @@ from hdzoo.images.parquet import load_parquet
 from hdzoo.images.picture import Given, read_picture
 from hdzoo.images.sources import load_images
 from hdzoo.metrics.features import Extractor
+from hdzoo.text import counted
 
 # Called with what is read, the number of images done, and that of all.
 OnProgress = Callable[[str, int, int], None]
@@ -153,7 +154,8 @@ def check_complete(folder: Path, manifest: dict[str, Any]) -> list[Path]:
     found = shards.count_images()
     if found != shards.num_images:
         raise HDZooError(
-            f"{folder} has {found} of the {shards.num_images} images of its manifest; {again}"
+            f"{folder} has {found} of {counted(shards.num_images, 'image')} of its manifest; "
+            f"{again}"
         )
     paths = [shards.path(number) for number in range(len(shards))]
     strange = shards.present() - {path.name for path in paths}

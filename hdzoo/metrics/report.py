@@ -24,6 +24,7 @@ from hdzoo.metrics.reference import (
     make_reference,
     reference_of,
 )
+from hdzoo.text import counted
 from hdzoo.version import __version__
 
 LEAST_SUBSETS = 5
@@ -186,8 +187,8 @@ def evaluate(
     check_enough(len(generated), generated.source)
     if subsets > len(generated) // 2:
         raise HDZooError(
-            f"subsets is {subsets} and {generated.source} has {len(generated)} images; give at "
-            f"most {len(generated) // 2} subsets"
+            f"subsets is {subsets} and {generated.source} has "
+            f"{counted(len(generated), 'image')}; give at most {len(generated) // 2} subsets"
         )
     saved = find_saved(generated, reference, features)
     if saved is not None:
@@ -209,7 +210,7 @@ def evaluate(
         )
     if real.num_features < 2 * LEAST_IMAGES:
         raise HDZooError(
-            f"the reference has the features of {real.num_features} images; at least "
+            f"the reference has the features of {counted(real.num_features, 'image')}; at least "
             f"{2 * LEAST_IMAGES} are needed, so that its halves can be compared"
         )
     found = generated.extract(extractor, batch_size, on_progress)

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from hdzoo.checks import COUNT, POSITIVE, Flag, Many, Number, Whole, as_float64, checked
 from hdzoo.errors import HDZooError
 from hdzoo.memory import within_memory
-from hdzoo.models.rungs import IMAGE_RULES, images, noise_levels
+from hdzoo.models.inputs import IMAGE_RULES, images, noise_levels
 
 # Channels of an attention head, which diffusers chooses.
 HEAD = 8

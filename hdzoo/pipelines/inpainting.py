@@ -20,6 +20,7 @@ from hdzoo.pipelines.pictures import check_unit, read_pictures, resize
 from hdzoo.pipelines.pipeline import HDPipeline
 from hdzoo.pipelines.walk import Callback, Walk, check_finite
 from hdzoo.samplers.noise import Noise
+from hdzoo.text import counted
 
 KNOWN_NOISES = ("step", "level")
 # What a mask is at least where is to be painted.
@@ -202,8 +203,8 @@ class HDInpaintPipeline(HDPipeline):
         count = max(len(known), len(mask))
         if not {len(known), len(mask)} <= {1, count}:
             raise HDZooError(
-                f"{len(known)} images and {len(mask)} masks are given; give one mask for all, one "
-                "for each image, or several for one image"
+                f"{counted(len(known), 'image')} and {counted(len(mask), 'mask')} are given; "
+                "give one mask for all, one for each image, or several for one image"
             )
         device = self._execution_device
         known, painted = (
@@ -232,7 +233,9 @@ class HDInpaintPipeline(HDPipeline):
             start = low + (high - low) * self._fitted("start_image", start, channels)
         for name, given in (("latents", latents), ("start_image", start)):
             if given is not None and len(given) != count:
-                raise HDZooError(f"{name} has {len(given)} for {count} samples; give one for each")
+                raise HDZooError(
+                    f"{name} has {len(given)} for {counted(count, 'sample')}; give one for each"
+                )
         return start
 
     def _fitted(self, name: str, pixels: torch.Tensor, channels: int) -> torch.Tensor:

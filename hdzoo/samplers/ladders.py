@@ -73,22 +73,31 @@ def check_ladder(sigmas: Sequence[float]) -> list[float]:
     return ladder
 
 
-def refine_ladder(sigmas: Sequence[float], num_levels: int) -> list[float]:
-    """Puts ``num_levels`` levels on a ladder's curve, by linear interpolation of ``log sigma``.
+def refine_ladder(
+    sigmas: Sequence[float], num_levels: int, rho: float | None = None
+) -> list[float]:
+    """Puts ``num_levels`` levels on a ladder's curve, by linear interpolation.
 
-    A geometric ladder becomes the geometric ladder with the same ends, as consistent annealed
-    sampling asks for (Jolicoeur-Martineau et al., arXiv 2009.05475, section 3.2).
+    Of ``log sigma``: a geometric ladder becomes the geometric ladder with the same ends, as
+    consistent annealed sampling asks for (Jolicoeur-Martineau et al., arXiv 2009.05475, section
+    3.2). Or of ``sigma^(1 / rho)``: two levels become the schedule of Karras et al. (arXiv
+    2206.00364), equation 5.
 
     Args:
         sigmas: descending noise levels.
         num_levels: how many to return.
+        rho: from 1 to 1000; None, its limit, for the logarithm.
 
     Returns:
         ``num_levels`` descending noise levels with the same ends (the last one alone for 1).
 
     Raises:
-        HDZooError: ``num_levels`` is below 1, or above 1 when the ladder has a single level.
+        HDZooError: ``num_levels`` is below 1, or above 1 when the ladder has a single level, or
+            ``rho`` is out of its range.
     """
+    # Above, the roots of neighbouring levels would differ by roundings.
+    if rho is not None and not 1 <= rho <= 1000:
+        raise HDZooError(f"rho is {rho}; allowed are numbers from 1 to 1000, and None")
     ladder = check_ladder(sigmas)
     if num_levels == len(ladder):
         return ladder
@@ -99,12 +108,13 @@ def refine_ladder(sigmas: Sequence[float], num_levels: int) -> list[float]:
         )
     if num_levels == 1:
         return ladder[-1:]
-    logs = [math.log(sigma) for sigma in ladder]
+    places = [math.log(sigma) if rho is None else sigma ** (1 / rho) for sigma in ladder]
     refined = [ladder[0]]
     for i in range(1, num_levels - 1):
         position = i * (len(ladder) - 1) / (num_levels - 1)
         rung = min(int(position), len(ladder) - 2)
-        refined.append(math.exp(logs[rung] + (position - rung) * (logs[rung + 1] - logs[rung])))
+        place = places[rung] + (position - rung) * (places[rung + 1] - places[rung])
+        refined.append(math.exp(place) if rho is None else place**rho)
     return [*refined, ladder[-1]]
 
 
@@ -120,6 +130,36 @@ def share_steps(num_steps: int, num_levels: int) -> list[int]:
     """
     each, rest = divmod(num_steps, num_levels)
     return [each + (rung >= num_levels - rest) for rung in range(num_levels)]
+
+
+def churned_ladder(
+    sigmas: Sequence[float], churn: float, churn_min: float = 0.0, churn_max: float | None = None
+) -> list[float]:
+    r"""Noise levels raised before each step, :math:`\hat\sigma_i = (1 + \gamma_i) \sigma_i`.
+
+    With :math:`\gamma_i = \min(S_{churn} / L, \sqrt 2 - 1)` where
+    :math:`S_{min} \le \sigma_i \le S_{max}`, and 0 elsewhere. No level is raised above the first.
+
+    Source: Karras et al. (arXiv 2206.00364), Algorithm 2.
+
+    Args:
+        sigmas: descending noise levels, length L.
+        churn: how much in all; 0 raises none.
+        churn_min: the lowest level that is raised.
+        churn_max: the highest one; None for no limit.
+
+    Returns:
+        As many noise levels.
+
+    Raises:
+        HDZooError: a number is negative.
+    """
+    gamma = min(not_negative(churn, "churn") / len(sigmas), math.sqrt(2) - 1)
+    low = not_negative(churn_min, "churn_min")
+    high = math.inf if churn_max is None else not_negative(churn_max, "churn_max")
+    return [
+        min(sigma * (1 + gamma), sigmas[0]) if low <= sigma <= high else sigma for sigma in sigmas
+    ]
 
 
 def langevin_step_sizes(sigmas: Sequence[float], step_size: float) -> list[float]:
@@ -241,3 +281,14 @@ def whole_number(number: Any, name: str) -> int:
     if count < 1 or isinstance(number, bool):
         raise HDZooError(f"{name} is {number!r}; at least 1, and a whole number")
     return count
+
+
+def not_negative(number: float, name: str) -> float:
+    """A finite number that is not negative.
+
+    Raises:
+        HDZooError: it is none.
+    """
+    if isinstance(number, str) or not 0 <= number < math.inf:
+        raise HDZooError(f"{name} is {number!r}; it must be a finite number, 0 or more")
+    return float(number)
