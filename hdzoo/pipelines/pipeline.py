@@ -362,7 +362,11 @@ class HDPipeline(DiffusionPipeline):
         import_components(index, held_back=own)
         try:
             # diffusers would import a component's module even when the component is given.
-            pipe = super().from_pretrained(folder, **kwargs | forced | dict.fromkeys(own))
+            if len(own) == 2 and isinstance(index.get("_class_name"), list):
+                # diffusers would look for the file of code that is named there.
+                pipe = cls(**own)
+            else:
+                pipe = super().from_pretrained(folder, **kwargs | forced | dict.fromkeys(own))
             missing = [] if pipe.unet is None else _weights_on_meta(pipe.unet)
             if missing and pipe.hf_device_map is None:
                 raise ValueError(f"the weights lack {len(missing)} tensors, {missing[0]!r} first")
