@@ -14,7 +14,8 @@ from PIL import Image, PngImagePlugin
 from hdzoo import plugins
 from hdzoo.errors import HDZooError
 from hdzoo.files import whole_file
-from hdzoo.pipelines.pipeline import HDPipeline, sample_generators
+from hdzoo.pipelines.generators import sample_generators
+from hdzoo.pipelines.pipeline import HDPipeline
 from hdzoo.version import __version__
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -11,6 +11,7 @@ from torch import Tensor
 from hdzoo.checks import NOT_NEGATIVE, as_float64
 from hdzoo.errors import HDZooError
 from hdzoo.models.inputs import noise_levels
+from hdzoo.scores.denoising import Denoises
 
 
 def noise_ladder(
@@ -41,7 +42,7 @@ def noise_ladder(
     return ladder
 
 
-class LadderModel(ModelMixin, ConfigMixin):
+class LadderModel(Denoises, ModelMixin, ConfigMixin):
     """A network whose noise levels are class indices into its ladder, the buffer ``sigmas``.
 
     The options ``sigma_rounding`` (what becomes of noise levels off the ladder) and

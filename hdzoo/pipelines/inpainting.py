@@ -1,7 +1,7 @@
 """`HDInpaintPipeline`: images of which a part is given, from a score network and a sampler."""
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,10 @@ from PIL import Image
 
 from hdzoo.errors import HDZooError
 from hdzoo.images.address import open_picture
+from hdzoo.pipelines.checks import check_class_labels
+from hdzoo.pipelines.generators import sample_generators
 from hdzoo.pipelines.pictures import check_unit, read_pictures, resize
-from hdzoo.pipelines.pipeline import HDPipeline, sample_generators
+from hdzoo.pipelines.pipeline import HDPipeline
 from hdzoo.pipelines.walk import Callback, Walk, check_finite
 from hdzoo.samplers.noise import Noise
 from hdzoo.text import counted
@@ -83,6 +85,7 @@ class HDInpaintPipeline(HDPipeline):
         return_dict: bool = True,
         callback_on_step_end: Callback | None = None,
         callback_on_step_end_tensor_inputs: Iterable[str] = ("latents",),
+        class_labels: int | Sequence[int] | torch.Tensor | None = None,
     ) -> ImagePipelineOutput | tuple[Any]:
         """Paints.
 
@@ -117,6 +120,7 @@ class HDInpaintPipeline(HDPipeline):
             callback_on_step_end: as in `HDPipeline`, with the known part of the latents in its
                 place.
             callback_on_step_end_tensor_inputs: as in `HDPipeline`.
+            class_labels: as in `HDPipeline`, one for all samples or one for each.
 
         Returns:
             The samples, as ``.images``.
@@ -135,7 +139,14 @@ class HDInpaintPipeline(HDPipeline):
         start = self._start(start_image, latents, len(known))
         self._check(len(known), generator, latents, start, output_type)
         scheduler = self._ready_scheduler(num_inference_steps, sigmas)
-        walk = Walk(self, scheduler, callback_on_step_end, callback_on_step_end_tensor_inputs)
+        labels = check_class_labels(self.unet, class_labels, len(known), known.device)
+        walk = Walk(
+            self,
+            scheduler,
+            callback_on_step_end,
+            callback_on_step_end_tensor_inputs,
+            class_labels=labels,
+        )
         if latents is None and start is None and not getattr(scheduler, "starts_from_noise", True):
             start = self._starting_samples(
                 HDInpaintPipeline,
@@ -144,6 +155,7 @@ class HDInpaintPipeline(HDPipeline):
                 num_samples_per_image=num_samples_per_image,
                 generator=generator,
                 known_noise=known_noise,
+                class_labels=labels,
             )
         timesteps = scheduler.timesteps
         levels = timesteps.tolist()

@@ -19,8 +19,8 @@ from hdzoo import (
     get_sampler,
     list_samplers,
 )
+from hdzoo.pipelines.generators import sample_generators
 from hdzoo.pipelines.inpainting import KNOWN_NOISES, fork
-from hdzoo.pipelines.pipeline import sample_generators
 from hdzoo.samplers.base import Sampler
 
 STEPS = 8

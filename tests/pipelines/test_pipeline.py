@@ -18,7 +18,8 @@ from hdzoo import (
     get_sampler,
     list_samplers,
 )
-from hdzoo.pipelines.pipeline import OUTPUT_TYPES, sample_generators
+from hdzoo.pipelines.generators import sample_generators
+from hdzoo.pipelines.pipeline import OUTPUT_TYPES
 
 STEPS = 8
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hdzoo import GaussianMixtureScore, HDInpaintPipeline, HDPipeline, HDZooError, get_sampler
-from hdzoo.pipelines.pipeline import sample_generators
+from hdzoo.pipelines.generators import sample_generators
 
 MEAN, VARIANCE = 0.3, 0.04
 
