@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hdzoo import plugins
 from hdzoo.errors import HDZooError
+from hdzoo.files import named_path
 from hdzoo.images.folder import load_folder
 from hdzoo.images.parquet import check_rows, count_rows, find_files, find_row, load_parquet
 
@@ -37,6 +38,7 @@ def load_images(
     Raises:
         HDZooError: there is no such source or split, no column of images, or a choice of them.
     """
+    named_path(source, "the source of the images")
     source = str(source)
     dataset = with_image_column(_load(source, split), repr(source), image_column)
     files = _parquet_files(source)
@@ -106,8 +108,6 @@ def with_image_column(dataset: Any, source: str, wanted: str | None = None) -> "
 
 
 def _load(source: str, split: str) -> Any:
-    if not source:
-        raise HDZooError("the source of the images is ''; give a folder, .parquet files or a name")
     registered = plugins.names("datasets")
     if os.path.isdir(source):
         if source in registered:
@@ -134,6 +134,9 @@ def _load(source: str, split: str) -> Any:
         raise
     # Whatever libraries, the Hub's client and others' plugins raise.
     except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == "datasets":
+            # The command knows the extra that brings it.
+            raise
         raise HDZooError(
             f"cannot load images from {source!r} (split {split!r}): "
             f"{str(error) or type(error).__name__}. Give {_allowed()}"

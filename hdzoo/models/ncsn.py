@@ -13,13 +13,14 @@ from torch.nn import functional as F
 
 from hdzoo.checks import checked
 from hdzoo.memory import within_memory
+from hdzoo.models.inputs import LADDER_RULES
 from hdzoo.models.refinenet import (
     CHANNELS,
     ConditionalInstanceNormPlus,
     RefineNetModel,
     Stage,
 )
-from hdzoo.models.rungs import LADDER_RULES, noise_ladder
+from hdzoo.models.rungs import noise_ladder
 
 STAGES = (
     Stage("res1", "refine4", 1),

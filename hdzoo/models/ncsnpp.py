@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from hdzoo.checks import COUNT, POSITIVE, Flag, Many, Number, OneOf, Whole, as_float64, checked
 from hdzoo.errors import HDZooError
 from hdzoo.memory import within_memory
+from hdzoo.models.inputs import LADDER_RULES, images, noise_levels
 from hdzoo.models.ncsnpp_layers import (
     AddPicture,
     AddResidual,
@@ -30,7 +31,7 @@ from hdzoo.models.ncsnpp_layers import (
     linear,
     positional_embedding,
 )
-from hdzoo.models.rungs import LADDER_RULES, LadderModel, images, noise_ladder, noise_levels
+from hdzoo.models.rungs import LadderModel, noise_ladder
 
 RULES = LADDER_RULES | {
     "base_channels": Whole(4),

@@ -13,9 +13,10 @@ from torch.nn import functional as F
 
 from hdzoo.checks import OneOf, checked
 from hdzoo.memory import within_memory
+from hdzoo.models.inputs import LADDER_RULES
 from hdzoo.models.ncsn import STAGES
 from hdzoo.models.refinenet import CHANNELS, InstanceNormPlus, NoNorm, RefineNetModel, Stage
-from hdzoo.models.rungs import LADDER_RULES, noise_ladder
+from hdzoo.models.rungs import noise_ladder
 
 VARIANTS = {
     "standard": STAGES,

@@ -18,7 +18,8 @@ from torch.nn import functional as F
 
 from hdzoo.checks import Whole
 from hdzoo.errors import HDZooError
-from hdzoo.models.rungs import LadderModel, images
+from hdzoo.models.inputs import images
+from hdzoo.models.rungs import LadderModel
 
 NormFactory = Callable[[int], nn.Module]
 """Makes a norm for a number of channels; the norm is called with images and class indices."""

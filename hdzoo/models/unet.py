@@ -7,10 +7,20 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.models.unets.unet_2d import UNet2DOutput
 from torch.nn import functional as F
 
-from hdzoo.checks import COUNT, POSITIVE, Flag, Many, Number, Whole, as_float64, checked
+from hdzoo.checks import (
+    COUNT,
+    NOISE_LEVEL,
+    POSITIVE,
+    Flag,
+    Many,
+    Number,
+    Whole,
+    as_float64,
+    checked,
+)
 from hdzoo.errors import HDZooError
 from hdzoo.memory import within_memory
-from hdzoo.models.rungs import IMAGE_RULES, images, noise_levels
+from hdzoo.models.inputs import IMAGE_RULES, images, noise_levels
 
 # Channels of an attention head, which diffusers chooses.
 HEAD = 8
@@ -24,8 +34,8 @@ RULES = IMAGE_RULES | {
     "dropout": Number(low=0, below=1),
     "data_mean": Number(),
     "data_std": POSITIVE,
-    "sigma_min": POSITIVE,
-    "sigma_max": POSITIVE,
+    "sigma_min": NOISE_LEVEL,
+    "sigma_max": NOISE_LEVEL,
 }
 
 

@@ -6,10 +6,12 @@ from diffusers import ModelMixin as ModelMixin  # diffusers' loader looks them u
 from diffusers import SchedulerMixin as SchedulerMixin
 from diffusers.configuration_utils import register_to_config
 
+from hdzoo.checks import checked
 from hdzoo.errors import HDZooError
 from hdzoo.samplers.base import Move
 from hdzoo.samplers.families import LadderSampler, SingleLevelSampler, root
 from hdzoo.samplers.gaussian import GaussianLaw, published_level, published_rungs
+from hdzoo.samplers.options import LADDER_RULES, SINGLE_LEVEL_RULES
 
 
 class NoiseCorrectedLangevinSampler(SingleLevelSampler):
@@ -87,6 +89,7 @@ class HalfDenoisingSampler(NoiseCorrectedLangevinSampler):
 
     source = "Hyvärinen 2025, eq. 6"
 
+    @checked(**SINGLE_LEVEL_RULES)
     @register_to_config
     def __init__(
         self,
@@ -174,6 +177,7 @@ class AnnealedHalfDenoisingSampler(AlphaHalfDenoisingSampler):
     family = "half-denoising"
     _published_eta = 0.5
 
+    @checked(**LADDER_RULES)
     @register_to_config
     def __init__(
         self,

@@ -3,11 +3,11 @@
 import io
 import struct
 import tracemalloc
-import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
+from pngs import chunk, png
 
 from hdzoo.errors import HDZooError
 from hdzoo.images.picture import (
@@ -30,18 +30,6 @@ def encoded(image, kind="PNG", **options):
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
-
-
-def chunk(name, content):
-    crc = struct.pack(">I", zlib.crc32(name + content))
-    return struct.pack(">I", len(content)) + name + content + crc
-
-
-def png(width, height, depth, colour, pixels, *chunks):
-    """A PNG by its bytes: of modes and sizes that Pillow does not write."""
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
-    rest = [*chunks, chunk(b"IDAT", zlib.compress(pixels)), chunk(b"IEND", b"")]
-    return b"\x89PNG\r\n\x1a\n" + header + b"".join(rest)
 
 
 def grey(image):

@@ -283,7 +283,7 @@ def test_off_ladder_sigma_is_refused(cls):
     [
         ({"sigma_rounding": "up"}, "sigma_rounding is 'up'"),
         ({"sigma_max": 0.01, "sigma_min": 1.0}, "descending"),
-        ({"sigma_min": 0.0}, "sigma_min is 0.0; it must be a finite number above 0"),
+        ({"sigma_min": 0.0}, "sigma_min is 0.0; it must be a finite number from 1e-15"),
         ({"sigma_max": -1.0, "sigma_min": -2.0}, "sigma_max is -1.0; it must be"),
         ({"num_levels": 1}, "num_levels >= 2"),
         ({"sigma_levels": [1.0, 1.0, 0.5]}, "descending"),
