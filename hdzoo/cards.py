@@ -12,6 +12,8 @@ from huggingface_hub.utils import yaml_dump  # type: ignore[attr-defined]
 
 from hdzoo.errors import HDZooError
 from hdzoo.files import whole_file
+from hdzoo.markdown import code, fenced, prose, table
+from hdzoo.text import counted
 
 CARD = "README.md"
 HERE = "."
@@ -19,9 +21,15 @@ TASK = "unconditional-image-generation"
 USAGE = """\
 from hdzoo import HDPipeline
 
-pipe = HDPipeline.from_pretrained("{source}")
+pipe = HDPipeline.from_pretrained({source})
 images = pipe(batch_size=16).images
 """
+# What one reads who tries it without.
+PLAIN_DIFFUSERS = (
+    "The pipeline's class is that of the package hdzoo: plain "
+    "`DiffusionPipeline.from_pretrained` says that the module diffusers has no attribute "
+    "HDPipeline."
+)
 _LOADING = re.compile(
     r"""(?P<call>\b(?:HD\w*Pipeline\.from_pretrained|load_dataset)\(\s*)"""
     r"""(["'])(?P<name>[^"']*)\2(?:,\s*(?:revision|variant)=(["'])[^"']*\4)*"""
@@ -48,12 +56,13 @@ def describe(network: str, sampler: str, images: bool = True, **more: Any) -> di
 
 
 def usage(source: str) -> str:
-    """The snippet of a card, between its fences.
+    """The snippet of a card, between its fences, and what it is good for.
 
     Args:
         source: a folder, or the name of a repository.
     """
-    return f"```python\n{USAGE.format(source=source)}```"
+    snippet = fenced(USAGE.format(source=json.dumps(source)), "python")
+    return f"{snippet}\n\n{PLAIN_DIFFUSERS}"
 
 
 def render_card(metadata: dict[str, Any], sections: list[str]) -> str:
@@ -131,8 +140,8 @@ def address_snippets(
 
 
 def _arguments(source: str, options: dict[str, str | None]) -> str:
-    given = (f'{key}="{value}"' for key, value in options.items() if value is not None)
-    return ", ".join([f'"{source}"', *given])
+    given = (f"{key}={json.dumps(value)}" for key, value in options.items() if value is not None)
+    return ", ".join([json.dumps(source), *given])
 
 
 def pictures_in(content: str) -> list[str]:
@@ -158,16 +167,17 @@ def write_card(folder: Path, record: dict[str, Any], dataset: str | None = None)
     )
     metadata = describe(unet, sampler, datasets=dataset if on_hub else None, model_name=name)
     sections = [
-        f"# {name}",
-        f"A {unet} for {size}x{size} images with {channels} channel{'s' * (channels > 1)}, trained "
-        f"by denoising score matching on {record['num_images']:,} images"
-        f"{f' of `{dataset}`' if dataset else ''}. Its sampler is {sampler}.",
+        f"# {prose(name)}",
+        f"A {prose(unet)} for {size}x{size} images with {counted(channels, 'channel')}, trained "
+        f"by denoising score matching on {counted(record['num_images'], 'image')}"
+        f"{f' of {code(dataset)}' if dataset else ''}. Its sampler is {prose(sampler)}.",
         f"## Usage\n\n{usage(HERE)}",
         "## Training\n\n" + table(("option", "value"), record["config"].items()),
-        f"It took {record['seconds']:,} s on {record['num_processes']} process(es).",
+        f"It took {record['seconds']:,} s on "
+        f"{counted(record['num_processes'], 'process', 'processes')}.",
     ]
     if record.get("command"):
-        sections.append(f"```bash\n{record['command']}\n```")
+        sections.append(fenced(record["command"], "bash"))
     losses = network.get("held_out_loss")
     if losses:
         rows = zip(losses["sigmas"], losses["loss"], strict=True)
@@ -179,9 +189,3 @@ def write_card(folder: Path, record: dict[str, Any], dataset: str | None = None)
     sections.append("## Versions\n\n" + table(("package", "version"), record["versions"].items()))
     with whole_file(folder / CARD) as partial:
         partial.write_text(render_card(metadata, sections))
-
-
-def table(header: tuple[str, str], rows: Any) -> str:
-    """A table of two columns in Markdown."""
-    lines = [header, ("---", "---"), *rows]
-    return "\n".join(f"| {left} | {right} |" for left, right in lines)

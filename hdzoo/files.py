@@ -8,6 +8,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from hdzoo.errors import HDZooError
+
+
+def named_path(path: str | Path, what: str) -> Path:
+    """A path that somebody has named.
+
+    Args:
+        path: the path.
+        what: it is of, for the message.
+
+    Raises:
+        HDZooError: it is none, or empty, which would be the current folder.
+    """
+    if not isinstance(path, str | Path) or not str(path).strip():
+        raise HDZooError(f"{what} is {path!r}; give a path ('.' for the current folder)")
+    return Path(path)
+
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:

@@ -63,6 +63,7 @@ def draw(
     batch_size: int = 64,
     start: Any = None,
     on_step: Callable[[int, Any], None] | None = None,
+    on_progress: Callable[[float], None] | None = None,
 ) -> list[Image.Image]:
     """Draws images, each a function of (seed, its index) alone.
 
@@ -75,6 +76,8 @@ def draw(
         start: a sampler whose images the pipeline's own starts from, with noise of its first level
             added, on top of ``num_inference_steps``; None to start from noise.
         on_step: called as ``f(step, latents)`` after each step of the first batch.
+        on_progress: called with the number of images done, shares of those that are forming
+            included, in the place of diffusers' bars.
 
     Raises:
         HDZooError: a number is not positive, or the chain does not go with the network.
@@ -85,19 +88,28 @@ def draw(
     if seed < 0:
         raise HDZooError(f"seed is {seed}; it must not be negative")
     first = HDPipeline(pipe.unet, start) if start is not None else None
+    silent = on_progress is not None
     if first is not None:
-        first.set_progress_bar_config(desc="images to start from")
+        first.set_progress_bar_config(desc="images to start from", disable=silent)
     images: list[Image.Image] = []
+
+    def after_step(step: int, latents: Any) -> None:
+        if on_step is not None and begin == 0:
+            on_step(step, latents)
+        if on_progress is not None:
+            share = (step + 1) / len(pipe.scheduler.timesteps)
+            on_progress(begin + share * len(indices))
+
     for begin in range(0, num_images, batch_size):
         indices = range(begin, min(begin + batch_size, num_images))
-        pipe.set_progress_bar_config(desc=f"images {indices[0]} to {indices[-1]}")
+        pipe.set_progress_bar_config(desc=f"images {indices[0]} to {indices[-1]}", disable=silent)
         images += draw_batch(
             pipe,
             indices,
             num_inference_steps=num_inference_steps,
             seed=seed,
             first=first,
-            on_step=on_step if begin == 0 else None,
+            on_step=after_step,
         )
     return images
 

@@ -8,8 +8,9 @@ from given import mnist
 
 from hdzoo import HDPipeline
 from hdzoo.hub.resolve import bundled_models
+from hdzoo.images.sources import load_images
 from hdzoo.pipelines.pipeline import sample_generators
-from hdzoo.training.data import image_loader, image_transform, load_images
+from hdzoo.training.data import image_loader, image_transform
 from hdzoo.training.trainer import held_out_loss
 
 

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from hdzoo.cli.terminal import note
+from hdzoo.cli.terminal import note, say
+from hdzoo.text import counted
 
 
 def convert(
@@ -56,7 +57,7 @@ def convert(
     )
     weights = "averaged" if made.averaged else "not averaged"
     note(
-        f"{made.network} of {made.source}, {made.num_parameters:,} parameters, {weights}, data set "
-        f"{made.dataset or 'not known'}"
+        f"{made.network} of {made.source}, {counted(made.num_parameters, 'parameter')}, {weights}, "
+        f"data set {made.dataset or 'not known'}"
     )
-    print(made.folder)
+    say(made.folder)

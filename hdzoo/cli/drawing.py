@@ -4,6 +4,7 @@ import os
 import shlex
 import sys
 import time
+from itertools import count
 from pathlib import Path
 from typing import Annotated
 
@@ -19,12 +20,8 @@ from hdzoo.cli.options import (
     Seed,
     parse_options,
 )
-from hdzoo.cli.terminal import (
-    image_progress,
-    note,
-    print_table,
-    progress_bar,
-)
+from hdzoo.cli.terminal import note, note_evaluations, print_table, say, work_progress
+from hdzoo.text import counted
 
 
 def sample(
@@ -54,21 +51,25 @@ def sample(
     if start is not None:
         note(
             f"{type(pipe.scheduler).__name__} walks at one noise level: it starts from images of "
-            f"{type(start).__name__}, {start.num_inference_steps} network evaluations each"
+            f"{type(start).__name__}, "
+            f"{counted(start.num_inference_steps, 'network evaluation')} each"
         )
     pipe.scheduler.set_timesteps(num_inference_steps)
     steps = pipe.scheduler.num_inference_steps
     trajectory = sampling.Trajectory(pipe, steps, scale) if gif else None
+    note_evaluations(num_images, steps + (0 if start is None else start.num_inference_steps))
     begin = time.perf_counter()
-    images = sampling.draw(
-        pipe,
-        num_images,
-        num_inference_steps=num_inference_steps,
-        seed=seed,
-        batch_size=batch_size,
-        start=start,
-        on_step=trajectory.record if trajectory else None,
-    )
+    with work_progress() as on_work:
+        images = sampling.draw(
+            pipe,
+            num_images,
+            num_inference_steps=num_inference_steps,
+            seed=seed,
+            batch_size=batch_size,
+            start=start,
+            on_step=trajectory.record if trajectory else None,
+            on_progress=lambda done: on_work("images", done, num_images),
+        )
     seconds = time.perf_counter() - begin
     made_by = sampling.protocol(pipe, model, seed, start)
     name = sampler or type(pipe.scheduler).__name__
@@ -81,8 +82,8 @@ def sample(
     if trajectory is not None and gif is not None:
         trajectory.save(gif)
         note(f"animation: {gif}")
-    note(f"{len(images)} images, {steps} network evaluations each, {seconds:.1f} s")
-    print(output)
+    note(f"{counted(len(images), 'image')} in {seconds:.1f} s")
+    say(output)
 
 
 def generate(
@@ -118,7 +119,7 @@ def generate(
 
         if push_to_hub is not None:
             check_repo_id(push_to_hub)
-        with image_progress(num_images) as on_progress:
+        with work_progress() as on_work:
             made = generate_set(
                 model,
                 output_dir,
@@ -131,16 +132,17 @@ def generate(
                 dtype=dtype,
                 num_threads=num_threads,
                 command=shlex.join(["hdzoo", *sys.argv[1:]]),
-                on_progress=on_progress,
+                on_plan=note_evaluations,
+                on_progress=lambda done: on_work("images", done, num_images),
                 on_note=note,
             )
         if made.is_main_process:
-            by = f"{made.num_processes} process{'es' * (made.num_processes > 1)}"
-            drawn = f"{made.num_drawn} drawn now by {by} in {made.seconds:.1f} s"
-            note(f"{made.num_images} images, {drawn}")
+            by = counted(made.num_processes, "process", "processes")
+            drawn = f"{made.num_drawn:,} drawn now by {by} in {made.seconds:.1f} s"
+            note(f"{counted(made.num_images, 'image')}, {drawn}")
             if push_to_hub is not None:
                 note(f"sent to {dataset_card.push_to_hub(made.folder, push_to_hub)}")
-            print(made.folder)
+            say(made.folder)
     except KeyboardInterrupt:
         if os.environ.get("RANK", "0") == "0":
             note(f"interrupted: what is drawn is in {output_dir}; the same command goes on with it")
@@ -179,7 +181,8 @@ def demo_2d(
     options = parse_options(option)
     from hdzoo.demo import demo
 
-    with progress_bar(frames) as advance:
+    with work_progress() as on_work:
+        done = count(1)
         result = demo.demo_2d(
             target,
             sampler or demo.DEFAULT_SAMPLERS,
@@ -188,11 +191,11 @@ def demo_2d(
             seed=seed,
             options=options,
             num_frames=frames,
-            on_frame=advance,
+            on_frame=lambda _: on_work("pictures", next(done), frames),
         )
     result.save(output)
     if png is not None:
         result.save_last_frame(png)
         note(f"last picture: {png}")
     print_table(result.table, tuple(result.table[0]))
-    print(output)
+    say(output)

@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from hdzoo.cli.options import Dtype, Evaluations, Options, SamplerName, Seed, parse_options
-from hdzoo.cli.terminal import note
+from hdzoo.cli.terminal import note, say
+from hdzoo.text import counted
 
 
 def inpaint(
@@ -43,7 +44,8 @@ def inpaint(
     if start is not None:
         note(
             f"{type(pipe.scheduler).__name__} walks at one noise level: it starts from what "
-            f"{type(start).__name__} paints, {start.num_inference_steps} network evaluations each"
+            f"{type(start).__name__} paints, "
+            f"{counted(start.num_inference_steps, 'network evaluation')} each"
         )
     images = inpainting.paint(
         pipe,
@@ -61,5 +63,6 @@ def inpaint(
     name = sampler or type(pipe.scheduler).__name__
     output = output or Path("samples") / f"{Path(image).stem}-{name}-seed{seed}.png"
     sampling.save_png(sampling.image_grid(images, scale), output, made_by)
-    note(f"{len(images)} images, {pipe.scheduler.num_inference_steps} network evaluations each")
-    print(output)
+    each = counted(pipe.scheduler.num_inference_steps, "network evaluation")
+    note(f"{counted(len(images), 'image')}, {each} each")
+    say(output)

@@ -33,6 +33,10 @@ FeaturesWeights = Annotated[
     Path | None, typer.Option(help="A weights file for the extractor, in the place of its own.")
 ]
 FeaturesBatch = Annotated[int, typer.Option(help="Images that go through the extractor together.")]
+ImageColumn = Annotated[
+    str | None,
+    typer.Option(help="The column of the images. Default: image, or the only one that holds some."),
+]
 JsonOutput = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

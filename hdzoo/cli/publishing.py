@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from hdzoo.cli.terminal import say
+
 REPOSITORY = "NAMESPACE/NAME"
 
 
@@ -44,7 +46,7 @@ def push(
         commit_message=commit_message,
         create_pr=create_pr,
     )
-    print(commit.pr_url or commit.commit_url)
+    say(commit.pr_url or commit.commit_url)
 
 
 def pull(
@@ -69,7 +71,7 @@ def pull(
     """
     from hdzoo.hub.pulling import pull as pull_pipeline
 
-    print(
+    say(
         pull_pipeline(
             repo_id,
             output_dir,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from hdzoo.cli.terminal import note
+from hdzoo.cli.terminal import note, say
 
 
 def new_sampler(
@@ -22,4 +22,4 @@ def new_sampler(
 
     folder = write(name, output_dir, kind)
     note(f"pip install -e '{folder}[test]' && hdzoo verify {name} && pytest {folder}")
-    print(folder)
+    say(folder)

@@ -8,12 +8,11 @@ from typing import Annotated
 import typer
 
 from hdzoo.cli.options import (
+    ImageColumn,
     Options,
     parse_options,
 )
-from hdzoo.cli.terminal import (
-    note,
-)
+from hdzoo.cli.terminal import note, render_options, say
 
 
 def train(
@@ -22,6 +21,7 @@ def train(
     ],
     output_dir: Annotated[Path, typer.Option(help="The pipeline folder to write.")],
     split: Annotated[str, typer.Option(help="Split to train on.")] = "train",
+    image_column: ImageColumn = None,
     held_out: Annotated[
         str | None, typer.Option(help="Images to measure the loss on at the end, as --dataset.")
     ] = None,
@@ -60,6 +60,10 @@ def train(
     random_flip: Annotated[
         bool, typer.Option("--random-flip", help="Mirror half of the images.")
     ] = False,
+    resize: Annotated[
+        bool,
+        typer.Option("--resize", help="Crop to squares and bring to -m sample_size."),
+    ] = False,
     seed: Annotated[int, typer.Option(help="Of weights, order and noise.")] = 0,
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 500,
     sample_every: Annotated[
@@ -68,16 +72,30 @@ def train(
     tracker: Annotated[str | None, typer.Option(help="Such as tensorboard.")] = None,
     num_workers: Annotated[int, typer.Option(min=0, help="Processes that decode images.")] = 0,
 ) -> None:
-    """Train a score network. The same command resumes a run that was stopped."""
+    """Train a score network. The same command resumes a run that was stopped.
+
+    Size, channels, mean and standard deviation of the network are those of the images.
+    """
     model_options, sampler_options = parse_options(model_option), parse_options(option)
+    from hdzoo.images.images import Images
+    from hdzoo.images.sources import load_images
     from hdzoo.training import trainer
-    from hdzoo.training.data import load_images
+    from hdzoo.training.fitting import options_for
     from hdzoo.training.setup import (
         build_network,
         build_scheduler,
         default_sigma_distribution,
     )
 
+    images = Images(load_images(dataset, split, image_column=image_column), dataset)
+    measured: Images | None = None
+    if held_out is not None:
+        rows = load_images(held_out, held_out_split, image_column=image_column)
+        measured = Images(rows, held_out)
+    model_options = options_for(model, model_options, images, resize)
+    survey = images.survey(model_options.get("sample_size") if resize else None)
+    note(f"{dataset}: {survey}")
+    note(f"{model}: {render_options(model_options)}")
     network = build_network(model, model_options, seed)
     config = trainer.TrainingConfig(
         max_train_steps=max_train_steps,
@@ -93,14 +111,15 @@ def train(
         loss_weighting=loss_weighting,
         mixed_precision=mixed_precision,
         random_flip=random_flip,
+        resize=resize,
         seed=seed,
     )
     folder = trainer.train(
         network,
-        load_images(dataset, split),
+        images,
         output_dir,
         config,
-        held_out=load_images(held_out, held_out_split) if held_out else None,
+        held_out=measured,
         checkpoint_every=checkpoint_every,
         sample_every=sample_every,
         scheduler=build_scheduler(sampler, sampler_options, network),
@@ -109,7 +128,7 @@ def train(
         command=shlex.join(["hdzoo", *sys.argv[1:]]),
         dataset_name=dataset,
     )
-    print(folder)
+    say(folder)
 
 
 def train_classifier(
@@ -120,6 +139,7 @@ def train_classifier(
     test: Annotated[str, typer.Option(help="Images to measure the accuracy on, as --dataset.")],
     output_dir: Annotated[Path, typer.Option(help="The folder to write.")],
     split: Annotated[str, typer.Option(help="Split to train on.")] = "train",
+    image_column: ImageColumn = None,
     test_split: Annotated[str, typer.Option(help="Split of --test.")] = "test",
     num_epochs: Annotated[int, typer.Option(help="Passes over the images.")] = 12,
     train_batch_size: Annotated[int, typer.Option(help="Images a step.")] = 128,
@@ -127,12 +147,13 @@ def train_classifier(
     seed: Annotated[int, typer.Option(help="Of weights, order and moves.")] = 0,
 ) -> None:
     """Train the digit classifier that image metrics use. Minutes on MNIST; cannot be resumed."""
+    from hdzoo.images.images import Images
+    from hdzoo.images.sources import load_images
     from hdzoo.metrics import train_classifier as classifier
-    from hdzoo.training.data import load_images
 
     folder = classifier.train_classifier(
-        load_images(dataset, split),
-        load_images(test, test_split),
+        Images(load_images(dataset, split, image_column=image_column), dataset),
+        Images(load_images(test, test_split, image_column=image_column), test),
         output_dir,
         classifier.ClassifierConfig(
             num_epochs=num_epochs,
@@ -144,4 +165,4 @@ def train_classifier(
         dataset_name=dataset,
     )
     note(f"accuracy on the test images: {classifier.test_accuracy(folder):.2%}")
-    print(folder)
+    say(folder)

@@ -16,7 +16,7 @@ from hdzoo.conversion.config_file import AuthorsConfig
 from hdzoo.conversion.families import Architecture, architecture, published_keys
 from hdzoo.conversion.settings import Setting, find_setting, sampler_options
 from hdzoo.errors import HDZooError
-from hdzoo.files import file_hash, write_json
+from hdzoo.files import file_hash, named_path, write_json
 from hdzoo.models.ncsnpp import NCSNppModel
 from hdzoo.models.rungs import LadderModel
 from hdzoo.pipelines.pipeline import HDPipeline
@@ -95,7 +95,8 @@ def convert(
         HDZooError: a file cannot be read, does not fit, or does not tell enough; or the folder is
             not empty.
     """
-    checkpoint, output_dir = Path(checkpoint), Path(output_dir).resolve()
+    checkpoint = named_path(checkpoint, "checkpoint")
+    output_dir = named_path(output_dir, "output_dir").resolve()
     if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
         raise HDZooError(f"{output_dir} exists and is no empty folder; choose a new one")
     if source is not None and source not in SOURCES:

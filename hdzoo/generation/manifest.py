@@ -13,6 +13,7 @@ from hdzoo.errors import HDZooError
 from hdzoo.files import write_json
 from hdzoo.hub.resolve import resolve_model
 from hdzoo.pipelines.pipeline import HDPipeline
+from hdzoo.text import counted
 from hdzoo.version import __version__
 
 MANIFEST = "manifest.json"
@@ -129,7 +130,7 @@ def check_same_protocol(folder: Path, before: dict[str, Any], now: dict[str, Any
         )
     if now["num_images"] < before["num_images"]:
         raise HDZooError(
-            f"{folder} is a set of {before['num_images']} images and num_images is "
+            f"{folder} is a set of {counted(before['num_images'], 'image')} and num_images is "
             f"{now['num_images']}; it can only grow. The first ones are "
             f"load_dataset({str(folder)!r}, split='train[:{now['num_images']}]')"
         )

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 import sys
 from collections.abc import Collection
 from pathlib import Path
@@ -16,6 +17,8 @@ from hdzoo.errors import HDZooError
 INDEX = "model_index.json"
 # In the index: from a module to the distribution that brings it. diffusers drops it on loading.
 REQUIRES = "_hdzoo_requires"
+# A distribution's name (PEP 508), of ASCII letters alone and of a length that a person reads.
+DISTRIBUTION = re.compile(r"(?!.{65})[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 # hdzoo's components are recorded by their names at its top. Folders saved before that name files,
 # and these are gone: from the old module to the one that has its classes now.
 MOVED = {
@@ -137,7 +140,9 @@ def import_components(index: dict[str, Any], held_back: Collection[str] = ()) ->
         match entry:
             case [None, None]:
                 continue
-            case [str(module_name), str(class_name)]:
+            case [str(module_name), str(class_name)] if all(
+                part.isidentifier() for part in (*module_name.split("."), class_name)
+            ):
                 source = f"the {name} of this pipeline, {class_name} of {module_name},"
                 own = f"or pass your own with {name}=..."
             case _:
@@ -175,16 +180,21 @@ def _import_trusted(name: str, source: str, own: str, requires: Any) -> ModuleTy
     if name.partition(".")[0] not in plugins.plugin_modules():
         package = requires.get(name) if isinstance(requires, dict) else None
         package = package or name.partition(".")[0]
+        # Whoever wrote the index must not choose a command that people type.
+        if not isinstance(package, str) or not DISTRIBUTION.fullmatch(package):
+            raise HDZooError(
+                f"{source} comes from {package!r}, which is no name of a package; do not trust "
+                f"this index, {own}"
+            )
         raise HDZooError(
             f"{source} comes from the package {package!r}, which is not installed as a plugin: "
             f"pip install {package}, {own}"
         )
     try:
-        return importlib.import_module(name)
-    # SystemExit too: a module that ends with sys.exit() must not end its host.
-    except (Exception, SystemExit) as error:
+        return plugins.call_foreign(lambda: importlib.import_module(name))
+    except Exception as error:
         raise HDZooError(
-            f"{source} cannot be imported: {type(error).__name__}: {error}. Update or mend that "
+            f"{source} cannot be imported: {plugins.describe(error)}. Update or mend that "
             f"package, {own}"
         ) from error
 

@@ -11,10 +11,12 @@ from huggingface_hub import CommitInfo
 
 from hdzoo import cards
 from hdzoo.errors import HDZooError
+from hdzoo.files import named_path
 from hdzoo.hub import downloads, weights
 from hdzoo.hub.index import INDEX, read_index
 from hdzoo.hub.resolve import REFERENCES, local_model
 from hdzoo.hub.uploads import MAIN, Upload, check_inside
+from hdzoo.markdown import prose, table
 
 PICTURES = (".gif", ".jpeg", ".jpg", ".png", ".svg", ".webp")
 # What a model owes to the one that it was made from.
@@ -54,7 +56,7 @@ def push_folder(
         HDZooError: the folder cannot be loaded, a file in it leads outside, the card's metadata
             cannot be read, or the Hub does not take it.
     """
-    folder = Path(folder)
+    folder = named_path(folder, "folder")
     upload = Upload(repo_id, **destination)
     if not folder.is_dir():
         raise HDZooError(f"there is no folder {str(folder)!r}; give one with a pipeline")
@@ -167,11 +169,11 @@ def new_card(pipe: Any, repo_id: str, origin: str | None) -> str:
     options = {key: value for key, value in config if value is not None and key[0] != "_"}
     shape = "x".join(map(str, pipe.sample_shape))
     sections = [
-        f"# {name}",
-        f"A {network} of {pipe.unet.num_parameters():,} parameters for samples of the shape "
-        f"{shape}. Its sampler is {sampler}.",
+        f"# {prose(name)}",
+        f"A {prose(network)} of {pipe.unet.num_parameters():,} parameters for samples of the shape "
+        f"{shape}. Its sampler is {prose(sampler)}.",
         f"## Usage\n\n{cards.usage(cards.HERE)}",
-        "## Sampler\n\n" + cards.table(("option", "value"), options.items()),
+        "## Sampler\n\n" + table(("option", "value"), options.items()),
     ]
     inherited["model_name"] = name
     metadata = cards.describe(network, sampler, images=pipe.data_range is not None, **inherited)

@@ -9,6 +9,7 @@ from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defin
 
 from hdzoo import cards
 from hdzoo.errors import HDZooError
+from hdzoo.files import named_path
 from hdzoo.hub import downloads, weights
 from hdzoo.hub.index import read_index
 from hdzoo.hub.resolve import DOWNLOADED, local_model, refusal, resolve_model
@@ -33,7 +34,7 @@ def pull(
     Raises:
         HDZooError: there is no such pipeline, or ``output_dir`` is in use.
     """
-    output = None if output_dir is None else Path(output_dir)
+    output = None if output_dir is None else named_path(output_dir, "output_dir")
     if output is not None and output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise HDZooError(f"{output} is there and is not empty; give a new folder, or remove it")
     folder = resolve_model(name, variant=variant, **options)

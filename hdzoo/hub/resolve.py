@@ -12,6 +12,7 @@ from huggingface_hub.errors import (
 )
 
 from hdzoo.errors import HDZooError
+from hdzoo.files import named_path
 from hdzoo.hub import downloads, weights
 from hdzoo.hub.client import reason
 from hdzoo.hub.index import INDEX, check_unconditional, no_index, read_index
@@ -38,7 +39,7 @@ def bundled_models() -> dict[str, Path]:
 
 def local_model(name: str | Path) -> Path | None:
     """The folder of a model that is here, an existing one or a bundled one."""
-    path = Path(name)
+    path = named_path(name, "the model")
     return path if path.is_dir() else bundled_models().get(str(name))
 
 

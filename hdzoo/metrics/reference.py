@@ -17,6 +17,7 @@ from hdzoo.hub.resolve import resolve_model
 from hdzoo.metrics.features import Extractor
 from hdzoo.metrics.image_sets import Features, ImageSet, OnProgress
 from hdzoo.metrics.metrics import LEAST_IMAGES, Moments, moments
+from hdzoo.text import counted
 from hdzoo.version import __version__
 
 # The entry of a file's metadata.
@@ -201,4 +202,6 @@ def reference_of(model: str | Path, features: str | None = None) -> Path:
 def check_enough(count: int, source: str) -> None:
     """Refuses fewer images than the metrics can do with."""
     if count < LEAST_IMAGES:
-        raise HDZooError(f"{source} has {count} images; at least {LEAST_IMAGES} are needed")
+        raise HDZooError(
+            f"{source} has {counted(count, 'image')}; at least {LEAST_IMAGES} are needed"
+        )

@@ -16,6 +16,7 @@ from diffusers.image_processor import PipelineImageInput, VaeImageProcessor
 from huggingface_hub import CommitInfo
 
 from hdzoo.errors import HDZooError
+from hdzoo.files import named_path
 from hdzoo.hub import weights
 from hdzoo.hub.index import (
     REQUIRES,
@@ -28,7 +29,7 @@ from hdzoo.hub.index import (
 from hdzoo.hub.publishing import push_folder
 from hdzoo.hub.resolve import resolve_model
 from hdzoo.pipelines import foreign
-from hdzoo.pipelines.pictures import read_pictures
+from hdzoo.pipelines.pictures import read_pictures, resize
 from hdzoo.pipelines.walk import TENSOR_INPUTS, Callback, Walk, check_finite, check_generator
 from hdzoo.samplers.ladders import whole_number
 from hdzoo.samplers.noise import Generator, Noise
@@ -171,7 +172,8 @@ class HDPipeline(DiffusionPipeline):
                 units and coordinates and at the noise level ``scheduler.sigmas[0]``; drawn by
                 default.
             image: clean images to start from instead: noise of that level is added to them. PIL
-                images, or arrays or tensors in [0, 1].
+                images, turned as their EXIF orientation says, or arrays or tensors in [0, 1];
+                resized, with a warning, if the network's size is another.
             sigmas: the noise level of each evaluation, instead of the sampler's ladder.
             output_type: ``"pil"``, ``"np"`` (batch, height, width, channels) or ``"pt"`` (batch,
                 channels, height, width), both in [0, 1], or ``"latent"``: the raw state, float32,
@@ -300,8 +302,9 @@ class HDPipeline(DiffusionPipeline):
                 "give latents, at the noise level scheduler.sigmas[0]"
             )
         low, high = self.data_range
-        pixels = read_pictures("image", image, self.image_processor, *self.sample_shape[1:])
-        return low + (high - low) * pixels
+        channels, height, width = self.sample_shape
+        pixels = read_pictures("image", image, channels)
+        return low + (high - low) * resize("image", pixels, height, width)
 
     def _starting_samples(self, pipeline: type["HDPipeline"], **arguments: Any) -> torch.Tensor:
         """Samples for a sampler that has to start from some, in the network's units.
@@ -449,6 +452,7 @@ class HDPipeline(DiffusionPipeline):
         Raises:
             HDZooError: the Hub does not take it; the folder is written all the same.
         """
+        save_directory = named_path(save_directory, "save_directory")
         push = kwargs.pop("push_to_hub", False)
         upload = {key: kwargs.pop(key) for key in _UPLOAD_OPTIONS if key in kwargs}
         if push and "repo_id" not in upload:

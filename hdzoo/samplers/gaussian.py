@@ -161,6 +161,25 @@ def published_ladder(config: Mapping[str, Any], num_levels: int | None = None) -
     return np.asarray(clock_of(config).known(levels.tolist()))
 
 
+def published_curve(config: Mapping[str, Any], num_levels: int) -> np.ndarray:
+    r"""The noise levels of a sampler whose ladder is refined to its evaluations.
+
+    Args:
+        config: with ``sigmas``, or ``sigma_max`` and ``sigma_min``; and ``rho``.
+        num_levels: so many levels, between those given by interpolation of
+            :math:`\sigma^{1 / \rho}`, or of ``log sigma`` where ``rho`` is None.
+
+    Returns:
+        As from `published_ladder`.
+    """
+    ends = config["sigmas"] or (config["sigma_max"], config["sigma_min"])
+    rho, given = config["rho"], np.asarray(ends, dtype=float)
+    scaled = np.log(given) if rho is None else given ** (1 / rho)
+    scaled = np.interp(np.linspace(0, len(given) - 1, num_levels), np.arange(len(given)), scaled)
+    levels = np.exp(scaled) if rho is None else scaled**rho
+    return np.asarray(clock_of(config).known(levels.tolist()))
+
+
 def published_level(config: Mapping[str, Any]) -> float:
     """The noise level that the configuration of a sampler at a single level stands for."""
     return clock_of(config).known([float(config["sigma"])])[0]

@@ -18,7 +18,10 @@ from hdzoo.checks import (
     LOWEST_NOISE,
     MAX_LEVELS,
     NOISE_LEVEL,
+    NOT_NEGATIVE,
     POSITIVE,
+    Maybe,
+    Number,
     Whole,
     as_float64,
     floating,
@@ -29,6 +32,8 @@ from hdzoo.errors import HDZooError
 # Network evaluations of one chain: three hours at a millisecond each.
 MAX_EVALUATIONS = 10_000_000
 EVALUATIONS = Whole(1, MAX_EVALUATIONS)
+# Above, the roots of neighbouring levels would differ by roundings.
+RHO = Maybe(Number(1, 1000))
 
 
 def geometric_ladder(sigma_max: float, sigma_min: float, num_levels: int) -> list[float]:
@@ -99,23 +104,30 @@ def check_ladder(sigmas: Sequence[float]) -> list[float]:
     return ladder.tolist()
 
 
-def refine_ladder(sigmas: Sequence[float], num_levels: int) -> list[float]:
-    """Puts ``num_levels`` levels on a ladder's curve, by linear interpolation of ``log sigma``.
+def refine_ladder(
+    sigmas: Sequence[float], num_levels: int, rho: float | None = None
+) -> list[float]:
+    """Puts ``num_levels`` levels on a ladder's curve, by linear interpolation.
 
-    A geometric ladder becomes the geometric ladder with the same ends, as consistent annealed
-    sampling asks for (Jolicoeur-Martineau et al., arXiv 2009.05475, section 3.2).
+    Of ``log sigma``: a geometric ladder becomes the geometric ladder with the same ends, as
+    consistent annealed sampling asks for (Jolicoeur-Martineau et al., arXiv 2009.05475, section
+    3.2). Or of ``sigma^(1 / rho)``: two levels become the schedule of Karras et al. (arXiv
+    2206.00364), equation 5.
 
     Args:
         sigmas: descending noise levels.
         num_levels: how many to return.
+        rho: from 1 to 1000; None, its limit, for the logarithm.
 
     Returns:
         ``num_levels`` descending noise levels with the same ends (the last one alone for 1).
 
     Raises:
-        HDZooError: ``num_levels`` is below 1, or above 1 when the ladder has a single level.
+        HDZooError: ``num_levels`` is below 1, or above 1 when the ladder has a single level, or
+            ``rho`` is out of its range.
     """
     ladder, num_levels = check_ladder(sigmas), EVALUATIONS("num_levels", num_levels)
+    rho = RHO("rho", rho)
     if num_levels == len(ladder):
         return ladder
     if len(ladder) == 1:
@@ -127,7 +139,9 @@ def refine_ladder(sigmas: Sequence[float], num_levels: int) -> list[float]:
         return ladder[-1:]
     rungs, last = np.arange(len(ladder)), len(ladder) - 1
     places = np.arange(1, num_levels - 1) * (last / (num_levels - 1))
-    inner = np.exp(np.interp(places, rungs, np.log(ladder)))
+    curve = np.log(ladder) if rho is None else np.asarray(ladder) ** (1 / rho)
+    inner = np.interp(places, rungs, curve)
+    inner = np.exp(inner) if rho is None else inner**rho
     return [ladder[0], *inner.tolist(), ladder[-1]]
 
 
@@ -144,6 +158,36 @@ def share_steps(num_steps: int, num_levels: int) -> list[int]:
     num_levels = COUNT("num_levels", num_levels)
     each, rest = divmod(Whole(num_levels)("num_steps", num_steps), num_levels)
     return [each + (rung >= num_levels - rest) for rung in range(num_levels)]
+
+
+def churned_ladder(
+    sigmas: Sequence[float], churn: float, churn_min: float = 0.0, churn_max: float | None = None
+) -> list[float]:
+    r"""Noise levels raised before each step, :math:`\hat\sigma_i = (1 + \gamma_i) \sigma_i`.
+
+    With :math:`\gamma_i = \min(S_{churn} / L, \sqrt 2 - 1)` where
+    :math:`S_{min} \le \sigma_i \le S_{max}`, and 0 elsewhere. No level is raised above the first.
+
+    Source: Karras et al. (arXiv 2206.00364), Algorithm 2.
+
+    Args:
+        sigmas: descending noise levels, length L.
+        churn: how much in all; 0 raises none.
+        churn_min: the lowest level that is raised.
+        churn_max: the highest one; None for no limit.
+
+    Returns:
+        As many noise levels.
+
+    Raises:
+        HDZooError: a number is negative.
+    """
+    gamma = min(NOT_NEGATIVE("churn", churn) / len(sigmas), math.sqrt(2) - 1)
+    low = NOT_NEGATIVE("churn_min", churn_min)
+    high = math.inf if churn_max is None else NOT_NEGATIVE("churn_max", churn_max)
+    return [
+        min(sigma * (1 + gamma), sigmas[0]) if low <= sigma <= high else sigma for sigma in sigmas
+    ]
 
 
 def langevin_step_sizes(sigmas: Sequence[float], step_size: float) -> list[float]:

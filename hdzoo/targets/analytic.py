@@ -1,14 +1,13 @@
 """What every score model with a closed form shares."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers import SchedulerMixin as SchedulerMixin  # diffusers' loader looks it up here
-from diffusers.models.unets.unet_2d import UNet2DOutput
 
 from hdzoo.checks import (
     COUNT,
@@ -23,6 +22,7 @@ from hdzoo.checks import (
     refuse,
 )
 from hdzoo.errors import HDZooError
+from hdzoo.scores.output import ScoreOutput
 
 Sigma = float | torch.Tensor
 
@@ -49,6 +49,8 @@ class AnalyticScore(ModelMixin, ConfigMixin):
 
     prediction_type = "score"
     coordinates = "ve"
+    # What `forward` gives beside the score to those who ask for it.
+    provides = ("energy",)
     config_name = "config.json"
 
     # ---- what a subclass gives --------------------------------------------------------------
@@ -170,17 +172,32 @@ class AnalyticScore(ModelMixin, ConfigMixin):
         return self._posterior_covariance(points, level).to(x.dtype)
 
     def forward(
-        self, sample: torch.Tensor, timestep: Sigma, return_dict: bool = True
-    ) -> UNet2DOutput | tuple[torch.Tensor]:
-        """The score, as a network gives it.
+        self,
+        sample: torch.Tensor,
+        timestep: Sigma,
+        return_dict: bool = True,
+        extras: Sequence[str] = (),
+    ) -> ScoreOutput | tuple[torch.Tensor, ...]:
+        r"""The score, as a network gives it.
 
         Args:
             sample: noisy points, shape (n, *sample_shape).
             timestep: the noise level: a number, a scalar tensor, or one for each sample.
-            return_dict: whether to return a `UNet2DOutput` or a tuple.
+            return_dict: whether to return a `ScoreOutput` or a tuple.
+            extras: what else to compute: ``"energy"``, :math:`-\log p_\sigma(x)`, shape (n,).
+
+        Raises:
+            HDZooError: a shape does not fit, or something else is asked for.
         """
-        score = self.score(sample, timestep)
-        return UNet2DOutput(sample=score) if return_dict else (score,)
+        unknown = [name for name in extras if name not in self.provides]
+        if unknown:
+            raise HDZooError(
+                f"{type(self).__name__} is asked for {unknown[0]!r} beside its score; it gives "
+                + ", ".join(self.provides)
+            )
+        energy = -self.log_density(sample, timestep) if "energy" in extras else None
+        output = ScoreOutput(sample=self.score(sample, timestep), energy=energy)
+        return output if return_dict else output.to_tuple()
 
     # ---- checks and dtypes ------------------------------------------------------------------
 

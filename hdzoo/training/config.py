@@ -41,6 +41,8 @@ class TrainingConfig:
         mixed_precision: ``"no"``, ``"bf16"`` or ``"fp16"``, as Accelerate takes it.
         seed: of the order of the data, and of the noise.
         random_flip: whether each image is mirrored with probability 1/2.
+        resize: whether images of another size than the network's are cropped to squares around
+            their centres and resized; else they are refused.
     """
 
     max_train_steps: int = 10_000
@@ -57,6 +59,7 @@ class TrainingConfig:
     mixed_precision: str = "no"
     seed: int = 0
     random_flip: bool = False
+    resize: bool = False
 
     def __post_init__(self) -> None:
         """Refuses what no run can use, before anything is written."""

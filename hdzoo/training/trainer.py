@@ -21,7 +21,8 @@ from diffusers.training_utils import EMAModel
 
 from hdzoo.cards import write_card
 from hdzoo.errors import HDZooError
-from hdzoo.files import whole_file, write_json
+from hdzoo.files import named_path, whole_file, write_json
+from hdzoo.images.images import Images
 from hdzoo.scores.conversions import score_weights
 from hdzoo.training.checkpoints import (
     check_finished,
@@ -31,6 +32,7 @@ from hdzoo.training.checkpoints import (
 )
 from hdzoo.training.config import TrainingConfig
 from hdzoo.training.data import StepBatchSampler, flip_half, image_loader, image_transform
+from hdzoo.training.fitting import check_images
 from hdzoo.training.objectives import (
     denoising_score_matching,
     draw_sigmas,
@@ -53,11 +55,11 @@ LOG_EVERY = 50
 
 def train(
     model: ModelMixin,
-    dataset: "Dataset",
+    dataset: "Dataset | Images",
     output_dir: str | Path,
     config: TrainingConfig,
     *,
-    held_out: "Dataset | None" = None,
+    held_out: "Dataset | Images | None" = None,
     checkpoint_every: int = 500,
     keep_checkpoints: bool = True,
     sample_every: int = 0,
@@ -78,7 +80,8 @@ def train(
         model: a score network: `hdzoo.models`, or any ``ModelMixin`` that is told the noise level
             and has ``sample_size``, ``in_channels``, ``sigma_min`` and ``sigma_max`` in its config.
             It predicts its ``prediction_type``, the score if it has none. In float32.
-        dataset: images, with an image column.
+        dataset: images, in the column ``"image"`` or the only one that holds some. Each is read
+            once before anything is written (`hdzoo.images.images.Images.survey`).
         output_dir: the pipeline folder to write. The checkpoint that a longer run starts from stays
             below it, in ``checkpoints/``; a ``.gitignore`` keeps it from the Hub.
         config: the run.
@@ -101,7 +104,7 @@ def train(
         HDZooError: the folder holds another run, the loss is not finite, the data or the options
             do not fit the network, or the run is interrupted.
     """
-    output_dir = Path(output_dir)
+    output_dir = named_path(output_dir, "output_dir")
     check_network(model, config)
     accelerator = Accelerator(
         mixed_precision=config.mixed_precision,
@@ -118,8 +121,8 @@ def train(
         return output_dir
 
     transform = image_transform(
-        model.config.sample_size,
-        model.config.in_channels,
+        model.config.get("sample_size"),
+        model.config.get("in_channels"),
         model.config.get("data_range", (-1.0, 1.0)),
     )
     batches = StepBatchSampler(
@@ -130,7 +133,12 @@ def train(
         accelerator.process_index,
         accelerator.num_processes,
     )
-    loader = image_loader(dataset, transform, num_workers, batch_sampler=batches)
+    pictures = Images.of(dataset, dataset_name or "the data set")
+    held_out = None if held_out is None else Images.of(held_out, "the held-out data set")
+    for given in (pictures, held_out):
+        if given is not None:
+            check_images(model, given, config.resize)
+    loader = image_loader(pictures, transform, num_workers, batch_sampler=batches)
 
     network = model.train()
     optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)

@@ -446,7 +446,9 @@ def test_a_chunk_that_does_not_fit_into_memory_is_a_message(model, tmp_path, mon
         raise torch.OutOfMemoryError("tried to allocate 20 GiB")
 
     monkeypatch.setattr(generation, "draw_batch", fail)
-    with pytest.raises(HDZooError, match=r"16 images do not fit.*20 GiB.*smaller chunk_size"):
+    with pytest.raises(
+        HDZooError, match=r"16 images at a time do not fit.*20 GiB.*smaller chunk_size"
+    ):
         generate(model, tmp_path, **SET)
 
 

@@ -7,9 +7,9 @@ import torch
 from given import mnist
 
 from hdzoo.hub.resolve import bundled_folder, bundled_models
+from hdzoo.images.sources import load_images
 from hdzoo.metrics.classifier import DigitClassifier
 from hdzoo.metrics.train_classifier import accuracy, tensors
-from hdzoo.training.data import load_images
 
 FOLDER = bundled_folder() / "mnist-classifier"
 

@@ -15,13 +15,13 @@ from hdzoo import HDZooError
 from hdzoo.catalog import weights_hash
 from hdzoo.generation.generate import generate
 from hdzoo.hub.resolve import bundled_folder
+from hdzoo.images.sources import load_images
 from hdzoo.metrics.features import get_extractor
 from hdzoo.metrics.image_sets import open_images
 from hdzoo.metrics.metrics import frechet_distance, moments
 from hdzoo.metrics.reference import load_reference, make_reference, reference_of
 from hdzoo.metrics.report import evaluate
 from hdzoo.metrics.results_card import write_results
-from hdzoo.training.data import load_images
 
 FEATURES = "(digit-classifier features)"
 CARD = """\

@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 
 from hdzoo import cli
 from hdzoo.errors import HDZooError
+from hdzoo.images.sources import load_images
 from hdzoo.metrics import train_classifier as classifier
 from hdzoo.metrics.classifier import DigitClassifier
 from hdzoo.metrics.train_classifier import ClassifierConfig, accuracy, move, train_classifier
-from hdzoo.training.data import load_images
 
 CONFIG = ClassifierConfig(num_epochs=2, train_batch_size=64)
 STILL = {"max_rotation": 0.0, "max_shift": 0.0, "max_scaling": 0.0}

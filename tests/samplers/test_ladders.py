@@ -11,6 +11,7 @@ from scipy.spatial.distance import pdist
 from hdzoo import HDZooError
 from hdzoo.samplers.ladders import (
     check_ladder,
+    churned_ladder,
     geometric_ladder,
     langevin_step_sizes,
     ncsnv2_num_levels,
@@ -60,6 +61,33 @@ def test_refinement_keeps_the_levels() -> None:
     ratios = [below / above for above, below in pairwise(refined)]
     expected = np.repeat([(b / a) ** (1 / 3) for a, b in pairwise(ladder)], 3)
     np.testing.assert_allclose(ratios, expected, rtol=1e-14)
+
+
+@pytest.mark.parametrize("rho", [1.0, 3.0, 7.0, 1000.0])
+@pytest.mark.parametrize("num_levels", [2, 3, 18])
+def test_refined_by_karras(rho: float, num_levels: int) -> None:
+    """Equation 5 of Karras et al., as they write it."""
+    share = np.arange(num_levels) / (num_levels - 1)
+    expected = (80 ** (1 / rho) + share * (0.002 ** (1 / rho) - 80 ** (1 / rho))) ** rho
+    # Roundings of 1e-16 of the largest root, relative to the smallest; the power multiplies by rho.
+    rounding = {"rtol": 5e-16 * rho * (80 / 0.002) ** (1 / rho)}
+    refined = refine_ladder([80.0, 0.002], num_levels, rho)
+    np.testing.assert_allclose(refined, expected, **rounding)
+    assert (refined[0], refined[-1]) == (80.0, 0.002)
+    # A ladder of the same kind keeps its kind, and any other its levels.
+    np.testing.assert_allclose(refine_ladder(refined, 2 * num_levels - 1, rho)[::2], refined)
+    kept = refine_ladder([5.0, 2.0, 1.5, 0.3], 3 * 4 - 2, rho)[::3]
+    np.testing.assert_allclose(kept, [5.0, 2.0, 1.5, 0.3], **rounding)
+
+
+def test_churn() -> None:
+    """Algorithm 2 of Karras et al., but that no level is raised above the first."""
+    sigmas = [5.0, 4.0, 2.0, 1.0, 0.5]
+    assert churned_ladder(sigmas, 0.0) == sigmas
+    assert churned_ladder(sigmas, 1.0, 0.6, 4.5) == [5.0, 4.8, 2.4, 1.2, 0.5]
+    # At most by the square root of 2, which is twice the variance.
+    root = math.sqrt(2)
+    assert churned_ladder(sigmas, 100.0) == pytest.approx([5, 5, 2 * root, root, root / 2])
 
 
 @pytest.mark.parametrize(

@@ -123,6 +123,34 @@ def test_score_is_the_gradient_of_the_log_density(name):
 
 
 @every_target
+def test_energy_is_given_to_those_who_ask(name, monkeypatch):
+    """Its gradient is minus the score: far from the data too."""
+    model = build(name)
+    points = torch.cat([near(model, 0.5), far(model, 0.5)]).requires_grad_()
+    sigma = torch.tensor(0.5, dtype=torch.float64)
+    output = model(points, sigma, extras=("energy",))
+    assert output.energy.shape == (50,)
+    assert torch.equal(output.energy, -model.log_density(points, sigma))
+    slope = torch.autograd.grad(output.energy.sum(), points)[0]
+    # As in the test of the score above.
+    torch.testing.assert_close(slope, -output.sample, rtol=1e-6, atol=1e-6)
+    as_tuple = model(points, sigma, return_dict=False, extras=("energy",))
+    assert torch.equal(as_tuple[0], output.sample)
+    assert torch.equal(as_tuple[1], output.energy)
+
+    # Who does not ask, does not pay.
+    monkeypatch.setattr(type(model), "_log_density", None)
+    assert model(points, sigma).energy is None
+    assert len(model(points, sigma, return_dict=False)) == 1
+
+
+def test_what_a_target_does_not_give():
+    model = build("line mixture")
+    with pytest.raises(HDZooError, match="asked for 'variance' beside its score; it gives energy"):
+        model(randn(3, 1), 0.5, extras=("energy", "variance"))
+
+
+@every_target
 @pytest.mark.parametrize("sigma", [0.1, 0.5, 2.0])
 def test_posterior_covariance_is_second_order_tweedie(name, sigma):
     model = build(name)

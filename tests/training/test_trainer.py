@@ -24,13 +24,13 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from hdzoo import HDPipeline
 from hdzoo.cards import write_card
 from hdzoo.errors import HDZooError
+from hdzoo.images.sources import load_images
 from hdzoo.models.ncsn import NCSNModel
 from hdzoo.models.ncsnv2 import NCSNv2Model
 from hdzoo.models.unet import UNetScoreModel
 from hdzoo.samplers.langevin import AnnealedLangevinSampler
 from hdzoo.training import trainer
 from hdzoo.training.checkpoints import latest_checkpoint
-from hdzoo.training.data import load_images
 from hdzoo.training.trainer import TrainingConfig, train
 
 CONFIG = TrainingConfig(
@@ -142,7 +142,7 @@ KILLED = """
     import torch
     torch.set_num_threads(1)
     from hdzoo.models.unet import UNetScoreModel
-    from hdzoo.training.data import load_images
+    from hdzoo.images.sources import load_images
     from hdzoo.training.trainer import TrainingConfig, train
     import hdzoo.pipelines.pipeline
 

@@ -67,7 +67,7 @@ def test_a_picture_does_not_depend_on_its_batch(extractor, pictures):
 def test_it_tells_noise_from_photographs(extractor):
     if not (CIFAR10 / "train.parquet").is_file():
         pytest.skip(f"NOT CHECKED: no CIFAR-10 in {CIFAR10}; set HDZOO_CIFAR10")
-    from hdzoo.training.data import load_images
+    from hdzoo.images.sources import load_images
 
     rows = load_images(str(CIFAR10 / "train.parquet")).select(range(500))
     pixels = torch.from_numpy(np.stack([np.asarray(image) for image in rows["img"]]))
