@@ -18,7 +18,10 @@ from hdzoo.checks import (
     LOWEST_NOISE,
     MAX_LEVELS,
     NOISE_LEVEL,
+    NOT_NEGATIVE,
     POSITIVE,
+    Maybe,
+    Number,
     Whole,
     as_float64,
     floating,
@@ -29,6 +32,8 @@ from hdzoo.errors import HDZooError
 # Network evaluations of one chain: three hours at a millisecond each.
 MAX_EVALUATIONS = 10_000_000
 EVALUATIONS = Whole(1, MAX_EVALUATIONS)
+# Above, the roots of neighbouring levels would differ by roundings.
+RHO = Maybe(Number(1, 1000))
 
 
 def geometric_ladder(sigma_max: float, sigma_min: float, num_levels: int) -> list[float]:
@@ -121,10 +126,8 @@ def refine_ladder(
         HDZooError: ``num_levels`` is below 1, or above 1 when the ladder has a single level, or
             ``rho`` is out of its range.
     """
-    # Above, the roots of neighbouring levels would differ by roundings.
-    if rho is not None and not 1 <= rho <= 1000:
-        raise HDZooError(f"rho is {rho}; allowed are numbers from 1 to 1000, and None")
     ladder, num_levels = check_ladder(sigmas), EVALUATIONS("num_levels", num_levels)
+    rho = RHO("rho", rho)
     if num_levels == len(ladder):
         return ladder
     if len(ladder) == 1:
@@ -181,9 +184,9 @@ def churned_ladder(
     Raises:
         HDZooError: a number is negative.
     """
-    gamma = min(not_negative(churn, "churn") / len(sigmas), math.sqrt(2) - 1)
-    low = not_negative(churn_min, "churn_min")
-    high = math.inf if churn_max is None else not_negative(churn_max, "churn_max")
+    gamma = min(NOT_NEGATIVE("churn", churn) / len(sigmas), math.sqrt(2) - 1)
+    low = NOT_NEGATIVE("churn_min", churn_min)
+    high = math.inf if churn_max is None else NOT_NEGATIVE("churn_max", churn_max)
     return [
         min(sigma * (1 + gamma), sigmas[0]) if low <= sigma <= high else sigma for sigma in sigmas
     ]
@@ -311,14 +314,3 @@ def whole_number(number: Any, name: str) -> int:
         HDZooError: it is no whole number, below 1, or more than a chain may have.
     """
     return EVALUATIONS(name, number)
-
-
-def not_negative(number: float, name: str) -> float:
-    """A finite number that is not negative.
-
-    Raises:
-        HDZooError: it is none.
-    """
-    if isinstance(number, str) or not 0 <= number < math.inf:
-        raise HDZooError(f"{name} is {number!r}; it must be a finite number, 0 or more")
-    return float(number)
