@@ -73,7 +73,8 @@ def test_it_draws_pictures_from_a_uniform_start(pipe: HDPipeline) -> None:
     image = pipe(1, generator=torch.Generator().manual_seed(0)).images[0]
     assert (image.size, image.mode) == ((16, 16), "L")
     assert len(seen) == 40
-    assert seen[0].min() >= 0 and seen[0].max() <= 1
+    assert seen[0].min() >= 0
+    assert seen[0].max() <= 1
 
 
 def test_saved_it_is_ours(pipe: HDPipeline, tmp_path: Path) -> None:
