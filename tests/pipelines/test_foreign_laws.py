@@ -23,7 +23,7 @@ from diffusers.models.unets.unet_2d import UNet2DOutput
 from hdzoo import GaussianMixtureScore, HDPipeline, get_sampler
 from hdzoo.builtin import hdzoo_samplers
 from hdzoo.samplers.base import Sampler
-from hdzoo.samplers.families import SingleLevelSampler
+from hdzoo.samplers.families import RefinedLadderSampler, SingleLevelSampler
 from hdzoo.samplers.gaussian import GaussianLaw
 from hdzoo.scores.conversions import from_score
 
@@ -106,7 +106,7 @@ def options(name: str) -> dict[str, Any]:
     """A short ladder, on which every walk keeps within its bounds; at one level, a wide one."""
     if name in SINGLES:
         return {"sigma": 0.15}
-    if name.startswith("consistent"):
+    if name.startswith("consistent") or issubclass(get_sampler(name), RefinedLadderSampler):
         return {"sigma_max": 8.0, "sigma_min": 0.03}
     return {"sigma_max": 8.0, "sigma_min": 0.03, "num_levels": 6}
 
