@@ -223,7 +223,10 @@ MAX_LEVELS = 100_000
 COUNT = Whole(1)
 POSITIVE = Number(above=0)
 NOT_NEGATIVE = Number(low=0)
-LEVELS = Many(POSITIVE, most=MAX_LEVELS)
+# Of a network or a sampler: its square and the inverse of that are numbers of float32.
+LOWEST_NOISE, HIGHEST_NOISE = 1e-15, 1e15
+NOISE_LEVEL = Number(LOWEST_NOISE, HIGHEST_NOISE)
+LEVELS = Many(NOISE_LEVEL, most=MAX_LEVELS)
 
 
 def checked(**rules: Rule) -> Callable[[Init], Init]:

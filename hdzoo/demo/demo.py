@@ -21,7 +21,7 @@ from hdzoo.pipelines.pipeline import HDPipeline
 from hdzoo.sampling import save_png
 from hdzoo.targets.analytic import AnalyticScore
 from hdzoo.targets.mixture import GaussianMixtureScore
-from hdzoo.verification.checks import option_names
+from hdzoo.verification.small import option_names
 from hdzoo.version import __version__
 
 # A target wants its own score, told the noise level as it is.

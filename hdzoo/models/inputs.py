@@ -11,6 +11,7 @@ from hdzoo.checks import (
     COUNT,
     LEVELS,
     MAX_LEVELS,
+    NOISE_LEVEL,
     POSITIVE,
     Flag,
     Interval,
@@ -50,8 +51,8 @@ IMAGE_RULES: dict[str, Rule] = {
 # ... and all that know a ladder.
 LADDER_RULES: dict[str, Rule] = {
     **IMAGE_RULES,
-    "sigma_max": POSITIVE,
-    "sigma_min": POSITIVE,
+    "sigma_max": NOISE_LEVEL,
+    "sigma_min": NOISE_LEVEL,
     "num_levels": Whole(1, MAX_LEVELS),
     "sigma_levels": Maybe(LEVELS),
     "centered": Flag(),

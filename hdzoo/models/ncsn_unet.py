@@ -63,9 +63,8 @@ class NCSNUNetModel(LadderModel):
     ) -> None:
         super().__init__()
         known = inspect.signature(UNet2DModel.__init__).parameters
-        options = {"sample_size": 32, "in_channels": 1, "out_channels": 1} | dict(
-            unet_options or {}
-        )
+        defaults = {"sample_size": 32, "in_channels": 1, "out_channels": 1}
+        options = defaults | dict(unet_options or {})
         options = {name: value for name, value in options.items() if name in known}
         try:
             self.unet = UNet2DModel(**options)

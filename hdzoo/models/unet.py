@@ -9,7 +9,16 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.models.unets.unet_2d import UNet2DOutput
 from torch.nn import functional as F
 
-from hdzoo.checks import COUNT, POSITIVE, Flag, Many, Number, Whole, checked
+from hdzoo.checks import (
+    COUNT,
+    NOISE_LEVEL,
+    POSITIVE,
+    Flag,
+    Many,
+    Number,
+    Whole,
+    checked,
+)
 from hdzoo.errors import HDZooError
 from hdzoo.memory import within_memory
 from hdzoo.models.inputs import IMAGE_RULES, images, noise_levels
@@ -28,8 +37,8 @@ RULES = IMAGE_RULES | {
     "dropout": Number(low=0, below=1),
     "data_mean": Number(),
     "data_std": POSITIVE,
-    "sigma_min": POSITIVE,
-    "sigma_max": POSITIVE,
+    "sigma_min": NOISE_LEVEL,
+    "sigma_max": NOISE_LEVEL,
 }
 
 

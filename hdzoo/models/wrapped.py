@@ -198,7 +198,7 @@ def wrap(
         data_range = None
     # By name: diffusers miscounts positions where an argument is not recorded.
     return WrappedModel(
-        denoiser,
+        denoiser=denoiser,
         sigma_min=sigma_min,
         sigma_max=sigma_max,
         sample_shape=sample_shape,

@@ -22,10 +22,15 @@ def network_options(network: Any, *configs: Any) -> dict[str, Any]:
     Returns:
         Nothing where nobody says it: for a network of diffusers' with its own scheduler.
     """
-    if getattr(network, "prediction_type", None) is not None:
-        coordinates = getattr(network, "coordinates", "ve")
-        told = {"timestep_type": "sigma"} if coordinates == "ve" else {}
-        return {"prediction_type": network.prediction_type, "coordinates": coordinates} | told
+    told = {
+        name: getattr(network, name)
+        for name in ("prediction_type", "coordinates")
+        if getattr(network, name, None) is not None
+    }
+    if "prediction_type" in told and told.get("coordinates", "ve") == "ve":
+        return told | {"timestep_type": "sigma"}
+    if told:
+        return told
     for config in configs:
         # "discrete" alone is an option of diffusers' Euler too.
         if "coordinates" in config or config.get("timestep_type") in ("sigma", "log_sigma", "time"):

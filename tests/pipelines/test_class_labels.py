@@ -41,7 +41,9 @@ def unet(**options: Any) -> Any:
 
 
 def pipeline(cls: Any = HDPipeline, **options: Any) -> Any:
-    sampler = AnnealedLangevinSampler.from_config(diffusers.DDPMScheduler().config, num_levels=3)
+    sampler = AnnealedLangevinSampler.from_config(
+        diffusers.DDPMScheduler().config, num_levels=3, steps_per_level=1
+    )
     pipe = cls(unet(**options or {"num_class_embeds": CLASSES}), sampler)
     pipe.set_progress_bar_config(disable=True)
     return pipe
@@ -117,7 +119,7 @@ def test_networks_without_classes_and_with_embeddings_of_their_own() -> None:
     # What is embedded is as long as the embedding of the time: four times the first width.
     pipe = pipeline(class_embed_type="identity")
     assert pipe(1, 3, class_labels=torch.zeros(1, 32), output_type="latent").images.isfinite().all()
-    with pytest.raises(HDZooError, match="give class_labels, .* what 'identity' embeds"):
+    with pytest.raises(HDZooError, match=r"give class_labels, .* what 'identity' embeds"):
         pipe(1, 3)
     assert pipeline(class_embed_type="timestep")(1, 3, class_labels=[7]).images
 

@@ -114,7 +114,7 @@ def test_bad_ladder(sigmas: list[float], message: str) -> None:
     [(1, 2, 5), (1, 1, 5), (1, 0, 5), (1, -1, 5), (math.nan, 1, 5), (math.inf, 1, 5), (2, 1, 0)],
 )
 def test_bad_geometric_ladder(sigma_max: float, sigma_min: float, num_levels: int) -> None:
-    with pytest.raises(HDZooError, match=r"sigma_max is .* sigma_min is|num_levels is 0"):
+    with pytest.raises(HDZooError, match=r"sigma_max is|sigma_min is|num_levels is 0"):
         geometric_ladder(sigma_max, sigma_min, num_levels)
 
 
