@@ -196,6 +196,13 @@ def wrap(
     """
     if len(tuple(sample_shape)) != 3:
         data_range = None
+    # By name: diffusers miscounts positions where an argument is not recorded.
     return WrappedModel(
-        denoiser, sigma_min, sigma_max, sample_shape, predicts, data_range, data_mean
+        denoiser=denoiser,
+        sigma_min=sigma_min,
+        sigma_max=sigma_max,
+        sample_shape=sample_shape,
+        predicts=predicts,
+        data_range=data_range,
+        data_mean=data_mean,
     )

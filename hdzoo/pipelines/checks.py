@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
 from hdzoo.errors import HDZooError
 from hdzoo.samplers.configurations import DRAWING_VP, SIGMA_SPACE
@@ -23,10 +22,15 @@ def network_options(network: Any, *configs: Any) -> dict[str, Any]:
     Returns:
         Nothing where nobody says it: for a network of diffusers' with its own scheduler.
     """
-    if getattr(network, "prediction_type", None) is not None:
-        coordinates = getattr(network, "coordinates", "ve")
-        told = {"timestep_type": "sigma"} if coordinates == "ve" else {}
-        return {"prediction_type": network.prediction_type, "coordinates": coordinates} | told
+    told = {
+        name: getattr(network, name)
+        for name in ("prediction_type", "coordinates")
+        if getattr(network, name, None) is not None
+    }
+    if "prediction_type" in told and told.get("coordinates", "ve") == "ve":
+        return told | {"timestep_type": "sigma"}
+    if told:
+        return told
     for config in configs:
         # "discrete" alone is an option of diffusers' Euler too.
         if "coordinates" in config or config.get("timestep_type") in ("sigma", "log_sigma", "time"):
@@ -180,49 +184,3 @@ def check_sigmas(scheduler: Any, network: Any) -> None:
     """Refuses noise levels that a network does not know."""
     if hasattr(network, "check_sigmas") and hasattr(scheduler, "sigmas"):
         network.check_sigmas(scheduler.sigmas[:-1].unique().tolist())
-
-
-def check_class_labels(
-    network: Any, class_labels: Any, samples: int, device: Any
-) -> torch.Tensor | None:
-    """The class of each sample, as a network takes it.
-
-    Args:
-        network: with the options of diffusers' `UNet2DModel`: ``num_class_embeds``, of how many
-            classes it has a table; or ``class_embed_type``, where a label is what it embeds.
-        class_labels: one for all samples, or one for each; None for a network that takes none.
-        samples: how many.
-        device: of the network.
-
-    Raises:
-        HDZooError: the network takes no labels, or needs them, or does not know one of them.
-    """
-    classes, kind = (network.config.get(key) for key in ("num_class_embeds", "class_embed_type"))
-    name = type(network).__name__
-    if classes is None and kind is None:
-        if class_labels is not None:
-            raise HDZooError(f"class_labels are given, and {name} knows no classes; leave them out")
-        return None
-    table = kind is None
-    allowed = f"whole numbers from 0 to {classes - 1}" if table else f"what {kind!r} embeds"
-    if class_labels is None:
-        raise HDZooError(
-            f"{name} draws images of a class; give class_labels, one for all or one for each "
-            f"sample: {allowed}"
-        )
-    try:
-        labels = torch.as_tensor(class_labels)
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise HDZooError(f"class_labels are {class_labels!r}; give {allowed}") from error
-    labels = labels.expand(samples) if labels.ndim == 0 else labels
-    if len(labels) != samples:
-        raise HDZooError(
-            f"{len(labels)} class_labels are given for {samples} samples; give one for all, or one "
-            "for each sample"
-        )
-    whole = labels.dtype in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
-    if table and not (
-        whole and labels.ndim == 1 and bool(((labels >= 0) & (labels < classes)).all())
-    ):
-        raise HDZooError(f"class_labels are {class_labels!r}; they must be {allowed}")
-    return labels.to(device, torch.int64 if table else None)

@@ -103,7 +103,9 @@ def _peers_components(folder: Path, given: Mapping[str, Any]) -> dict[str, Any]:
         start="uniform",
     )
     dtype = given.get("dtype") or given.get("torch_dtype")
-    return {"unet": network.eval().to(dtype=dtype), "scheduler": sampler}
+    if dtype is not None:
+        network.to(dtype)
+    return {"unet": network.eval(), "scheduler": sampler}
 
 
 def _scheduler_config(folder: Path) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from PIL import Image
 
 from hdzoo.errors import HDZooError
 from hdzoo.images.address import open_picture
-from hdzoo.pipelines.checks import check_class_labels
 from hdzoo.pipelines.generators import sample_generators
+from hdzoo.pipelines.labels import check_class_labels, labels_by_index
 from hdzoo.pipelines.pictures import check_unit, read_pictures, resize
 from hdzoo.pipelines.pipeline import HDPipeline
 from hdzoo.pipelines.walk import Callback, Walk, check_finite
@@ -273,6 +273,7 @@ def paint(
     batch_size: int = 64,
     start: Any = None,
     known_noise: str = "step",
+    class_label: int | None = None,
 ) -> list[Image.Image]:
     """Paints the missing part of an image file, each time a function of (seed, index) alone.
 
@@ -287,6 +288,8 @@ def paint(
         start: a sampler whose paintings the pipeline's own starts from, with noise of its first
             level added, on top of ``num_inference_steps``; None to start from noise.
         known_noise: as in `HDInpaintPipeline`.
+        class_label: for a class-conditional network, the class of all; evenly over all classes by
+            index by default.
 
     Raises:
         HDZooError: a file cannot be read, a number is out of its range, or the chain does not go
@@ -307,8 +310,12 @@ def paint(
     first = HDInpaintPipeline(pipe.unet, start) if start is not None else None
     images: list[Image.Image] = []
     for begin in range(0, num_images, batch_size):
-        generator = sample_generators(seed, range(begin, min(begin + batch_size, num_images)))
-        common = given | {"num_samples_per_image": len(generator), "generator": generator}
+        indices = range(begin, min(begin + batch_size, num_images))
+        common = given | {
+            "num_samples_per_image": len(indices),
+            "generator": sample_generators(seed, indices),
+            "class_labels": labels_by_index(pipe.unet, indices, class_label),
+        }
         begun = None if first is None else first(**common, output_type="pt")[0]
         images += painter(**common, num_inference_steps=num_inference_steps, start_image=begun)[0]
     return images

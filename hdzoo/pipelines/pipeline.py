@@ -28,6 +28,7 @@ from hdzoo.hub.index import (
 from hdzoo.hub.publishing import push_folder
 from hdzoo.hub.resolve import resolve_model
 from hdzoo.pipelines import checks, foreign
+from hdzoo.pipelines.labels import check_class_labels
 from hdzoo.pipelines.pictures import read_pictures, resize
 from hdzoo.pipelines.sigma_space import SigmaSpaceChain
 from hdzoo.pipelines.walk import TENSOR_INPUTS, Callback, Walk, check_finite, check_generator
@@ -177,9 +178,7 @@ class HDPipeline(DiffusionPipeline):
             output_type = "latent" if self.data_range is None else "pil"
         clean = None if image is None else self._clean(image)
         batch_size = self._check(batch_size, generator, latents, clean, output_type)
-        labels = checks.check_class_labels(
-            self.unet, class_labels, batch_size, self._execution_device
-        )
+        labels = check_class_labels(self.unet, class_labels, batch_size, self._execution_device)
         scheduler = self._ready_scheduler(num_inference_steps, sigmas)
         walk = Walk(
             self,

@@ -208,8 +208,10 @@ def test_hd_pipeline(name: str) -> None:
     """The same network and sampler in the pipeline of this package, from noise and from images."""
     config = diffusers.EulerDiscreteScheduler().config
     pipe = quiet(HDPipeline(perfect(), scheduler(name, config)))
-    found = pipe(COUNT, STEPS, seeded(2), output_type="latent").images
-    assert_same_law(found, bare(pipe.scheduler, mixture()))
+    # At a single level there is nothing to start from but images.
+    if name not in SINGLES:
+        found = pipe(COUNT, STEPS, seeded(2), output_type="latent").images
+        assert_same_law(found, bare(pipe.scheduler, mixture()))
 
     clean = mixture().sample(COUNT, seeded(3)).double()
     pictures = ((clean + 1) / 2).view(COUNT, 1, 1, 2)
@@ -228,7 +230,7 @@ def test_a_wrong_factor_shows() -> None:
 
     def louder(*args: Any, **kwargs: Any) -> None:
         plan(sampler, *args, **kwargs)
-        sampler._coefficients = [(keep, push, 1.2 * z) for keep, push, z in sampler._coefficients]
+        sampler._edges = [(edge, (*kept, 1.2 * z)) for edge, (*kept, z) in sampler._edges]
 
     sampler.set_timesteps = louder
     found = pipe(COUNT, STEPS, seeded(2), output_type="latent").images

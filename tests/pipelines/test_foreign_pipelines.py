@@ -238,7 +238,7 @@ def test_a_network_that_says_where_it_lives() -> None:
     network.coordinates = "ve"
     config = diffusers.DDPMScheduler().config
     pipe = HDPipeline(network, get_sampler("annealed-langevin").from_config(config))
-    with pytest.raises(HDZooError, match="network is in 've' coordinates and the sampler in 'vp'"):
+    with pytest.raises(HDZooError, match="network has the coordinates 've' and the sampler 'vp'"):
         pipe(1, 10)
 
 

@@ -64,7 +64,9 @@ def pipeline(sampler="annealed-langevin", **config):
 def draw(pipe, count=2):
     pipe.set_progress_bar_config(disable=True)
     generator = torch.Generator().manual_seed(3)
-    return pipe(count, STEPS, generator=generator, output_type="latent").images
+    # A single level starts from states there.
+    latents = torch.rand(count, *pipe.sample_shape, generator=generator)
+    return pipe(None, STEPS, generator, latents, output_type="latent").images
 
 
 def public(config):
@@ -256,7 +258,7 @@ def test_a_component_that_is_passed_replaces_the_saved_one(saved):
     pipe.save_pretrained(saved / "again")
     assert index_of(saved / "again")["scheduler"] == ["hdzoo", "LangevinSampler"]
     # Pictures come out in the channels of the network that was passed.
-    assert pipe(1, STEPS).images[0].mode == "L"
+    assert pipe(None, STEPS, latents=torch.zeros(1, *pipe.sample_shape)).images[0].mode == "L"
 
 
 def test_a_component_left_out_can_be_filled_in_and_saved(saved):

@@ -407,8 +407,10 @@ def test_compatibles() -> None:
     compatibles = make("langevin").compatibles
     assert {get_sampler(name) for name in NAMES} <= set(compatibles)
     assert diffusers.EDMEulerScheduler in compatibles
-    assert diffusers.DDPMScheduler in compatibles
-    assert diffusers.FlowMatchEulerDiscreteScheduler not in compatibles
+    assert diffusers.DDPMScheduler not in compatibles
+    of_a_vp_network = get_sampler("langevin").from_config(diffusers.DDPMScheduler().config)
+    assert diffusers.DDPMScheduler in of_a_vp_network.compatibles
+    assert diffusers.EDMEulerScheduler not in of_a_vp_network.compatibles
 
 
 # ---- options out of their range -------------------------------------------------------------
