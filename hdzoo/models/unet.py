@@ -7,6 +7,7 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.models.unets.unet_2d import UNet2DOutput
 from torch.nn import functional as F
 
+from hdzoo.bundled import LoadedByName
 from hdzoo.checks import (
     COUNT,
     NOISE_LEVEL,
@@ -39,7 +40,7 @@ RULES = IMAGE_RULES | {
 }
 
 
-class UNetScoreModel(ModelMixin, ConfigMixin):
+class UNetScoreModel(LoadedByName, ModelMixin, ConfigMixin):
     r"""`UNet2DModel` behind a pixel-unshuffle, preconditioned over a continuous range of noise.
 
     .. math::
