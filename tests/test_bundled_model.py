@@ -7,7 +7,7 @@ import torch
 from given import digits
 
 from hdzoo import HDPipeline
-from hdzoo.hub.resolve import bundled_models
+from hdzoo.bundled import bundled_models
 from hdzoo.images.sources import load_images
 from hdzoo.pipelines.generators import sample_generators
 from hdzoo.training.data import image_loader, image_transform

@@ -9,6 +9,7 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.models.unets.unet_2d import UNet2DOutput
 from torch.nn import functional as F
 
+from hdzoo.bundled import LoadedByName
 from hdzoo.checks import (
     COUNT,
     NOISE_LEVEL,
@@ -42,7 +43,7 @@ RULES = IMAGE_RULES | {
 }
 
 
-class UNetScoreModel(Denoises, ModelMixin, ConfigMixin):
+class UNetScoreModel(Denoises, LoadedByName, ModelMixin, ConfigMixin):
     r"""`UNet2DModel` behind a pixel-unshuffle, preconditioned over a continuous range of noise.
 
     .. math::

@@ -9,6 +9,7 @@ import diffusers
 from diffusers import ConfigMixin, SchedulerMixin
 
 from hdzoo import plugins
+from hdzoo.bundled import LoadedByName
 from hdzoo.errors import HDZooError
 from hdzoo.samplers.coordinates import NETWORK_OPTIONS
 from hdzoo.scores.clocks import TimeClock, discrete_clock
@@ -189,7 +190,7 @@ def keep_own_step_size(
     return kept | ({"step_size": config[own]} if own in config else {})
 
 
-class Configured(SchedulerMixin, ConfigMixin):
+class Configured(LoadedByName, SchedulerMixin, ConfigMixin):
     """A sampler that is built from the configuration of any sampler, ours or diffusers'."""
 
     @property

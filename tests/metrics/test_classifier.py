@@ -6,7 +6,7 @@ import pytest
 import torch
 from given import all_digits, digits
 
-from hdzoo.hub.resolve import bundled_folder, bundled_models
+from hdzoo.bundled import bundled_folder, bundled_models
 from hdzoo.images.sources import load_images
 from hdzoo.metrics.classifier import DigitClassifier
 from hdzoo.metrics.train_classifier import accuracy, tensors

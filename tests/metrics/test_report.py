@@ -12,9 +12,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from hdzoo import HDZooError
+from hdzoo.bundled import bundled_folder
 from hdzoo.catalog import weights_hash
 from hdzoo.generation.generate import generate
-from hdzoo.hub.resolve import bundled_folder
 from hdzoo.images.sources import load_images
 from hdzoo.metrics.features import get_extractor
 from hdzoo.metrics.image_sets import open_images

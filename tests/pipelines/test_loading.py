@@ -27,8 +27,9 @@ from hdzoo import (
     list_samplers,
     plugins,
 )
+from hdzoo.bundled import INDEX
 from hdzoo.hub import downloads, resolve
-from hdzoo.hub.index import INDEX, REQUIRES
+from hdzoo.hub.index import REQUIRES
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 STEPS = 4
@@ -289,19 +290,6 @@ def test_folders_come_before_bundled_names_and_those_before_the_hub(tmp_path, mo
     assert found(tmp_path / "folder" / "net") == "folder"
     monkeypatch.chdir(tmp_path / "folder")
     assert found("net") == "folder"
-
-
-def test_bundled_models_are_the_folders_with_an_index(tmp_path, monkeypatch):
-    for name, file in {"b": INDEX, "a": INDEX, "no-model": "README.md"}.items():
-        path = tmp_path / "model_cards" / name / file
-        path.parent.mkdir(parents=True)
-        path.touch()
-    # In a source tree beside the package, in a wheel inside it.
-    for package in (tmp_path / "hdzoo", tmp_path):
-        monkeypatch.setattr(resolve, "_PACKAGE", package)
-        assert resolve.bundled_models() == {k: tmp_path / "model_cards" / k for k in "ab"}
-    monkeypatch.setattr(resolve, "_PACKAGE", tmp_path / "model_cards" / "a")
-    assert resolve.bundled_models() == {}
 
 
 def test_hub_options_are_passed_on(saved, monkeypatch):
