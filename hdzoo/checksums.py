@@ -33,7 +33,7 @@ def content_hash(
     for name, tensor in tensors:
         digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
         flat = tensor.detach().cpu().contiguous().reshape(-1)
-        digest.update(flat.view(torch.uint8).numpy())
+        digest.update(flat.view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

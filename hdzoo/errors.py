@@ -1,4 +1,4 @@
-"""The one exception that hdzoo raises on purpose."""
+"""The exceptions that hdzoo raises on purpose."""
 
 
 class HDZooError(ValueError):
@@ -7,3 +7,16 @@ class HDZooError(ValueError):
     The message is for people: what was wrong, the value, what is allowed, what to do next. The
     command line prints it alone and exits with code 2.
     """
+
+
+class StoppedError(HDZooError):
+    """Work that a signal has ended, and that can go on; the message says how.
+
+    Args:
+        message: for people.
+        signal: the number of the signal; the command line exits with 128 more.
+    """
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.signal = int(signal)

@@ -17,7 +17,7 @@ from hdzoo.errors import HDZooError
 from hdzoo.files import write_json
 from hdzoo.metrics.classifier import DigitClassifier
 from hdzoo.training.data import StepBatchSampler, image_loader, image_transform
-from hdzoo.training.trainer import RECORD_FILE, run_record
+from hdzoo.training.outcome import RECORD_FILE, run_record
 
 if TYPE_CHECKING:
     from datasets import Dataset
