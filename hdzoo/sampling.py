@@ -50,7 +50,7 @@ def start_of(pipe: HDPipeline, model: str | Path) -> Any:
     """The model's own sampler, if the pipeline's one needs images to start from; else None."""
     if getattr(pipe.scheduler, "starts_from_noise", True):
         return None
-    return HDPipeline.from_pretrained(model, unet=pipe.unet).scheduler
+    return pipe.starter
 
 
 def draw(

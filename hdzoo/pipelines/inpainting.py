@@ -1,6 +1,6 @@
 """`HDInpaintPipeline`: images of which a part is given, from a score network and a sampler."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,13 @@ from diffusers import ModelMixin as ModelMixin  # diffusers' loader looks them u
 from diffusers import SchedulerMixin as SchedulerMixin
 from diffusers.image_processor import PipelineImageInput, VaeImageProcessor
 from diffusers.utils import load_image
-from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 
 from hdzoo.errors import HDZooError
 from hdzoo.pipelines.pictures import check_unit, read_pictures
 from hdzoo.pipelines.pipeline import HDPipeline, sample_generators
+from hdzoo.pipelines.walk import Callback, Walk, check_finite
+from hdzoo.samplers.noise import Noise
 
 KNOWN_NOISES = ("step", "level")
 
@@ -76,8 +77,7 @@ class HDInpaintPipeline(HDPipeline):
         sigmas: list[float] | None = None,
         output_type: str | None = None,
         return_dict: bool = True,
-        callback_on_step_end: Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]]
-        | None = None,
+        callback_on_step_end: Callback | None = None,
         callback_on_step_end_tensor_inputs: Iterable[str] = ("latents",),
     ) -> ImagePipelineOutput | tuple[Any]:
         """Paints.
@@ -102,17 +102,17 @@ class HDInpaintPipeline(HDPipeline):
                 and at the noise level ``scheduler.sigmas[0]``; drawn by default. Its known part is
                 replaced.
             start_image: clean images to start from instead, one for each sample: noise of that
-                level is added to them. A sampler at a single level needs them, or ``latents``:
-                images that an annealed sampler has painted.
+                level is added to them. A sampler at a single level needs them, or ``latents``; by
+                default `starter` paints them, on top of ``num_inference_steps``.
             known_noise: when the noise on the known part is drawn anew: each ``"step"``, which is
                 nearer to the conditional law, or each ``"level"``.
             sigmas: the noise level of each evaluation, instead of the sampler's ladder.
             output_type: as in `HDPipeline`. Eight-bit images of the network's size come back
                 byte for byte where the mask is black.
             return_dict: whether to return an `ImagePipelineOutput` or a tuple.
-            callback_on_step_end: called as ``f(pipeline, step, timestep, {"latents": ...})`` after
-                each step, with the known part in its place; may return other latents.
-            callback_on_step_end_tensor_inputs: what the callback is given; ``"latents"``.
+            callback_on_step_end: as in `HDPipeline`, with the known part of the latents in its
+                place.
+            callback_on_step_end_tensor_inputs: as in `HDPipeline`.
 
         Returns:
             The samples, as ``.images``.
@@ -125,49 +125,42 @@ class HDInpaintPipeline(HDPipeline):
             raise HDZooError(
                 f"unknown known_noise {known_noise!r}; allowed are {', '.join(KNOWN_NOISES)}"
             )
+        if output_type is None:
+            output_type = "latent" if self.data_range is None else "pil"
         known, painted = self._given(image, mask_image, num_samples_per_image)
         start = self._start(start_image, latents, len(known))
-        self._check(
-            len(known),
-            generator,
-            latents,
-            None,
-            output_type or "latent",
-            callback_on_step_end_tensor_inputs,
-        )
-        device = self._execution_device
-        self.scheduler.set_timesteps(
-            num_inference_steps, device=device, **({} if sigmas is None else {"sigmas": sigmas})
-        )
-        timesteps = self.scheduler.timesteps
+        self._check(len(known), generator, latents, start, output_type)
+        scheduler = self._ready_scheduler(num_inference_steps, sigmas)
+        walk = Walk(self, scheduler, callback_on_step_end, callback_on_step_end_tensor_inputs)
+        if latents is None and start is None and not getattr(scheduler, "starts_from_noise", True):
+            start = self._starting_samples(
+                HDInpaintPipeline,
+                image=image,
+                mask_image=mask_image,
+                num_samples_per_image=num_samples_per_image,
+                generator=generator,
+                known_noise=known_noise,
+            )
+        timesteps = scheduler.timesteps
         levels = timesteps.tolist()
-        known_generator = fork(generator)
-        noise = torch.empty(0)
+        # Before the sampler draws.
+        known_noises = Noise(fork(generator), known.device, known.dtype)
+        z = torch.empty(0)
 
-        def known_before(step: int) -> torch.Tensor:
-            nonlocal noise
+        def known_in_place(step: int, state: torch.Tensor) -> torch.Tensor:
+            nonlocal z
             if step == len(levels):
-                return known
+                return torch.where(painted, state, known)
             if known_noise == "step" or step == 0 or levels[step] != levels[step - 1]:
-                noise = randn_tensor(known.shape, known_generator, device, known.dtype)
-            return self.scheduler.add_noise(known, noise, timesteps[step : step + 1])
+                z = known_noises.normal(known.shape)
+            noisy = scheduler.add_noise(known, z, timesteps[step : step + 1])
+            return torch.where(painted, state, noisy)
 
-        def on_step_end(pipe: Any, step: int, t: Any, tensors: dict[str, Any]) -> dict[str, Any]:
-            state = {"latents": torch.where(painted, tensors["latents"], known_before(step + 1))}
-            if callback_on_step_end is not None:
-                state |= callback_on_step_end(pipe, step, t, dict(state)) or {}
-            return state
-
-        first = self._first_state(len(known), generator, latents, start, timesteps[:1])
-        return super().__call__(
-            num_inference_steps=num_inference_steps,
-            generator=generator,
-            latents=torch.where(painted, first, known_before(0)),
-            sigmas=sigmas,
-            output_type=output_type,
-            return_dict=return_dict,
-            callback_on_step_end=on_step_end,
-        )
+        first = self._first_state(scheduler, len(known), generator, latents, start)
+        states = walk.run(known_in_place(0, first), generator, between=known_in_place)
+        images = self.decode(check_finite(states), output_type)
+        self.maybe_free_model_hooks()
+        return ImagePipelineOutput(images=images) if return_dict else (images,)
 
     @property
     def mask_processor(self) -> VaeImageProcessor:
@@ -212,7 +205,7 @@ class HDInpaintPipeline(HDPipeline):
     def _start(
         self, start_image: Any, latents: torch.Tensor | None, count: int
     ) -> torch.Tensor | None:
-        """The clean images to start from, if there are."""
+        """The clean images to start from, if there are, in the network's units."""
         start = None
         if start_image is not None:
             if latents is not None:
@@ -222,7 +215,9 @@ class HDInpaintPipeline(HDPipeline):
                     f"start_image is given, and the samples of {type(self.unet).__name__} are no "
                     "images; give latents, at the noise level scheduler.sigmas[0]"
                 )
+            low, high = self.data_range
             start = self._picture("start_image", start_image, self.image_processor)
+            start = low + (high - low) * start
         for name, given in (("latents", latents), ("start_image", start)):
             if given is not None and len(given) != count:
                 raise HDZooError(f"{name} has {len(given)} for {count} samples; give one for each")

@@ -1,8 +1,10 @@
 """`HDPipeline`: a score network and a sampler."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from copy import deepcopy
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Lock
 from typing import Any, Self
 
 import numpy as np
@@ -11,7 +13,6 @@ from diffusers import DiffusionPipeline, ImagePipelineOutput
 from diffusers import ModelMixin as ModelMixin  # diffusers' loader looks them up here
 from diffusers import SchedulerMixin as SchedulerMixin
 from diffusers.image_processor import PipelineImageInput, VaeImageProcessor
-from diffusers.utils.torch_utils import randn_tensor
 from huggingface_hub import CommitInfo
 
 from hdzoo.errors import HDZooError
@@ -20,7 +21,11 @@ from hdzoo.hub.index import REQUIRES, import_components, read_index, required_pa
 from hdzoo.hub.resolve import resolve_model
 from hdzoo.pipelines import foreign
 from hdzoo.pipelines.pictures import read_pictures
+from hdzoo.pipelines.walk import TENSOR_INPUTS, Callback, Walk, check_finite, check_generator
+from hdzoo.samplers.ladders import whole_number
+from hdzoo.samplers.noise import Generator, Noise
 
+_SETTING = Lock()
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 _DOWNLOAD_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
 _UPLOAD_OPTIONS = (
@@ -68,14 +73,21 @@ class HDPipeline(DiffusionPipeline):
             its config's ``data_range``, (-1, 1) if it says nothing, as in diffusers; None for a
             model of points that are no images (`hdzoo.targets.analytic`).
         scheduler: the sampler: `hdzoo.samplers`, or one that a plugin brings.
+
+    Attributes:
+        starter: the sampler that makes what a sampler at a single noise level starts from: the
+            model's own, as `from_pretrained` has loaded it; None for a pipeline put together from
+            its parts.
     """
 
     model_cpu_offload_seq = "unet"
-    _callback_tensor_inputs = ("latents",)
+    _callback_tensor_inputs = TENSOR_INPUTS
 
     def __init__(self, unet: ModelMixin, scheduler: SchedulerMixin) -> None:
         super().__init__()
         self.register_modules(unet=unet, scheduler=scheduler)
+        self.starter: Any = None
+        self._num_timesteps, self._interrupt = 0, False
 
     @property
     def image_processor(self) -> VaeImageProcessor:
@@ -96,6 +108,12 @@ class HDPipeline(DiffusionPipeline):
         return None if data_range is None else (data_range[0], data_range[1])
 
     @property
+    def data_mean(self) -> float:
+        """The mean of the data, in the network's units, about which chains start."""
+        low, high = self.data_range or (0.0, 0.0)
+        return float(self.unet.config.get("data_mean", (low + high) / 2))
+
+    @property
     def sample_shape(self) -> tuple[int, ...]:
         """The shape of one sample."""
         if hasattr(self.unet, "sample_shape"):
@@ -104,22 +122,37 @@ class HDPipeline(DiffusionPipeline):
         height, width = (size, size) if isinstance(size, int) else size
         return self.unet.config.in_channels, height, width
 
+    @property
+    def num_timesteps(self) -> int:
+        """Network evaluations of the last call."""
+        return self._num_timesteps
+
+    @property
+    def interrupt(self) -> bool:
+        """Whether a callback has asked to stop, by ``pipe._interrupt = True``."""
+        return self._interrupt
+
     @torch.no_grad()
     def __call__(
         self,
         batch_size: int | None = None,
         num_inference_steps: int | None = None,
-        generator: torch.Generator | list[torch.Generator] | None = None,
+        generator: Generator = None,
         latents: torch.Tensor | None = None,
         image: PipelineImageInput | None = None,
         sigmas: list[float] | None = None,
         output_type: str | None = None,
         return_dict: bool = True,
-        callback_on_step_end: Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]]
-        | None = None,
+        callback_on_step_end: Callback | None = None,
         callback_on_step_end_tensor_inputs: Iterable[str] = ("latents",),
+        samples_every: int | None = None,
     ) -> ImagePipelineOutput | tuple[Any]:
         """Draws samples.
+
+        Each call works on a copy of the scheduler, so that several may run at once. A sampler at a
+        single noise level has to start from samples: where no ``latents`` or ``image`` are given,
+        `starter` makes them first, at the cost of its own default number of network evaluations,
+        on top of ``num_inference_steps``.
 
         Args:
             batch_size: how many; 1, or as many as ``latents`` or ``image`` has, by default.
@@ -137,9 +170,14 @@ class HDPipeline(DiffusionPipeline):
                 in the network's units. ``"pil"`` by default, and ``"latent"`` for a model whose
                 samples are no images.
             return_dict: whether to return an `ImagePipelineOutput` or a tuple.
-            callback_on_step_end: called as ``f(pipeline, step, timestep, {"latents": ...})`` after
-                each step; may return other latents.
-            callback_on_step_end_tensor_inputs: what the callback is given; ``"latents"``.
+            callback_on_step_end: called as ``f(pipeline, step, timestep, tensors)`` after each
+                step; may return other ``latents``, and set ``pipeline._interrupt`` to end there.
+            callback_on_step_end_tensor_inputs: what the callback is given, by name: ``"latents"``,
+                the next state; ``"denoised"``, the denoised state, in the network's units, and
+                ``"score"``, in VE coordinates, both at the state that the network was asked at.
+            samples_every: return, instead of the last state, the denoised state after each so many
+                evaluations: many samples of one walk, as in walk-jump sampling. Those of one chain
+                follow one another: ``batch_size * (num_inference_steps // samples_every)`` of them.
 
         Returns:
             The samples, as ``.images``.
@@ -148,60 +186,30 @@ class HDPipeline(DiffusionPipeline):
             HDZooError: an argument is out of its range, the sampler does not go with the network,
                 or the samples are not finite.
         """
-        device = self._execution_device
         if output_type is None:
             output_type = "latent" if self.data_range is None else "pil"
         clean = None if image is None else self._clean(image)
-        batch_size = self._check(
-            batch_size,
-            generator,
-            latents,
-            clean,
-            output_type,
-            callback_on_step_end_tensor_inputs,
+        batch_size = self._check(batch_size, generator, latents, clean, output_type)
+        scheduler = self._ready_scheduler(num_inference_steps, sigmas)
+        walk = Walk(
+            self, scheduler, callback_on_step_end, callback_on_step_end_tensor_inputs, samples_every
         )
-        self.scheduler.set_timesteps(
-            num_inference_steps, device=device, **({} if sigmas is None else {"sigmas": sigmas})
+        if latents is None and clean is None and not getattr(scheduler, "starts_from_noise", True):
+            clean = self._starting_samples(HDPipeline, batch_size=batch_size, generator=generator)
+        states = walk.run(
+            self._first_state(scheduler, batch_size, generator, latents, clean), generator
         )
-        self._check_network()
-        if hasattr(self.scheduler, "set_begin_index"):
-            self.scheduler.set_begin_index(0)
-        timesteps = self.scheduler.timesteps
-        latents = self._first_state(batch_size, generator, latents, clean, timesteps[:1])
-
-        # Networks of ours take the float32 state as it is and round inside, after preconditioning.
-        keeps_state = hasattr(self.unet, "prediction_type")
-        dtype = latents.dtype if keeps_state else self.unet.dtype
-        with self.progress_bar(total=len(timesteps)) as progress:
-            for i, t in enumerate(timesteps):
-                model_input = self.scheduler.scale_model_input(latents, t).to(dtype)
-                prediction = self.unet(model_input, t, return_dict=False)[0]
-                latents = self.scheduler.step(
-                    prediction, t, latents, generator=generator, return_dict=False
-                )[0]
-                if callback_on_step_end is not None:
-                    returned = callback_on_step_end(self, i, t, {"latents": latents})
-                    latents = (returned or {}).get("latents", latents)
-                progress.update()
-
-        if not torch.isfinite(latents).all():
-            broken = (~torch.isfinite(latents)).flatten(1).any(1).sum().item()
-            raise HDZooError(
-                f"{broken} of {batch_size} samples are not finite: the chain diverged or the "
-                "network returned NaN. Try a smaller step_size, float32 weights, or another sampler"
-            )
-        images = self.decode(latents, output_type)
+        images = self.decode(check_finite(states), output_type)
         self.maybe_free_model_hooks()
         return ImagePipelineOutput(images=images) if return_dict else (images,)
 
     def _check(
         self,
         batch_size: int | None,
-        generator: torch.Generator | list[torch.Generator] | None,
+        generator: Generator,
         latents: torch.Tensor | None,
         clean: torch.Tensor | None,
         output_type: str,
-        tensor_inputs: Iterable[str],
     ) -> int:
         """Refuses what cannot work before anything is computed; returns the batch size."""
         if output_type not in OUTPUT_TYPES:
@@ -213,15 +221,9 @@ class HDPipeline(DiffusionPipeline):
                 f"output_type is {output_type!r}, and the samples of {type(self.unet).__name__} "
                 "are no images; use 'latent'"
             )
-        unknown = set(tensor_inputs) - set(self._callback_tensor_inputs)
-        if unknown:
-            raise HDZooError(
-                f"callback_on_step_end_tensor_inputs has {sorted(unknown)[0]!r}; allowed is "
-                + ", ".join(self._callback_tensor_inputs)
-            )
         if latents is not None and clean is not None:
             raise HDZooError("both latents and image are given; give one of them")
-        given = batch_size or 1
+        given = 1 if batch_size is None else whole_number(batch_size, "batch_size")
         for name, start in (("latents", latents), ("image", clean)):
             if start is not None:
                 given = len(start)
@@ -230,39 +232,58 @@ class HDPipeline(DiffusionPipeline):
                         f"{name} has the shape {tuple(start.shape)}; the network needs "
                         f"(batch_size, {', '.join(map(str, self.sample_shape))})"
                     )
-        if batch_size is not None and (batch_size < 1 or batch_size != given):
+        if batch_size is not None and batch_size != given:
             raise HDZooError(
-                f"batch_size is {batch_size}; it must be at least 1, and the number of latents or "
-                "images where they are given"
+                f"batch_size is {batch_size}, and {given} latents or images are given; leave one "
+                "of them out"
             )
-        if isinstance(generator, list) and len(generator) != given:
-            raise HDZooError(
-                f"{len(generator)} generators are given for {given} samples; give one generator, "
-                "or one for each sample"
-            )
+        check_generator(generator, given)
         return given
 
-    def _check_network(self) -> None:
+    def _ready_scheduler(self, num_inference_steps: int | None, sigmas: list[float] | None) -> Any:
+        """A copy of the scheduler with its chain fixed, once it is known to go with the network."""
+        # The pipeline's own shows the chain of the last call; it is never stepped.
+        with _SETTING:
+            self.scheduler.set_timesteps(
+                num_inference_steps,
+                device=self._execution_device,
+                **({} if sigmas is None else {"sigmas": sigmas}),
+            )
+            scheduler = deepcopy(self.scheduler)
+        self._check_network(scheduler)
+        if hasattr(scheduler, "set_begin_index"):
+            scheduler.set_begin_index(0)
+        return scheduler
+
+    def _check_network(self, scheduler: Any) -> None:
         """Refuses a sampler that does not go with the network, which would draw nonsense."""
         predicts = getattr(self.unet, "prediction_type", None)
-        expected = self.scheduler.config.get("prediction_type")
+        expected = scheduler.config.get("prediction_type")
+        name = type(scheduler).__name__
         if predicts is not None and expected is not None and predicts != expected:
-            name = type(self.scheduler).__name__
             raise HDZooError(
                 f"the network predicts {predicts!r} and the sampler takes its output for "
                 f"{expected!r}; use {name}.from_config(scheduler.config, "
                 f"prediction_type={predicts!r})"
             )
         lives = getattr(self.unet, "coordinates", None)
-        coordinates = self.scheduler.config.get("coordinates", "ve")
+        coordinates = scheduler.config.get("coordinates", "ve")
         if lives is not None and coordinates != lives:
             raise HDZooError(
                 f"the network is in {lives!r} coordinates and the sampler in {coordinates!r}: its "
                 "options are from the scheduler of another network. Build it from those of this "
                 "network's own sampler"
             )
-        if hasattr(self.unet, "check_sigmas") and hasattr(self.scheduler, "sigmas"):
-            self.unet.check_sigmas(self.scheduler.sigmas[:-1].unique().tolist())
+        provided = getattr(self.unet, "provides", ())
+        for extra in getattr(scheduler, "needs", ()):
+            if extra not in provided:
+                raise HDZooError(
+                    f"{name} needs the network's {extra} beside its prediction, and "
+                    f"{type(self.unet).__name__} gives {', '.join(provided) or 'nothing beside'}; "
+                    "take another sampler or network"
+                )
+        if hasattr(self.unet, "check_sigmas") and hasattr(scheduler, "sigmas"):
+            self.unet.check_sigmas(scheduler.sigmas[:-1].unique().tolist())
 
     def _clean(self, image: PipelineImageInput) -> torch.Tensor:
         if self.data_range is None:
@@ -270,31 +291,50 @@ class HDPipeline(DiffusionPipeline):
                 f"image is given, and the samples of {type(self.unet).__name__} are no images; "
                 "give latents, at the noise level scheduler.sigmas[0]"
             )
-        return read_pictures("image", image, self.image_processor, *self.sample_shape[1:])
+        low, high = self.data_range
+        pixels = read_pictures("image", image, self.image_processor, *self.sample_shape[1:])
+        return low + (high - low) * pixels
+
+    def _starting_samples(self, pipeline: type["HDPipeline"], **arguments: Any) -> torch.Tensor:
+        """Samples for a sampler that has to start from some, in the network's units.
+
+        Args:
+            pipeline: the class that draws them.
+            **arguments: of its call.
+        """
+        own = self.starter
+        if own is None or not getattr(own, "starts_from_noise", True):
+            raise HDZooError(
+                f"{type(self.scheduler).__name__} walks at one noise level and starts from states "
+                "there, not from noise; give clean samples to add noise to, or latents, or an "
+                "annealed sampler as the pipeline's starter"
+            )
+        first = pipeline(self.unet, own)
+        bar = getattr(self, "_progress_bar_config", {}) | {"desc": "samples to start from"}
+        first.set_progress_bar_config(**bar)
+        (states,) = first(**arguments, output_type="latent", return_dict=False)
+        return states if self.data_range is None else states.clamp(*self.data_range)
 
     def _first_state(
         self,
+        scheduler: Any,
         batch_size: int,
-        generator: torch.Generator | list[torch.Generator] | None,
+        generator: Generator,
         latents: torch.Tensor | None,
         clean: torch.Tensor | None,
-        timestep: torch.Tensor,
     ) -> torch.Tensor:
+        """Where the chain starts; ``clean`` in the network's units."""
         device = self._execution_device
         if latents is not None:
             return latents.to(device, torch.float32)
-        noise = randn_tensor(
-            (batch_size, *self.sample_shape), generator, device=device, dtype=torch.float32
-        )
-        low, high = self.data_range or (0.0, 0.0)
+        shape, centre = (batch_size, *self.sample_shape), self.data_mean
+        noise = Noise(generator, device)
         if clean is not None:
             clean = clean.to(device, torch.float32)
-            return self.scheduler.add_noise(low + (high - low) * clean, noise, timestep)
-        centre = self.unet.config.get("data_mean", (low + high) / 2)
-        if self.scheduler.config.get("coordinates", "ve") != "ve":
-            zero = torch.zeros_like(noise)
-            centre = self.scheduler.add_noise(centre + zero, zero, timestep)
-        return centre + self.scheduler.init_noise_sigma * noise
+            return scheduler.add_noise(clean, noise.normal(shape), scheduler.timesteps[:1])
+        if hasattr(scheduler, "first_state"):
+            return scheduler.first_state(shape, noise, centre, self.data_range)
+        return centre + scheduler.init_noise_sigma * noise.normal(shape)
 
     def decode(self, latents: torch.Tensor, output_type: str) -> Any:
         """Turns raw states into an output type, clipped to the data range.
@@ -359,6 +399,7 @@ class HDPipeline(DiffusionPipeline):
         pipe.register_modules(**own)
         foreign.record_data_range(pipe.unet, index)
         pipe.register_to_config(_name_or_path=str(pretrained_model_name_or_path))
+        pipe.starter = None if "scheduler" in kwargs else pipe.scheduler
         return pipe
 
     @classmethod
@@ -371,7 +412,9 @@ class HDPipeline(DiffusionPipeline):
                 default.
         """
         # diffusers takes over networks of exactly the annotated class, and any class fits here.
-        return super().from_pipe(pipeline, **{"unet": pipeline.unet} | kwargs)
+        pipe = super().from_pipe(pipeline, **{"unet": pipeline.unet} | kwargs)
+        pipe.starter = getattr(pipeline, "starter", None)
+        return pipe
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
         """Writes the pipeline to a folder, weights as safetensors.

@@ -1,24 +1,24 @@
-"""What all samplers share: the chain, its indexing, and its coordinates."""
+"""What all samplers share: a chain of network evaluations, as a diffusers scheduler."""
 
-import inspect
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
-from diffusers import ConfigMixin, SchedulerMixin
-from diffusers import ModelMixin as ModelMixin  # diffusers' loader looks it up here
+from diffusers import ModelMixin as ModelMixin  # diffusers' loader looks them up here
+from diffusers import SchedulerMixin as SchedulerMixin
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 
 from hdzoo.errors import HDZooError
-from hdzoo.samplers.configurations import compatible_classes, with_assumptions
-from hdzoo.samplers.coordinates import NETWORK_OPTIONS, NetworkCoordinates
+from hdzoo.samplers.configurations import Configured
+from hdzoo.samplers.coordinates import NetworkCoordinates
 from hdzoo.samplers.gaussian import GaussianLaw
-from hdzoo.samplers.ladders import check_ladder, share_steps
+from hdzoo.samplers.indexing import Indexing
+from hdzoo.samplers.ladders import check_ladder, share_steps, whole_number
+from hdzoo.samplers.noise import Generator, Noise
 from hdzoo.scores.clocks import float_dtype
 
 
@@ -32,8 +32,25 @@ class Move(NamedTuple):
     """
 
     sigma: float
-    alpha: float
-    noise: float
+    alpha: float = 0.0
+    noise: float = 0.0
+
+
+class Limit(NamedTuple):
+    """What a sampler converges to, and along which of its options.
+
+    `hdzoo verify` follows the exact law there, on Gaussian data, and it must arrive.
+
+    Attributes:
+        law: ``"data"``, or ``"noisy data"``: :math:`p_\\sigma` at the last noise level.
+        knob: what is refined, all else at the defaults: ``"num_inference_steps"`` (more of them);
+            ``"step_size"`` (smaller, with so many more evaluations); ``"sigma"`` or
+            ``"sigma_min"`` (the last noise level, towards 0, with as many more evaluations as the
+            walk there needs).
+    """
+
+    law: str
+    knob: str
 
 
 @dataclass
@@ -43,17 +60,21 @@ class SamplerOutput(BaseOutput):
     Attributes:
         prev_sample: the next state of the chain, in the shape and dtype of the one given.
         pred_original_sample: the denoised state, ``x + sigma^2 s(x, sigma)``.
+        score: ``s(x, sigma)`` at the state that was given, in VE coordinates.
     """
 
     prev_sample: torch.Tensor
     pred_original_sample: torch.Tensor
+    score: torch.Tensor
 
 
-class Sampler(NetworkCoordinates, SchedulerMixin, ConfigMixin):
+class Sampler(NetworkCoordinates, Indexing, Configured):
     r"""A Markov chain on a score, as a diffusers scheduler.
 
-    The chain is a list of `Move`, one for each network evaluation, fixed when `set_timesteps` is
-    called. It is put together from four choices, each a method that a subclass may override:
+    A chain is a list of network evaluations, fixed when `set_timesteps` is called. What happens at
+    one is said in one of two ways.
+
+    *By a move.* Four choices, each a method that a subclass may override, make a list of `Move`:
 
     * `rungs`: the ladder of noise levels (how the evaluations are shared among them is the same
       for all: evenly, and the smaller noise levels get the rest);
@@ -62,8 +83,14 @@ class Sampler(NetworkCoordinates, SchedulerMixin, ConfigMixin):
     * `hand_off`: the last move on a rung, which leads to the next;
     * `read_out`: the very last move, which makes a sample of the noisy state.
 
-    The state is the *noisy* variable, to which the network is applied; a sampler whose published
-    form adds noise first starts here right after that noise. It starts at noise level
+    *By* `update`, for all that is no such move: it is given the number of the evaluation, the
+    state, the score there and a source of noise, and returns the next state. What the chain has to
+    remember besides (a velocity, an accepted point, the last denoised state) it keeps in `memory`.
+
+    Either way `step` does the rest: indices, generators, coordinates, what the network predicts,
+    dtypes. The state that a pipeline carries is the *noisy* variable, to which the network is
+    applied next: a sampler whose published form adds noise first starts here right after that
+    noise, and one that proposes a point carries the proposal. It starts at noise level
     ``sigmas[0]``. Whatever the network's precision, the state keeps its own (float32 or better).
 
     A sampler takes one generator, or one for each sample; with the latter, sample ``i`` depends on
@@ -83,6 +110,20 @@ class Sampler(NetworkCoordinates, SchedulerMixin, ConfigMixin):
     ``beta_schedule`` and so on), from the configuration of a diffusers scheduler. Then the ladder
     is moved to the noise levels that the network was trained at; only a schedule given to
     `set_timesteps` is kept as it is.
+
+    Attributes:
+        num_inference_steps: network evaluations, all told.
+        timesteps: what the network is told at each, shape (num_inference_steps,).
+        sigmas: the noise level at each, and 0 at the end, shape (num_inference_steps + 1,), on the
+            CPU.
+        levels: the same as a list of numbers, for `update`.
+        moves: the chain as a list of `Move`; where `update` is the sampler's own, they say the
+            noise levels, and of ``alpha`` and ``noise`` what `plan` puts there.
+        memory: what the chain keeps besides its state, by names that the sampler chooses. It
+            belongs to one chain: empty when one begins, copied with the sampler. Tensors have the
+            batch as their first axis, and one sample's part depends on that sample alone.
+        extras: what the network gave beside its prediction at this evaluation, for those names in
+            `needs` and `uses`.
     """
 
     order = 1
@@ -91,14 +132,25 @@ class Sampler(NetworkCoordinates, SchedulerMixin, ConfigMixin):
     family = "Langevin"
     # Whether the chain may start from nothing but noise, or needs states at its noise level.
     starts_from_noise = True
-    # Whether the next state follows from this one alone; False with momentum, or noise kept.
-    markov = True
+    # What it converges to; None where nothing is claimed.
+    limit: ClassVar[Limit | None] = None
+    # "real": R^d, with Gaussian noise. "signs": {-1, 1}^d, with bit-flip noise.
+    state_space = "real"
+    # What the network must give beside its prediction ("energy", "variance"); without it, the
+    # sampler is refused.
+    needs: ClassVar[Sequence[str]] = ()
+    # What the sampler uses of that where it is there.
+    uses: ClassVar[Sequence[str]] = ()
     # Values to try of options that are this sampler's own, for `hdzoo verify`.
     option_choices: ClassVar[Mapping[str, Sequence[Any]]] = {}
 
     num_inference_steps: int
     timesteps: torch.Tensor
     sigmas: torch.Tensor
+    levels: list[float]
+    moves: list[Move]
+    memory: dict[str, Any]
+    extras: Mapping[str, torch.Tensor]
 
     # ---- the four choices -------------------------------------------------------------------
 
@@ -125,6 +177,29 @@ class Sampler(NetworkCoordinates, SchedulerMixin, ConfigMixin):
         return walk
 
     # ---- the chain --------------------------------------------------------------------------
+
+    def update(self, k: int, x: torch.Tensor, score: torch.Tensor, noise: Noise) -> torch.Tensor:
+        r"""The state after evaluation ``k``; by default the `Move`,
+        :math:`x + \alpha_k s + \beta_k z`.
+
+        A sampler that overrides this method runs on VE and VP networks, with every prediction
+        type, in every pipeline.
+
+        Args:
+            k: the number of the evaluation, from 0; its noise level is ``levels[k]``, and
+                ``levels[k + 1]`` that of the next, 0 after the last.
+            x: the state at which the network was asked, shape (batch, ...), in VE coordinates,
+                float32 or better. Not to be written to.
+            score: ``s(x, levels[k])``, of the same shape and dtype. Not to be written to.
+            noise: the source of fresh noise, in the dtype and on the device of ``x``.
+
+        Returns:
+            The state at which the network is asked next, at noise level ``levels[k + 1]``; after
+            the last evaluation, the sample.
+        """
+        move = self.moves[k]
+        moved = x + move.alpha * score
+        return moved + move.noise * noise.normal(x.shape) if move.noise > 0 else moved
 
     def plan(self, sigmas: Sequence[float], counts: Sequence[int]) -> list[Move]:
         """The whole chain.
@@ -170,63 +245,69 @@ class Sampler(NetworkCoordinates, SchedulerMixin, ConfigMixin):
             if sigmas is not None:
                 raise HDZooError("both timesteps and sigmas are given; give one of them")
             sigmas = [self._sigma_of(float(t)) for t in timesteps]
+        asked = num_inference_steps
+        if asked is not None:
+            asked = whole_number(asked, "num_inference_steps")
         if sigmas is not None:
             runs = [(sigma, len(list(run))) for sigma, run in groupby(float(s) for s in sigmas)]
             ladder, counts = [sigma for sigma, _ in runs], [count for _, count in runs]
-            if num_inference_steps not in (None, sum(counts)):
+            if asked not in (None, sum(counts)):
                 raise HDZooError(
-                    f"num_inference_steps is {num_inference_steps} and {sum(counts)} noise levels "
-                    "are given, one for each network evaluation; leave one of them out"
+                    f"num_inference_steps is {asked} and {sum(counts)} noise levels are given, one "
+                    "for each network evaluation; leave one of them out"
                 )
             check_ladder(ladder)
         else:
-            if num_inference_steps is None:
-                num_inference_steps = self.default_num_inference_steps
-            if num_inference_steps < 1:
-                raise HDZooError(f"num_inference_steps is {num_inference_steps}; at least 1")
-            ladder = self._clock.known(self.rungs(num_inference_steps))
-            if num_inference_steps < len(ladder):
+            if asked is None:
+                asked = whole_number(self.default_num_inference_steps, "num_inference_steps")
+            ladder = self._clock.known(self.rungs(asked))
+            if asked < len(ladder):
                 raise HDZooError(
-                    f"num_inference_steps is {num_inference_steps}, and {type(self).__name__} "
-                    f"needs at least {len(ladder)}: one for each noise level of its ladder; ask "
-                    "for more, or give it a shorter ladder (num_levels, sigmas)"
+                    f"num_inference_steps is {asked}, and {type(self).__name__} needs at least "
+                    f"{len(ladder)}: one for each noise level of its ladder; ask for more, or give "
+                    "it a shorter ladder (num_levels, sigmas)"
                 )
-            counts = share_steps(num_inference_steps, len(ladder))
-        self.moves = self.plan(ladder, counts)
-        self.num_inference_steps = len(self.moves)
-        levels = [move.sigma for move in self.moves]
-        # After the last move the state is a sample.
-        scales = [self._state_scale(sigma) for sigma in [*levels[1:], 0.0]]
-        self._coefficients = [
-            self._coefficients_of(move, scale)
-            for move, scale in zip(self.moves, scales, strict=True)
-        ]
-        self.sigmas = torch.tensor([*levels, 0.0], dtype=float_dtype(device))
-        self.timesteps = self._timesteps_of(levels, device)
+            counts = share_steps(asked, len(ladder))
+        self._set_chain(self.plan(ladder, counts), device)
+
+    def _set_chain(self, moves: list[Move], device: str | torch.device | None) -> None:
+        self.moves = moves
+        self.num_inference_steps = len(moves)
+        self.levels = [*(move.sigma for move in moves), 0.0]
+        self.sigmas = torch.tensor(self.levels, dtype=float_dtype(device))
+        self.timesteps = self._timesteps_of(self.levels[:-1], device)
+        # Equal neighbours, the steps of a walk, share what is computed of them.
+        self._edges = []
+        for (move, after), same in groupby(zip(moves, self.levels[1:], strict=True)):
+            edge = self._edge(move.sigma, after)
+            both = edge, edge.moved_by(move.alpha, move.noise)
+            self._edges += [both] * len(list(same))
         self._step_index: int | None = None
         self._begin_index: int | None = None
+        self.memory, self.extras = {}, {}
 
     def step(
         self,
         model_output: torch.Tensor,
         timestep: float | torch.Tensor,
         sample: torch.Tensor,
-        generator: torch.Generator | list[torch.Generator] | None = None,
+        generator: Generator = None,
         return_dict: bool = True,
         **other: Any,
     ) -> SamplerOutput | tuple[torch.Tensor]:
-        r"""One move of the chain, :math:`x + \alpha s(x, \sigma) + \beta z`.
+        """One network evaluation's `update`, in the coordinates of the network.
 
         Args:
             model_output: the network's output at ``sample``, same shape, any floating dtype; or of
-                twice as many channels, the second half of which is a learned variance and left out.
+                twice as many channels, the second half of which is a learned variance.
             timestep: the element of `timesteps` that the network was given. Only the first call
                 after `set_timesteps` looks at it; the calls after that count on.
             sample: the state, shape (batch, ...), in its own coordinates. Computed in float32 at
                 least.
             generator: one generator, or a list with one for each sample.
             return_dict: whether to return a `SamplerOutput` or the tuple ``(prev_sample,)``.
-            **other: none; `DDIMPipeline` and others pass what is their own scheduler's.
+            **other: what the network gives beside its prediction, by the names in `needs` and
+                `uses`. Nothing else: `DDIMPipeline` and others pass what is their own scheduler's.
 
         Returns:
             The next state, in the dtype of ``sample``.
@@ -234,15 +315,11 @@ class Sampler(NetworkCoordinates, SchedulerMixin, ConfigMixin):
         Raises:
             HDZooError: the chain has ended, or an argument does not fit.
         """
-        if other:
-            raise HDZooError(
-                f"step is given {next(iter(other))!r}, which {type(self).__name__} does not take; "
-                "this pipeline is for one scheduler of its own. Give its network and this sampler "
-                "to DDPMPipeline or HDPipeline"
-            )
         if self._step_index is None:
             self._step_index = self._first_index(timestep)
-        if self._step_index >= len(self.moves):
+            self.memory = {}
+        k = self._step_index
+        if k >= len(self.moves):
             raise HDZooError(
                 f"the chain of {len(self.moves)} steps has ended; call set_timesteps to start anew"
             )
@@ -251,23 +328,94 @@ class Sampler(NetworkCoordinates, SchedulerMixin, ConfigMixin):
                 f"{len(generator)} generators are given for {len(sample)} samples; give one "
                 "generator, or one for each sample"
             )
-        keep, push, noise = self._coefficients[self._step_index]
+        if not sample.is_floating_point():
+            raise HDZooError(f"the state is of {sample.dtype}; a state is of a floating dtype")
+        edge, (keep, push, fresh) = self._edges[k]
         state = sample.to(torch.promote_types(sample.dtype, torch.float32))
-        model_output = self._mean_part(model_output, sample).to(state.dtype)
-        moved = state * keep
-        moved.add_(model_output, alpha=push)
-        if noise > 0:
-            fresh = randn_tensor(state.shape, generator, device=state.device, dtype=state.dtype)
-            moved.add_(fresh, alpha=noise)
+        prediction, variance = self._parts(model_output, sample)
+        prediction = prediction.to(state.dtype)
+        if other or self.needs or self.uses:
+            self._take_extras(other if variance is None else {"variance": variance} | other)
+        score = None
+        if type(self).update is Sampler.update:
+            moved = state * keep
+            moved.add_(prediction, alpha=push)
+            if fresh > 0:
+                z = randn_tensor(state.shape, generator, device=state.device, dtype=state.dtype)
+                moved.add_(z, alpha=fresh)
+        else:
+            x, score = edge.to_ve(state, prediction)
+            moved = self.update(k, x, score, Noise(generator, state.device, state.dtype))
+            if moved.shape != state.shape:
+                raise HDZooError(
+                    f"{type(self).__name__}.update returns the shape {tuple(moved.shape)} for "
+                    f"states of the shape {tuple(state.shape)}"
+                )
+            if edge.scale_after != 1:
+                moved = moved / edge.scale_after
         moved = moved.to(sample.dtype)
-        sigma = self.moves[self._step_index].sigma
-        self._step_index += 1
+        self._step_index = k + 1
         if not return_dict:
             return (moved,)
-        a, b = self._score_weights(sigma)
-        kept = (1 + sigma**2 * b) * self._state_scale(sigma)
-        denoised = kept * state + sigma**2 * a * model_output
-        return SamplerOutput(prev_sample=moved, pred_original_sample=denoised.to(sample.dtype))
+        if score is None:
+            score = edge.to_ve(state, prediction)[1]
+        return SamplerOutput(
+            prev_sample=moved,
+            pred_original_sample=edge.denoised(state, prediction).to(sample.dtype),
+            score=score.to(sample.dtype),
+        )
+
+    def _take_extras(self, given: dict[str, Any]) -> None:
+        """Keeps what the network gives beside its prediction; refuses what is none of it."""
+        known = (*self.needs, *self.uses)
+        for name in given:
+            if name not in (*known, "variance"):
+                raise HDZooError(
+                    f"step is given {name!r}, which {type(self).__name__} does not take; this "
+                    "pipeline is for one scheduler of its own. Give its network and this sampler "
+                    "to DDPMPipeline or HDPipeline"
+                )
+        for name in self.needs:
+            if given.get(name) is None:
+                raise HDZooError(
+                    f"{type(self).__name__} needs the network's {name} beside its prediction, and "
+                    "is given none; take HDPipeline, with a network that has it"
+                )
+        self.extras = {name: given[name] for name in known if given.get(name) is not None}
+
+    def __copy__(self) -> Self:
+        copied = type(self).__new__(type(self))
+        # What one chain remembers is not the other's to change.
+        copied.__dict__ = self.__dict__ | {"memory": dict(self.memory)}
+        return copied
+
+    def first_state(
+        self,
+        shape: Sequence[int],
+        noise: Noise,
+        centre: float = 0.0,
+        data_range: tuple[float, float] | None = None,
+    ) -> torch.Tensor:
+        """Draws where the chain starts, from nothing but noise.
+
+        By default a normal law about the data's centre at the first noise level,
+        ``centre + sigmas[0] z``; in the space of signs, each sign with probability 1/2.
+
+        Args:
+            shape: (batch, ...).
+            noise: what it is drawn from.
+            centre: the mean of the data, in the network's units.
+            data_range: the lowest and the highest value of a pixel, in the network's units; None
+                where the samples are no images.
+
+        Returns:
+            States in the sampler's coordinates, in the dtype and on the device of ``noise``.
+        """
+        z = noise.normal(shape)
+        if self.state_space == "signs":
+            return torch.where(z < 0, -torch.ones_like(z), torch.ones_like(z))
+        centred = self.from_ve(torch.full_like(z, centre), self.levels[0])
+        return centred + self.init_noise_sigma * z
 
     def closed_form(self, start: GaussianLaw) -> GaussianLaw | None:
         """The law of the chain's end on Gaussian data, by the formula of the source.
@@ -283,133 +431,3 @@ class Sampler(NetworkCoordinates, SchedulerMixin, ConfigMixin):
             The law of the last state; None where no formula is declared.
         """
         return None
-
-    # ---- indexing ---------------------------------------------------------------------------
-
-    def __len__(self) -> int:
-        return len(self.moves)
-
-    @property
-    def step_index(self) -> int | None:
-        """The number of the next move; None before the first."""
-        return self._step_index
-
-    @property
-    def begin_index(self) -> int | None:
-        """The number of the first move, if a pipeline has set it."""
-        return self._begin_index
-
-    def set_begin_index(self, begin_index: int = 0) -> None:
-        """Says with which move the chain begins, so that it need not be looked up."""
-        self._begin_index = begin_index
-
-    def _first_index(self, timestep: float | torch.Tensor) -> int:
-        if self._begin_index is not None:
-            return self._begin_index
-        if not self.starts_from_noise and self._coordinates == "vp":
-            warnings.warn(
-                f"{type(self).__name__} walks at one noise level, {self.moves[0].sigma:g}, and "
-                "starts here from pure noise, from where it takes very many steps; take an "
-                "annealed sampler, or start from images: image-to-image, or HDPipeline(image=...)",
-                stacklevel=3,
-            )
-        return self.index_for_timestep(timestep)
-
-    def index_for_timestep(self, timestep: float | torch.Tensor) -> int:
-        """The first move that is made at a timestep.
-
-        Raises:
-            HDZooError: no move is.
-        """
-        # The caller may have passed it through float32.
-        gaps = (self.timesteps - timestep).abs()
-        nearest = int(gaps.argmin())
-        if not gaps[nearest] <= 1e-6 * self.timesteps[nearest].abs():
-            raise HDZooError(
-                f"timestep {float(timestep):g} is not one of this chain's timesteps; take one of "
-                "scheduler.timesteps, or give your own to set_timesteps(timesteps=...)"
-            )
-        return nearest
-
-    # ---- configurations ---------------------------------------------------------------------
-
-    @property
-    def compatibles(self) -> list[type[SchedulerMixin]]:
-        """The scheduler classes whose configuration `from_config` takes."""
-        return list(compatible_classes())
-
-    @classmethod
-    def adopt(cls, config: dict[str, Any]) -> dict[str, Any]:
-        """Translates the options that another sampler calls alike but means otherwise.
-
-        Args:
-            config: of any sampler.
-
-        Returns:
-            The same in this sampler's terms, with nothing lost.
-        """
-        return config
-
-    @classmethod
-    def from_config(
-        cls, config: Any = None, return_unused_kwargs: bool = False, **kwargs: Any
-    ) -> Self | tuple[Self, dict[str, Any]]:
-        """Builds this sampler from the configuration of any sampler, ours or diffusers'.
-
-        Options that the two share are taken over, those left at the other's defaults too; the rest
-        is kept in the configuration, so that going back loses nothing. A step size is taken over
-        among samplers on a ladder, and among those at a single level.
-
-        A diffusers scheduler with a ``beta_schedule`` stands for a VP network that is told the
-        index of a noise level: the sampler gets ``coordinates="vp"``, and a ladder between the
-        noise levels that the network was trained at, unless ``sigma_max`` or ``sigma_min`` are
-        given. What is about the other scheduler's own chain has no effect here:
-        ``timestep_spacing``, ``steps_offset``, ``clip_sample``, ``thresholding``...; predictions
-        are not clipped.
-
-        Args:
-            config: a scheduler's ``config``.
-            return_unused_kwargs: whether to return them as well.
-            **kwargs: options to override, those of the network (`NETWORK_OPTIONS`) too.
-
-        Raises:
-            HDZooError: an option is unknown or has a wrong type, or the configuration is that of a
-                diffusers scheduler that does not fit.
-        """
-        known = set(inspect.signature(cls.__init__).parameters) - {"self"}
-        unknown = sorted(set(kwargs) - known - {*NETWORK_OPTIONS} - _LOADING_OPTIONS)
-        if unknown:
-            raise HDZooError(
-                f"{cls.__name__} has no option {unknown[0]!r}; it has {', '.join(sorted(known))}"
-            )
-        if not isinstance(config, Mapping):
-            raise HDZooError(
-                f"from_config is given {type(config).__name__!r}; it takes a configuration, such "
-                "as scheduler.config. A folder or a model is loaded by from_pretrained"
-            )
-        told = {key: kwargs.pop(key) for key in NETWORK_OPTIONS if key in kwargs}
-        config = cls.adopt(with_assumptions(dict(config) | told))
-        # diffusers forgets the options that the other class left at its own defaults, and warns of
-        # those that this class does not have; so they are added afterwards. Only then is it known
-        # what a network of a noise schedule is told.
-        own = {key: value for key, value in config.items() if key in known}
-        foreign = config | {"_class_name": cls.__name__}
-        for key in known | {"_use_default_values"}:
-            foreign.pop(key, None)
-        in_noise_schedule = own.get("timestep_type") in ("discrete", "time")
-        if in_noise_schedule:
-            foreign["timestep_type"] = own.pop("timestep_type")
-        try:
-            sampler, unused = super().from_config(own, return_unused_kwargs=True, **kwargs)
-        except TypeError as error:
-            raise HDZooError(
-                f"an option of {cls.__name__} has a wrong type: {error}; given are "
-                + ", ".join(f"{key}={value!r}" for key, value in (own | kwargs).items())
-            ) from error
-        sampler.register_to_config(**foreign)
-        if not set(NETWORK_OPTIONS).isdisjoint(foreign):
-            sampler.set_timesteps()
-        return (sampler, unused | foreign) if return_unused_kwargs else sampler
-
-
-_LOADING_OPTIONS = {"_commit_hash", "_from_auto", "_from_pipeline"}

@@ -1,14 +1,16 @@
 """Configurations that come from another sampler, of ours or of diffusers."""
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, Self
 
 import diffusers
-from diffusers import SchedulerMixin
+from diffusers import ConfigMixin, SchedulerMixin
 
 from hdzoo import plugins
 from hdzoo.errors import HDZooError
+from hdzoo.samplers.coordinates import NETWORK_OPTIONS
 from hdzoo.scores.clocks import TimeClock, discrete_clock
 
 # What diffusers' schedulers take for granted of the network.
@@ -144,3 +146,88 @@ def keep_own_step_size(
     kept = {key: value for key, value in config.items() if key not in ("step_size", own)}
     kept[others] = config.get("step_size")
     return kept | ({"step_size": config[own]} if own in config else {})
+
+
+class Configured(SchedulerMixin, ConfigMixin):
+    """A sampler that is built from the configuration of any sampler, ours or diffusers'."""
+
+    @property
+    def compatibles(self) -> list[type[SchedulerMixin]]:
+        """The scheduler classes whose configuration `from_config` takes."""
+        return list(compatible_classes())
+
+    @classmethod
+    def adopt(cls, config: dict[str, Any]) -> dict[str, Any]:
+        """Translates the options that another sampler calls alike but means otherwise.
+
+        Args:
+            config: of any sampler.
+
+        Returns:
+            The same in this sampler's terms, with nothing lost.
+        """
+        return config
+
+    @classmethod
+    def from_config(
+        cls, config: Any = None, return_unused_kwargs: bool = False, **kwargs: Any
+    ) -> Self | tuple[Self, dict[str, Any]]:
+        """Builds this sampler from the configuration of any sampler, ours or diffusers'.
+
+        Options that the two share are taken over, those left at the other's defaults too; the rest
+        is kept in the configuration, so that going back loses nothing. A step size is taken over
+        among samplers on a ladder, and among those at a single level.
+
+        A diffusers scheduler with a ``beta_schedule`` stands for a VP network that is told the
+        index of a noise level: the sampler gets ``coordinates="vp"``, and a ladder between the
+        noise levels that the network was trained at, unless ``sigma_max`` or ``sigma_min`` are
+        given. What is about the other scheduler's own chain has no effect here:
+        ``timestep_spacing``, ``steps_offset``, ``clip_sample``, ``thresholding``...; predictions
+        are not clipped.
+
+        Args:
+            config: a scheduler's ``config``.
+            return_unused_kwargs: whether to return them as well.
+            **kwargs: options to override, those of the network (`NETWORK_OPTIONS`) too.
+
+        Raises:
+            HDZooError: an option is unknown or has a wrong type, or the configuration is that of a
+                diffusers scheduler that does not fit.
+        """
+        known = set(inspect.signature(cls.__init__).parameters) - {"self"}
+        unknown = sorted(set(kwargs) - known - {*NETWORK_OPTIONS} - _LOADING_OPTIONS)
+        if unknown:
+            raise HDZooError(
+                f"{cls.__name__} has no option {unknown[0]!r}; it has {', '.join(sorted(known))}"
+            )
+        if not isinstance(config, Mapping):
+            raise HDZooError(
+                f"from_config is given {type(config).__name__!r}; it takes a configuration, such "
+                "as scheduler.config. A folder or a model is loaded by from_pretrained"
+            )
+        told = {key: kwargs.pop(key) for key in NETWORK_OPTIONS if key in kwargs}
+        config = cls.adopt(with_assumptions(dict(config) | told))
+        # diffusers forgets the options that the other class left at its own defaults, and warns of
+        # those that this class does not have; so they are added afterwards. Only then is it known
+        # what a network of a noise schedule is told.
+        own = {key: value for key, value in config.items() if key in known}
+        foreign = config | {"_class_name": cls.__name__}
+        for key in known | {"_use_default_values"}:
+            foreign.pop(key, None)
+        in_noise_schedule = own.get("timestep_type") in ("discrete", "time")
+        if in_noise_schedule:
+            foreign["timestep_type"] = own.pop("timestep_type")
+        try:
+            sampler, unused = super().from_config(own, return_unused_kwargs=True, **kwargs)
+        except TypeError as error:
+            raise HDZooError(
+                f"an option of {cls.__name__} has a wrong type: {error}; given are "
+                + ", ".join(f"{key}={value!r}" for key, value in (own | kwargs).items())
+            ) from error
+        sampler.register_to_config(**foreign)
+        if not set(NETWORK_OPTIONS).isdisjoint(foreign):
+            sampler.set_timesteps()
+        return (sampler, unused | foreign) if return_unused_kwargs else sampler
+
+
+_LOADING_OPTIONS = {"_commit_hash", "_from_auto", "_from_pipeline"}

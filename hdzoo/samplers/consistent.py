@@ -61,6 +61,7 @@ class ConsistentAnnealedSampler(LadderSampler):
         steps_per_level: int = 100,
         step_size: float | None = None,
         readout: float | str | None = None,
+        start: str = "normal",
         prediction_type: str = "score",
         timestep_type: str = "sigma",
         sigma_data: float | None = None,
@@ -73,7 +74,7 @@ class ConsistentAnnealedSampler(LadderSampler):
                 f"num_inference_steps is {num_inference_steps}; consistent annealed sampling goes "
                 "from one noise level to another and needs at least 2"
             )
-        return refine_ladder(self.levels, num_inference_steps)
+        return refine_ladder(self.ladder, num_inference_steps)
 
     def step_sizes(self, sigmas: Sequence[float]) -> list[float]:
         ratios = [below / above for above, below in pairwise(sigmas)]

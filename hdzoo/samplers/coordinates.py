@@ -3,9 +3,10 @@
 import inspect
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import torch
+from torch.special import ndtri
 
 from hdzoo.errors import HDZooError
 from hdzoo.scores.clocks import (
@@ -18,9 +19,6 @@ from hdzoo.scores.clocks import (
 )
 from hdzoo.scores.conversions import score_weights, state_scale
 
-if TYPE_CHECKING:
-    from hdzoo.samplers.base import Move
-
 # What a configuration may say of the network, whether or not a sampler's signature has it.
 NETWORK_OPTIONS = (
     "prediction_type",
@@ -30,6 +28,46 @@ NETWORK_OPTIONS = (
     *DISCRETE_OPTIONS,
     *TIME_OPTIONS,
 )
+
+
+STATE_SPACES = ("real", "signs")
+
+
+class Edge(NamedTuple):
+    """One evaluation at the edge between a chain and its network.
+
+    Attributes:
+        sigma: the noise level at which the network is asked.
+        scale: what the state is multiplied by to be VE.
+        a, b: score = ``a * prediction + b * x``, ``x`` in VE coordinates.
+        scale_after: what the next state is multiplied by to be VE.
+    """
+
+    sigma: float
+    scale: float
+    a: float
+    b: float
+    scale_after: float
+
+    def to_ve(
+        self, state: torch.Tensor, prediction: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The state and its score, in VE coordinates."""
+        x = state if self.scale == 1 else state * self.scale
+        if self.b == 0:
+            return x, prediction if self.a == 1 else prediction * self.a
+        return x, (x * self.b).add_(prediction, alpha=self.a)
+
+    def moved_by(self, alpha: float, noise: float) -> tuple[float, float, float]:
+        """``x + alpha s + noise z`` in terms of the state, the prediction and ``z``: the next state
+        is the sum of these three multiples of them."""
+        keep = (1 + alpha * self.b) * self.scale
+        return keep / self.scale_after, alpha * self.a / self.scale_after, noise / self.scale_after
+
+    def denoised(self, state: torch.Tensor, prediction: torch.Tensor) -> torch.Tensor:
+        """The denoised state, ``x + sigma^2 s``; a prediction of it is returned as it is."""
+        kept = (1 + self.sigma**2 * self.b) * self.scale
+        return kept * state + self.sigma**2 * self.a * prediction
 
 
 class NetworkCoordinates:
@@ -42,13 +80,14 @@ class NetworkCoordinates:
     """
 
     config: Any
-    moves: list["Move"]
+    levels: list[float]
+    state_space: str
 
     @property
     def init_noise_sigma(self) -> float:
         """The standard deviation of the first state about the data: the first noise level, 1 in VP
         coordinates."""
-        return self.moves[0].sigma if self._coordinates == "ve" else 1.0
+        return self.levels[0] if self._coordinates == "ve" else 1.0
 
     def scale_model_input(
         self, sample: torch.Tensor, timestep: float | torch.Tensor | None = None
@@ -63,20 +102,36 @@ class NetworkCoordinates:
     def add_noise(
         self, original_samples: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor
     ) -> torch.Tensor:
-        """Brings clean samples to a noise level: ``x0 + sigma z``, in the state's coordinates.
+        r"""Brings clean samples to a noise level: ``x0 + sigma z``, in the state's coordinates.
+
+        In the space of signs each is kept with probability
+        :math:`1 / (1 + e^{-2 / \sigma^2})` and turned over otherwise: the posterior of ``x0`` given
+        the noisy signs is that given ``x0 + sigma z`` at the same point.
 
         Args:
             original_samples: ``x0``, shape (batch, ...).
-            noise: ``z``, same shape.
+            noise: ``z``, same shape, standard normal; signs are turned over where it is large.
             timesteps: elements of `timesteps`, shape (batch,) or (1,).
         """
         sigma = self._sigma_of(timesteps).view(-1, *[1] * (original_samples.ndim - 1))
         like = original_samples.device, original_samples.dtype
+        if self.state_space == "signs":
+            most = ndtri(torch.sigmoid(2 / sigma.to(float_dtype(noise.device)) ** 2))
+            return torch.where(noise <= most.to(noise.device), original_samples, -original_samples)
         if self._coordinates == "ve":
             return original_samples + sigma.to(*like) * noise
         # Divided before they are added: half precision would lose the sample in the noise.
         keep = 1 / state_scale(sigma, self._coordinates)
         return keep.to(*like) * original_samples + (sigma * keep).to(*like) * noise
+
+    def from_ve(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
+        """A state in VE coordinates, in the sampler's own.
+
+        Args:
+            x: the state, any shape.
+            sigma: its noise level.
+        """
+        return x / state_scale(sigma, self._coordinates)
 
     @property
     def _coordinates(self) -> str:
@@ -100,9 +155,11 @@ class NetworkCoordinates:
         dtype = torch.int64 if indices else float_dtype(device)
         return torch.tensor(told, dtype=dtype, device=device)
 
-    def _state_scale(self, sigma: float) -> float:
-        """What the state at a noise level is multiplied by to be VE."""
-        return state_scale(sigma, self._coordinates)
+    def _edge(self, sigma: float, sigma_after: float) -> Edge:
+        """An evaluation at a noise level, and the next state at another; 0 for a sample."""
+        scales = (state_scale(level, self._coordinates) for level in (sigma, sigma_after))
+        scale, scale_after = scales
+        return Edge(sigma, scale, *self._score_weights(sigma), scale_after)
 
     def _score_weights(self, sigma: float) -> tuple[float, float]:
         """``(a, b)`` with score = a * model_output + b * x."""
@@ -127,25 +184,16 @@ class NetworkCoordinates:
         sign = signs[prediction_type]
         return sign * sigma_data / (sigma * math.sqrt(total)), -1 / total
 
-    def _coefficients_of(self, move: "Move", scale_after: float) -> tuple[float, float, float]:
-        """The move in terms of the state, the network's output, and fresh noise.
-
-        Args:
-            move: the move.
-            scale_after: what the next state is multiplied by to be VE.
-        """
-        a, b = self._score_weights(move.sigma)
-        keep = (1 + move.alpha * b) * self._state_scale(move.sigma)
-        return keep / scale_after, move.alpha * a / scale_after, move.noise / scale_after
-
-    def _mean_part(self, model_output: torch.Tensor, sample: torch.Tensor) -> torch.Tensor:
-        """The prediction proper, of a network that may predict a variance beside it."""
+    def _parts(
+        self, model_output: torch.Tensor, sample: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The prediction proper, and the variance of a network that predicts one beside it."""
         if model_output.shape == sample.shape:
-            return model_output
+            return model_output, None
         if self.config.get("variance_type") in ("learned", "learned_range"):
-            mean = model_output.chunk(2, dim=1)[0]
+            mean, variance = model_output.chunk(2, dim=1)
             if mean.shape == sample.shape:
-                return mean
+                return mean, variance
         raise HDZooError(
             f"the network's output has the shape {tuple(model_output.shape)} and the state "
             f"{tuple(sample.shape)}; a sampler needs a prediction for each number of the state"
@@ -158,6 +206,17 @@ class NetworkCoordinates:
             step_is_own: whether the sampler makes its steps itself, which are in VE coordinates.
         """
         state_scale(1.0, self._coordinates)
+        if self.state_space not in STATE_SPACES:
+            raise HDZooError(
+                f"{type(self).__name__}.state_space is {self.state_space!r}; allowed are "
+                + ", ".join(STATE_SPACES)
+            )
+        if self.state_space == "signs" and self._coordinates != "ve":
+            raise HDZooError(
+                f"{type(self).__name__} has states in {{-1, 1}}^d and the network is in "
+                f"{self._coordinates!r} coordinates, where they are scaled; take a network in VE "
+                "coordinates"
+            )
         timestep_type = self.config.get("timestep_type", "sigma")
         if self._coordinates == "ve" and timestep_type in ("discrete", "time"):
             raise HDZooError(
@@ -169,6 +228,6 @@ class NetworkCoordinates:
         if self._coordinates != "ve" and step_is_own and "coordinates" not in names:
             raise HDZooError(
                 f"{type(self).__name__} makes its steps itself, in VE coordinates, and the network "
-                f"is in {self._coordinates!r}; take another sampler. (A sampler that copes with "
-                "both names the option coordinates in its __init__.)"
+                f"is in {self._coordinates!r}; take another sampler. (One that overrides update "
+                "in place of step copes with both.)"
             )

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from diffusers.configuration_utils import register_to_config
 
 from hdzoo.errors import HDZooError
@@ -14,7 +15,11 @@ from hdzoo.samplers.ladders import (
     geometric_ladder,
     langevin_step_sizes,
     ncsnv2_step_size,
+    whole_number,
 )
+from hdzoo.samplers.noise import Noise
+
+STARTS = ("normal", "uniform")
 
 
 class LadderSampler(Sampler):
@@ -31,6 +36,9 @@ class LadderSampler(Sampler):
             each level; or ``"ncsnv2"`` for technique 4 of Song and Ermon (arXiv 2006.09011); or
             None for :math:`0.2 \sigma_L^2`, which is the published :math:`2 \cdot 10^{-5}` at
             :math:`\sigma_L = 0.01`.
+        start: the law of the first state: ``"normal"``, noise of the first level about the data's
+            centre; or ``"uniform"`` on the range of the data, whatever the first level, as in the
+            papers of NCSN and NCSNv2.
         prediction_type: what the network predicts.
         timestep_type: how it is told the noise level.
         sigma_data: standard deviation of the data, for a bare network in Karras' preconditioning.
@@ -49,6 +57,7 @@ class LadderSampler(Sampler):
         sigmas: list[float] | None = None,
         steps_per_level: int = 100,
         step_size: float | list[float] | str | None = None,
+        start: str = "normal",
         prediction_type: str = "score",
         timestep_type: str = "sigma",
         sigma_data: float | None = None,
@@ -61,20 +70,37 @@ class LadderSampler(Sampler):
 
     @property
     def default_num_inference_steps(self) -> int:
-        if self.config.steps_per_level < 1:
-            raise HDZooError(f"steps_per_level is {self.config.steps_per_level}; at least 1")
-        return len(self.levels) * self.config.steps_per_level
+        return len(self.ladder) * whole_number(self.config.steps_per_level, "steps_per_level")
 
     @property
-    def levels(self) -> list[float]:
-        """The configured ladder."""
+    def ladder(self) -> list[float]:
+        """The configured noise levels, descending."""
         config = self.config
+        if config.get("start", "normal") not in STARTS:
+            raise HDZooError(f"unknown start {config.start!r}; allowed are {', '.join(STARTS)}")
         if config.sigmas is not None:
             return check_ladder(config.sigmas)
         return geometric_ladder(config.sigma_max, config.sigma_min, config.num_levels)
 
     def rungs(self, num_inference_steps: int) -> list[float]:
-        return self.levels
+        return self.ladder
+
+    def first_state(
+        self,
+        shape: Sequence[int],
+        noise: Noise,
+        centre: float = 0.0,
+        data_range: tuple[float, float] | None = None,
+    ) -> torch.Tensor:
+        if self.config.get("start", "normal") == "normal":
+            return super().first_state(shape, noise, centre, data_range)
+        if data_range is None:
+            raise HDZooError(
+                "start is 'uniform' on the range of the data, and the samples of this network are "
+                "no images; use start='normal'"
+            )
+        low, high = data_range
+        return self.from_ve(low + (high - low) * noise.uniform(shape), self.levels[0])
 
     def step_sizes(self, sigmas: Sequence[float]) -> list[float]:
         step_size = self.config.step_size
@@ -148,7 +174,7 @@ class SingleLevelSampler(Sampler):
 
     @property
     def default_num_inference_steps(self) -> int:
-        return int(self.config.num_steps)
+        return whole_number(self.config.num_steps, "num_steps")
 
     def rungs(self, num_inference_steps: int) -> list[float]:
         return check_ladder([self.config.sigma])

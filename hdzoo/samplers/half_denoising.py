@@ -182,6 +182,7 @@ class AnnealedHalfDenoisingSampler(AlphaHalfDenoisingSampler):
         num_levels: int = 10,
         sigmas: list[float] | None = None,
         steps_per_level: int = 100,
+        start: str = "normal",
         prediction_type: str = "score",
         timestep_type: str = "sigma",
         sigma_data: float | None = None,

@@ -5,9 +5,11 @@ A ladder descends: its first level is the largest. A step size is ``alpha`` in t
 """
 
 import math
+import operator
 from collections.abc import Sequence
 from itertools import pairwise
 from statistics import NormalDist
+from typing import Any
 
 import torch
 
@@ -224,3 +226,18 @@ def ncsnv2_step_size(sigmas: Sequence[float], steps_per_level: int) -> float:
     # A weighted mean of gamma^2 and of the floor, both above 1: so nearest to 1 is the minimum.
     best = minimize_scalar(variance, bounds=(0.0, 1.0), method="bounded", options={"xatol": 1e-9})
     return float(best.x) * sigmas[-1] ** 2
+
+
+def whole_number(number: Any, name: str) -> int:
+    """A number of things of which there is at least one, as an int.
+
+    Raises:
+        HDZooError: it is no whole number, or below 1.
+    """
+    try:
+        count = operator.index(number)
+    except TypeError:
+        count = 0
+    if count < 1 or isinstance(number, bool):
+        raise HDZooError(f"{name} is {number!r}; at least 1, and a whole number")
+    return count

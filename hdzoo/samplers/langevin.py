@@ -90,6 +90,7 @@ class AnnealedLangevinSampler(LadderSampler):
         step_size: float | list[float] | str | None = None,
         hand_off: str = "own",
         readout: float | str | None = None,
+        start: str = "normal",
         prediction_type: str = "score",
         timestep_type: str = "sigma",
         sigma_data: float | None = None,

@@ -43,6 +43,7 @@ class ExampleDDIMSampler(LadderSampler):
         sigma_min: float = 0.01,
         num_levels: int = 50,
         sigmas: list[float] | None = None,
+        start: str = "normal",
         prediction_type: str = "score",
         timestep_type: str = "sigma",
         sigma_data: float | None = None,
@@ -51,13 +52,13 @@ class ExampleDDIMSampler(LadderSampler):
 
     @property
     def default_num_inference_steps(self) -> int:
-        return len(self.levels)
+        return len(self.ladder)
 
     def rungs(self, num_inference_steps: int) -> list[float]:
         # The chain starts at the largest noise level, however few its steps.
         if num_inference_steps == 1:
-            return self.levels[:1]
-        return refine_ladder(self.levels, num_inference_steps)
+            return self.ladder[:1]
+        return refine_ladder(self.ladder, num_inference_steps)
 
     def step_sizes(self, sigmas: Sequence[float]) -> list[float]:
         pairs = zip(sigmas, [*sigmas[1:], 0.0], strict=True)

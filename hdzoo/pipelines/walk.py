@@ -1,0 +1,164 @@
+"""The loop that all pipelines here share: network, sampler, callback, in turn."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+
+from hdzoo.errors import HDZooError
+from hdzoo.samplers.ladders import whole_number
+from hdzoo.samplers.noise import Generator
+
+# Called as f(pipeline, step, timestep, tensors); may return other latents.
+Callback = Callable[[Any, int, Any, dict[str, Any]], dict[str, Any] | None]
+TENSOR_INPUTS = ("latents", "denoised", "score")
+
+
+class Walk:
+    """One chain of a pipeline.
+
+    Args:
+        pipe: the pipeline, for its network and progress bar.
+        scheduler: the sampler, its chain fixed; no other chain's.
+        callback: as in `HDPipeline`.
+        tensor_inputs: what it is given, of `TENSOR_INPUTS`.
+        samples_every: as in `HDPipeline`.
+
+    Raises:
+        HDZooError: an argument is out of its range.
+    """
+
+    def __init__(
+        self,
+        pipe: Any,
+        scheduler: Any,
+        callback: Callback | None = None,
+        tensor_inputs: Iterable[str] = ("latents",),
+        samples_every: int | None = None,
+    ) -> None:
+        self.pipe, self.network, self.scheduler = pipe, pipe.unet, scheduler
+        self.callback, self.tensor_inputs = callback, tuple(tensor_inputs)
+        unknown = sorted(set(self.tensor_inputs) - set(TENSOR_INPUTS))
+        if unknown:
+            raise HDZooError(
+                f"callback_on_step_end_tensor_inputs has {unknown[0]!r}; allowed are "
+                + ", ".join(TENSOR_INPUTS)
+            )
+        steps = len(scheduler.timesteps)
+        if samples_every is not None and whole_number(samples_every, "samples_every") > steps:
+            raise HDZooError(
+                f"samples_every is {samples_every}, and the chain has {steps} evaluations; at most "
+                "that many"
+            )
+        self.samples_every = samples_every
+        provided = getattr(self.network, "provides", ())
+        asked = (*getattr(scheduler, "needs", ()), *getattr(scheduler, "uses", ()))
+        self.extras = tuple(name for name in asked if name in provided)
+
+    def run(
+        self,
+        latents: torch.Tensor,
+        generator: Generator,
+        between: Callable[[int, torch.Tensor], torch.Tensor] | None = None,
+    ) -> torch.Tensor:
+        """Walks.
+
+        Args:
+            latents: the first state.
+            generator: one, or one for each sample.
+            between: called as ``f(k, latents)`` with the state that evaluation ``k`` is to be made
+                at, or after the last with ``k`` their number; returns the state to go on from.
+
+        Returns:
+            The last state; or with ``samples_every`` the denoised states, those of one chain after
+            one another.
+        """
+        pipe, scheduler = self.pipe, self.scheduler
+        timesteps = scheduler.timesteps
+        pipe._num_timesteps, pipe._interrupt = len(timesteps), False
+        # Networks of ours take the float32 state as it is and round inside, after preconditioning.
+        keeps_state = hasattr(self.network, "prediction_type")
+        dtype = latents.dtype if keeps_state else self.network.dtype
+        on_the_way: list[torch.Tensor] = []
+        with pipe.progress_bar(total=len(timesteps)) as progress:
+            for i, t in enumerate(timesteps):
+                if pipe.interrupt:
+                    break
+                model_input = scheduler.scale_model_input(latents, t).to(dtype)
+                prediction, extras = self._ask(model_input, t)
+                every = self.samples_every
+                wanted = every is not None and (i + 1) % every == 0
+                full = wanted or (self.callback is not None and self.tensor_inputs != ("latents",))
+                output = scheduler.step(
+                    prediction, t, latents, generator=generator, return_dict=full, **extras
+                )
+                latents = output[0]
+                if wanted:
+                    on_the_way.append(_part(output, "pred_original_sample", scheduler))
+                if between is not None:
+                    latents = between(i + 1, latents)
+                if self.callback is not None:
+                    latents = self._call_back(i, t, latents, output)
+                progress.update()
+        if self.samples_every is None:
+            return latents
+        return torch.stack(on_the_way, 1).flatten(0, 1) if on_the_way else latents[:0]
+
+    def _ask(
+        self, model_input: torch.Tensor, timestep: torch.Tensor
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The network's prediction, and what it gives beside it that the sampler asks for."""
+        if not self.extras:
+            return self.network(model_input, timestep, return_dict=False)[0], {}
+        output = self.network(model_input, timestep, extras=self.extras)
+        return output.sample, {name: getattr(output, name) for name in self.extras}
+
+    def _call_back(
+        self, step: int, timestep: torch.Tensor, latents: torch.Tensor, output: Any
+    ) -> torch.Tensor:
+        assert self.callback is not None
+        names = {"denoised": "pred_original_sample", "score": "score"}
+        tensors = {
+            name: latents if name == "latents" else _part(output, names[name], self.scheduler)
+            for name in self.tensor_inputs
+        }
+        returned = self.callback(self.pipe, step, timestep, tensors) or {}
+        changed: torch.Tensor = returned.get("latents", latents)
+        return changed
+
+
+def _part(output: Any, name: str, scheduler: Any) -> torch.Tensor:
+    part: torch.Tensor | None = output.get(name)
+    if part is None:
+        raise HDZooError(
+            f"{type(scheduler).__name__} does not say its {name}; ask for latents alone, or take "
+            "a sampler of hdzoo"
+        )
+    return part
+
+
+def check_generator(generator: Any, samples: int) -> None:
+    """Refuses what is no generator, and a list that has not one for each sample."""
+    several = generator if isinstance(generator, list | tuple) else [generator]
+    wrong = [one for one in several if not isinstance(one, torch.Generator)]
+    if generator is not None and (wrong or not several):
+        raise HDZooError(
+            f"generator is {generator!r}; it must be a torch.Generator, a list with one for each "
+            "sample, or None. For a seed: torch.Generator().manual_seed(seed)"
+        )
+    if isinstance(generator, list | tuple) and len(generator) != samples:
+        raise HDZooError(
+            f"{len(generator)} generators are given for {samples} samples; give one generator, or "
+            "one for each sample"
+        )
+
+
+def check_finite(states: torch.Tensor) -> torch.Tensor:
+    """Returns the states; refuses those that a chain has lost."""
+    if not torch.isfinite(states).all():
+        broken = (~torch.isfinite(states)).flatten(1).any(1).sum().item()
+        raise HDZooError(
+            f"{broken} of {len(states)} samples are not finite: the chain diverged or the network "
+            "returned NaN. Try a smaller step_size, float32 weights, or another sampler"
+        )
+    return states
