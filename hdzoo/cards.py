@@ -16,6 +16,8 @@ from hdzoo.files import whole_file
 CARD = "README.md"
 HERE = "."
 TASK = "unconditional-image-generation"
+# What training leaves beside the card.
+SAMPLES, CURVE = "samples.png", "loss.png"
 USAGE = """\
 from hdzoo import HDPipeline
 
@@ -157,17 +159,24 @@ def write_card(folder: Path, record: dict[str, Any], dataset: str | None = None)
         Path(str(dataset)).exists() or str(dataset).endswith(".parquet")
     )
     metadata = describe(unet, sampler, datasets=dataset if on_hub else None, model_name=name)
+    origin, cost = record.get("init_from"), record.get("num_inference_steps")
+    shown = [name for name in (SAMPLES, CURVE) if (folder / name).is_file()]
     sections = [
-        f"# {name}",
+        f"# {plain(name)}",
+        *([f"![Samples of its own sampler]({SAMPLES})"] if SAMPLES in shown else ()),
         f"A {unet} for {size}x{size} images with {channels} channel{'s' * (channels > 1)}, trained "
         f"by denoising score matching on {record['num_images']:,} images"
-        f"{f' of `{dataset}`' if dataset else ''}. Its sampler is {sampler}.",
+        f"{f' of {code(dataset)}' if dataset else ''}"
+        f"{f', from the weights of {code(origin)}' if origin else ''}. Its sampler is {sampler}"
+        f"{f' with {cost:,} network evaluations' if cost else ''}.",
         f"## Usage\n\n{usage(HERE)}",
         "## Training\n\n" + table(("option", "value"), record["config"].items()),
         f"It took {record['seconds']:,} s on {record['num_processes']} process(es).",
     ]
     if record.get("command"):
-        sections.append(f"```bash\n{record['command']}\n```")
+        sections.append(fenced(record["command"], "bash"))
+    if CURVE in shown:
+        sections.append(f"![The loss against the steps]({CURVE})")
     losses = network.get("held_out_loss")
     if losses:
         rows = zip(losses["sigmas"], losses["loss"], strict=True)
@@ -179,6 +188,30 @@ def write_card(folder: Path, record: dict[str, Any], dataset: str | None = None)
     sections.append("## Versions\n\n" + table(("package", "version"), record["versions"].items()))
     with whole_file(folder / CARD) as partial:
         partial.write_text(render_card(metadata, sections))
+
+
+def plain(text: str) -> str:
+    """A name in a line of Markdown, as it is: nothing in it is markup."""
+    return re.sub(r"([\\`*_{}\[\]<>#|~&])", r"\\\1", one_line(text))
+
+
+def code(text: str) -> str:
+    """A name in a line of Markdown, as code."""
+    text = one_line(text)
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    space = " " * (text[:1] == "`" or text[-1:] == "`")
+    return f"{fence}{space}{text}{space}{fence}"
+
+
+def fenced(text: str, language: str) -> str:
+    """A block of code in Markdown."""
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence}{language}\n{text}\n{fence}"
+
+
+def one_line(text: str) -> str:
+    """A text without line breaks and other control characters."""
+    return "".join(c if c.isprintable() else " " for c in text)
 
 
 def table(header: tuple[str, str], rows: Any) -> str:

@@ -8,7 +8,7 @@ import shutil
 import socket
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from errno import ENOTDIR
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -144,15 +144,29 @@ def whole_file(path: Path) -> Iterator[Path]:
     """
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{PARTIAL}{_HOST}-{os.getpid()}-{path.name}")
+        partial = path.with_name(partial_name(path.name))
         try:
+            partial.touch()
+            # What the user lets others read; some libraries let nobody.
+            mode = partial.stat().st_mode
             yield partial
-            # A rename may reach the disk before what it renames.
-            with partial.open("rb+") as file:
-                os.fsync(file.fileno())
-            partial.replace(path)
+            partial.chmod(mode)
+            move(partial, path)
         finally:
             partial.unlink(missing_ok=True)
+
+
+def partial_name(name: str) -> str:
+    """What this process calls a file or a folder while it writes it."""
+    return f"{PARTIAL}{_HOST}-{os.getpid()}-{name}"
+
+
+def move(file: Path, place: Path) -> None:
+    """Puts a file that is written in the place of another, whatever happens to the power."""
+    # A rename may reach the disk before what it renames.
+    with file.open("rb+") as opened:
+        os.fsync(opened.fileno())
+    file.replace(place)
 
 
 @contextmanager
@@ -171,43 +185,38 @@ def whole_folder(folder: Path) -> Iterator[Path]:
             written.
     """
     partial = folder.with_name(f"{PARTIAL}{folder.name}")
-    check_no_link(partial)
-    with exclusive(partial), writing(folder):
-        is_moved = False
-        try:
-            clear(partial)
-            yield partial
-            is_moved = _take_place(partial, folder)
-        finally:
-            # Once it is moved, what has its name is another run's.
-            if not is_moved:
-                clear(partial)
-                (partial / LOCK).unlink(missing_ok=True)
-                with suppress(OSError):
-                    partial.rmdir()
+    lock = folder.with_name(f"{PARTIAL}{folder.name}{LOCK}")
+    with writing(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(lock, folder):
+            try:
+                remove(partial)
+                partial.mkdir()
+                yield partial
+                _take_place(partial, folder)
+            finally:
+                remove(partial)
+                lock.unlink(missing_ok=True)
 
 
-def _take_place(partial: Path, folder: Path) -> bool:
+def _take_place(partial: Path, folder: Path) -> None:
     """Moves a folder to its place, unless the same files are there already."""
-    files = [path for path in sorted(partial.rglob("*")) if path.is_file() and path.name != LOCK]
-    for path in files:
-        with path.open("rb+") as file:
-            os.fsync(file.fileno())
-    if has_content(folder):
+    files = [path for path in sorted(partial.rglob("*")) if path.is_file()]
+    if not has_content(folder):
         for path in files:
-            old = folder / path.relative_to(partial)
-            if not old.is_file() or file_hash(old) != file_hash(path):
-                raise HDZooError(
-                    f"{folder} is there and has another {path.relative_to(partial)} than this "
-                    "command writes; give a new folder, or remove it"
-                )
-        return False
-    if folder.is_dir():
-        clear(folder)
-        (folder / LOCK).unlink(missing_ok=True)
-        folder.rmdir()
-    partial.rename(folder)
-    return True
+            move(path, path)
+        if folder.is_dir():
+            clear(folder)
+            folder.rmdir()
+        partial.rename(folder)
+        return
+    for path in files:
+        old = folder / path.relative_to(partial)
+        if not old.is_file() or file_hash(old) != file_hash(path):
+            raise HDZooError(
+                f"{folder} is there and has another {path.relative_to(partial)} than this command "
+                "writes; give a new folder, or remove it"
+            )
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -235,19 +244,25 @@ def exclusive(folder: Path) -> Iterator[None]:
     Raises:
         HDZooError: another run is in it, or it cannot be written.
     """
-    from filelock import FileLock, Timeout
-
-    check_no_link(folder / LOCK)
-    lock = FileLock(folder / LOCK, timeout=0)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder / LOCK, folder):
+        yield
+
+
+@contextmanager
+def _locked(path: Path, folder: Path) -> Iterator[None]:
+    from filelock import FileLock, Timeout
+
+    check_no_link(path)
+    lock = FileLock(path, timeout=0)
+    with writing(folder):
         try:
             lock.acquire()
         except Timeout:
-            name = folder.name.removeprefix(PARTIAL)
             raise HDZooError(
-                f"{folder.with_name(name)} is in use by another run; wait for its end, or give "
-                "another output folder"
+                f"{folder} is in use by another run; wait for its end, or give another output "
+                "folder"
             ) from None
     try:
         yield
@@ -274,14 +289,13 @@ def sweep(*folders: Path) -> None:
 
 
 def clear(folder: Path) -> None:
-    """Removes all that is in a folder but its lock."""
+    """Removes all that is in a folder."""
     for path in folder.iterdir():
-        if path.name != LOCK:
-            remove(path)
+        remove(path)
 
 
 def remove(path: Path) -> None:
-    """Removes a file, a link (not what it leads to), or a folder."""
+    """Removes a file, a link (not what it leads to), or a folder, if it is there."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

@@ -10,7 +10,7 @@ from hdzoo import HDPipeline
 from hdzoo.hub.resolve import bundled_models
 from hdzoo.pipelines.pipeline import sample_generators
 from hdzoo.training.data import image_loader, image_transform, load_images
-from hdzoo.training.trainer import held_out_loss
+from hdzoo.training.losses import held_out_loss
 
 
 @pytest.fixture(scope="module")

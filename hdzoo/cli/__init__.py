@@ -8,8 +8,8 @@ import typer
 
 from hdzoo import __version__
 from hdzoo.cli import converting, drawing, inpainting, judging, listing, publishing, training
-from hdzoo.cli.terminal import note
-from hdzoo.errors import HDZooError
+from hdzoo.cli.terminal import ending_on_sigterm, note
+from hdzoo.errors import HDZooError, StoppedError
 
 app = typer.Typer(
     help="Score-based samplers on diffusers: draw, compare, train, extend.",
@@ -65,7 +65,11 @@ def main() -> None:
     """Runs the command; a mistake that the user can mend is one message and exit code 2."""
     warnings.showwarning = lambda message, *_, **__: note(f"warning: {message}")
     try:
-        app()
+        with ending_on_sigterm():
+            app()
+    except StoppedError as error:
+        note(str(error))
+        sys.exit(128 + error.signal)
     except HDZooError as error:
         note(f"error: {error}")
         sys.exit(2)

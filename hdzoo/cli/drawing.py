@@ -25,6 +25,7 @@ from hdzoo.cli.terminal import (
     print_table,
     progress_bar,
 )
+from hdzoo.files import check_file, check_folder
 
 
 def sample(
@@ -58,6 +59,15 @@ def sample(
         )
     pipe.scheduler.set_timesteps(num_inference_steps)
     steps = pipe.scheduler.num_inference_steps
+    made_by = sampling.protocol(pipe, model, seed, start)
+    if output is None:
+        drawn = made_by | {"num_images": num_images, "scale": scale}
+        name = sampler or type(pipe.scheduler).__name__
+        output = sampling.picture_path(model, name, drawn)
+    for path in filter(None, (output, gif)):
+        check_file(path)
+    if images_dir is not None:
+        check_folder(images_dir)
     trajectory = sampling.Trajectory(pipe, steps, scale) if gif else None
     begin = time.perf_counter()
     images = sampling.draw(
@@ -70,9 +80,6 @@ def sample(
         on_step=trajectory.record if trajectory else None,
     )
     seconds = time.perf_counter() - begin
-    made_by = sampling.protocol(pipe, model, seed, start)
-    name = sampler or type(pipe.scheduler).__name__
-    output = output or Path("samples") / f"{Path(model).name}-{name}-seed{seed}.png"
     sampling.save_png(sampling.image_grid(images, scale), output, made_by)
     if images_dir is not None:
         for i, image in enumerate(images):
@@ -179,6 +186,8 @@ def demo_2d(
     options = parse_options(option)
     from hdzoo.demo import demo
 
+    for path in filter(None, (output, png)):
+        check_file(path)
     with progress_bar(frames) as advance:
         result = demo.demo_2d(
             target,

@@ -7,6 +7,7 @@ import typer
 
 from hdzoo.cli.options import Dtype, Evaluations, Options, SamplerName, Seed, parse_options
 from hdzoo.cli.terminal import note
+from hdzoo.files import check_file
 
 
 def inpaint(
@@ -45,6 +46,14 @@ def inpaint(
             f"{type(pipe.scheduler).__name__} walks at one noise level: it starts from what "
             f"{type(start).__name__} paints, {start.num_inference_steps} network evaluations each"
         )
+    pipe.scheduler.set_timesteps(num_inference_steps)
+    made_by = sampling.protocol(pipe, model, seed, start)
+    made_by |= {"image": image, "mask_image": mask_image, "known_noise": known_noise}
+    if output is None:
+        painted = made_by | {"num_images": num_images, "scale": scale}
+        name = sampler or type(pipe.scheduler).__name__
+        output = sampling.picture_path(image, name, painted)
+    check_file(output)
     images = inpainting.paint(
         pipe,
         image,
@@ -56,10 +65,6 @@ def inpaint(
         start=start,
         known_noise=known_noise,
     )
-    made_by = sampling.protocol(pipe, model, seed, start)
-    made_by |= {"image": image, "mask_image": mask_image, "known_noise": known_noise}
-    name = sampler or type(pipe.scheduler).__name__
-    output = output or Path("samples") / f"{Path(image).stem}-{name}-seed{seed}.png"
     sampling.save_png(sampling.image_grid(images, scale), output, made_by)
     note(f"{len(images)} images, {pipe.scheduler.num_inference_steps} network evaluations each")
     print(output)

@@ -1,9 +1,12 @@
 """What a command prints: tables, progress bars, notes."""
 
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 LONGEST_NAME = 32
@@ -115,6 +118,23 @@ def work_progress() -> Iterator[Callable[[str, int, int], None]]:
             progress.update(tasks[what], completed=done)
 
         yield update
+
+
+@contextmanager
+def ending_on_sigterm() -> Iterator[None]:
+    """Lets a command that is told to end clear up first what it was writing."""
+
+    def end(number: int, _: FrameType | None) -> None:
+        sys.exit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def note(message: str) -> None:

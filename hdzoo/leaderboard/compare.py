@@ -35,7 +35,7 @@ from hdzoo.metrics.image_sets import open_images
 from hdzoo.metrics.reference import SUFFIX, load_reference, reference_of
 from hdzoo.metrics.report import Report, evaluate, load_report
 from hdzoo.processes import all_processes, in_first_process
-from hdzoo.sampling import load_pipeline
+from hdzoo.sampling import find_dtype, load_pipeline
 
 PROTOCOL = "protocol.json"
 
@@ -240,6 +240,7 @@ class Run:
             "model": str(self.model),
             "weights_sha256": weights_hash(resolve_model(self.model)),
             **settings,
+            "dtype": str(find_dtype(self.settings.dtype)).removeprefix("torch."),
             "reference": None if self.settings.reference is None else str(self.settings.reference),
             "reference_sha256": file_hash(self.saved) if self.saved is not None else None,
             "weights": None if self.settings.weights is None else str(self.settings.weights),

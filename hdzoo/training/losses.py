@@ -14,7 +14,6 @@ from hdzoo.training.objectives import loss_per_dimension
 from hdzoo.training.setup import has_own_ladder, network_ladder, prediction_type, seed_step
 
 LOG = "losses.jsonl"
-CURVE = "loss.png"
 HELD_OUT_SIGMAS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 
@@ -72,7 +71,9 @@ def save_curve(lines: list[dict[str, Any]], path: Path) -> None:
         for i, sigma in enumerate(held_out[0][1]["sigmas"]):
             panels[1].plot(steps, [loss["loss"][i] for _, loss in held_out], label=f"{sigma:.3g}")
         panels[1].set(xlabel="step", ylabel="loss per dimension", yscale="log", title="held out")
-        panels[1].legend(title="noise level", fontsize="x-small", ncols=2)
+        panels[1].legend(
+            title="noise level", fontsize="x-small", loc="upper left", bbox_to_anchor=(1, 1)
+        )
     for panel in panels:
         panel.grid(alpha=0.3)
     with whole_file(path) as partial:

@@ -8,17 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from diffusers import ModelMixin
 
-from hdzoo.cards import CARD, write_card
+from hdzoo.cards import CARD, CURVE, SAMPLES, write_card
 from hdzoo.errors import HDZooError
 from hdzoo.files import file_hash, whole_file, write_json
-from hdzoo.training.losses import CURVE, LossLog, held_out_loss, save_curve
+from hdzoo.training.losses import LOG, LossLog, held_out_loss, save_curve
 from hdzoo.training.protocol import RESULT, surroundings
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 RECORD_FILE = "training.json"
-SAMPLES = "samples.png"
 IGNORED = "checkpoints/\nlogs/\n.lock\n"
 
 
@@ -56,6 +55,7 @@ def finish(
     if not (folder / ".gitignore").exists():
         with whole_file(folder / ".gitignore") as partial:
             partial.write_text(IGNORED)
+    record["num_inference_steps"] = getattr(scheduler, "num_inference_steps", None)
     before, card = read_record(folder) or {}, folder / CARD
     # One that somebody has changed is theirs.
     if not card.exists() or before.get("card_sha256") == file_hash(card):
@@ -130,3 +130,22 @@ def run_record(
         "num_processes": num_processes,
         **surroundings(),
     }
+
+
+def loss_lines(folder: Path) -> list[str]:
+    """What the loss of a finished run is, in lines for people.
+
+    Args:
+        folder: of the run.
+    """
+    record = read_record(folder) or {}
+    lines = []
+    if (loss := record.get("loss")) is not None:
+        lines.append(f"loss {loss:.4g}, the mean of the last steps; all of them are in {LOG}")
+    held_out = json.loads((folder / "unet" / "config.json").read_text()).get(RESULT)
+    if held_out:
+        pairs = zip(held_out["sigmas"], held_out["loss"], strict=True)
+        some = list(pairs)[:: -(-len(held_out["loss"]) // 10)]
+        values = ", ".join(f"{loss:.3g} at {sigma:.3g}" for sigma, loss in some)
+        lines.append(f"held-out loss per dimension by noise level: {values}")
+    return lines

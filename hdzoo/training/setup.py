@@ -12,10 +12,8 @@ from hdzoo.checksums import content_hash
 from hdzoo.errors import HDZooError
 from hdzoo.samplers.ladders import geometric_ladder
 
-# Of a sampler that nobody has chosen: what it costs, and its step size in units of sigma^2.
+# What a sampler costs that nobody has chosen.
 EVALUATIONS = 200
-ETA = 0.3
-CONSISTENT = "consistent-annealed-sampling"
 
 
 def build_network(name: str, options: dict[str, Any], seed: int) -> ModelMixin:
@@ -111,22 +109,20 @@ def build_scheduler(name: str | None, options: dict[str, Any], network: ModelMix
 def default_sampler(network: ModelMixin) -> tuple[str, dict[str, Any]]:
     """The sampler that a network is saved with when none is asked for: its name and options.
 
-    About 200 evaluations. On a range of noise levels it is consistent annealed sampling with the
-    share of new noise that suits ``ncsn-mnist``: what a learned score gets wrong, noise repairs. It
-    asks the network once at each level, so that it serves a ladder too if that is long; on a short
-    one, which must be walked on, it is annealed Langevin dynamics with half-denoising hand-offs.
+    About 200 evaluations. On a range of noise levels, and on a long ladder, it is consistent
+    annealed sampling with the denoising step at its end, which asks the network once at each level.
+    A short ladder must be walked on: there it is annealed Langevin dynamics with half-denoising
+    hand-offs.
 
     Args:
         network: the score network.
     """
-    if not has_own_ladder(network):
-        step_size = ETA * network_ladder(network)[-1] ** 2
-        return CONSISTENT, {"num_levels": 20, "steps_per_level": 10, "step_size": step_size}
-    num_levels = len(network_ladder(network))
-    if num_levels >= EVALUATIONS // 2:
-        return CONSISTENT, {"steps_per_level": 1, "readout": "full"}
-    steps = EVALUATIONS // num_levels
-    return "annealed-langevin", {"steps_per_level": steps, "hand_off": "half", "readout": "full"}
+    num_levels = len(network_ladder(network)) if has_own_ladder(network) else EVALUATIONS
+    steps = max(1, EVALUATIONS // num_levels)
+    options = {"num_levels": num_levels, "steps_per_level": steps, "readout": "full"}
+    if steps == 1:
+        return "consistent-annealed-sampling", options
+    return "annealed-langevin", options | {"hand_off": "half"}
 
 
 def has_own_ladder(network: ModelMixin) -> bool:

@@ -14,23 +14,27 @@ import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from datasets import Dataset
 from diffusers import UNet2DModel
 from diffusers.training_utils import EMAModel
 from huggingface_hub import ModelCard
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from hdzoo import HDPipeline
 from hdzoo.cards import write_card
-from hdzoo.errors import HDZooError
+from hdzoo.checksums import save_tensors
+from hdzoo.errors import HDZooError, StoppedError
 from hdzoo.models.ncsn import NCSNModel
 from hdzoo.models.ncsnv2 import NCSNv2Model
 from hdzoo.models.unet import UNetScoreModel
 from hdzoo.samplers.langevin import AnnealedLangevinSampler
-from hdzoo.training import trainer
-from hdzoo.training.checkpoints import latest_checkpoint
-from hdzoo.training.data import load_images
+from hdzoo.training import run as runs
+from hdzoo.training.checkpoints import STATE, latest_checkpoint
+from hdzoo.training.data import image_loader, image_transform, load_images
+from hdzoo.training.losses import held_out_loss
 from hdzoo.training.trainer import TrainingConfig, train
 
 CONFIG = TrainingConfig(
@@ -72,7 +76,8 @@ def fresh_accelerator():
 
 
 def run(folder, dataset, config=CONFIG, **options):
-    return train(options.pop("model", None) or unet(), dataset, folder, config, **options)
+    model = options.pop("model", None) or unet()
+    return train(model, dataset, folder, config, **{"num_samples": 0} | options)
 
 
 @pytest.fixture(scope="module")
@@ -86,8 +91,18 @@ def weights(folder):
     return load_file(folder / "unet" / "diffusion_pytorch_model.safetensors")
 
 
+def last_step(folder):
+    return latest_checkpoint(folder / "checkpoints").progress.step
+
+
+def everything(folder):
+    """Weights, average and optimiser, as the last checkpoint has them."""
+    return load_file(latest_checkpoint(folder / "checkpoints").path)
+
+
 def raw_weights(folder):
-    return load_file(latest_checkpoint(folder / "checkpoints") / "model.safetensors")
+    prefix = "model."
+    return {k.removeprefix(prefix): v for k, v in everything(folder).items() if prefix in k[:6]}
 
 
 def same(first, second):
@@ -96,41 +111,53 @@ def same(first, second):
     )
 
 
-def everything(folder):
-    """Weights, average, optimiser and schedule, as the last checkpoint has them."""
-    last = latest_checkpoint(folder / "checkpoints")
-    parts = [last / name for name in ("optimizer.bin", "custom_checkpoint_0.pkl")]
-    average = torch.load(parts[1], weights_only=True)["shadow_params"]
-    adam = torch.load(parts[0], weights_only=True)["state"]
-    return (
-        raw_weights(folder)
-        | {f"average.{i}": value for i, value in enumerate(average)}
-        | {f"adam.{i}.{key}": value for i, state in adam.items() for key, value in state.items()}
-    )
-
-
 @pytest.fixture
 def at_step(monkeypatch):
     """Makes a step's loss pass through a function."""
 
     def install(step, change):
-        original, calls = trainer.training_loss, [0]
+        original, calls = runs.training_loss, [0]
 
         def training_loss(*args):
             calls[0] += 1
             loss = original(*args)
             return change(loss) if calls[0] == step else loss
 
-        monkeypatch.setattr(trainer, "training_loss", training_loss)
+        monkeypatch.setattr(runs, "training_loss", training_loss)
 
     return install
 
 
-def interrupt(loss):
-    # A shell starts what it puts into the background with SIGINT ignored, and Python keeps that.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.raise_signal(signal.SIGINT)
-    return loss
+@pytest.fixture
+def interrupt():
+    """Raises Ctrl-C; as a shell starts what it puts into the background, SIGINT may be ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def send(loss):
+        signal.raise_signal(signal.SIGINT)
+        return loss
+
+    yield send
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def kill(interrupt):
+    """Ends a run at once, as if all had gone wrong."""
+
+    def twice(loss):
+        return interrupt(interrupt(loss))
+
+    return twice
+
+
+def rewrite(folder, change):
+    """Changes the JSON of the last checkpoint, checksum and all."""
+    path = latest_checkpoint(folder / "checkpoints").path
+    with safe_open(path, "pt") as file:
+        state = json.loads(file.metadata()[STATE])
+    change(state)
+    save_tensors(load_file(path), path, {STATE: json.dumps(state)})
 
 
 # ---- resuming -------------------------------------------------------------------------------
@@ -157,7 +184,8 @@ KILLED = """
                 max_train_steps=60, train_batch_size=8, learning_rate=2e-3, lr_warmup_steps=5,
                 sigma_distribution="log-normal", loss_weighting="karras", random_flip=True,
             )
-            train(UNetScoreModel(**UNET), digits, folder, config, checkpoint_every=7)
+            options = {"checkpoint_every": 7, "num_samples": 0}
+            train(UNetScoreModel(**UNET), digits, folder, config, **options)
             status = 0
         finally:
             os._exit(status)
@@ -171,8 +199,8 @@ KILLED = """
     root = Path(sys.argv[1])
     checkpoints, chance = root / "killed" / "checkpoints", random.Random(0)
     # Three times at a random moment after a new checkpoint, twice while one is written.
-    for pattern in ("step-*", "partial-*", "step-*", "partial-*", "step-*"):
-        seen = set(checkpoints.glob("*"))
+    for pattern in ("step-*", ".partial-*", "step-*", ".partial-*", "step-*"):
+        seen = set(checkpoints.glob("*")) if pattern == "step-*" else set()
         pid = start(root / "killed")
         wait_for(pid, pattern, seen)
         time.sleep(chance.uniform(0, 0.1 if pattern == "step-*" else 0.003))
@@ -196,30 +224,48 @@ def test_killed_five_times_ends_with_the_same_bits(tmp_path):
     assert same(everything(killed), everything(whole))
     for file in ("unet/diffusion_pytorch_model.safetensors", "unet/config.json"):
         assert (killed / file).read_bytes() == (whole / file).read_bytes()
-    assert [path.name for path in (killed / "checkpoints").iterdir()] == ["step-0000060"]
+    assert os.listdir(killed / "checkpoints") == ["step-0000060.safetensors"]
+    assert (killed / "losses.jsonl").read_bytes() == (whole / "losses.jsonl").read_bytes()
+    assert not list(killed.rglob(".partial-*"))
 
 
-def test_interrupt_says_how_to_go_on_and_resumes(tmp_path, digits, reference, at_step):
-    at_step(20, interrupt)
-    with pytest.raises(HDZooError, match=r"step 19 of 30; the same command .* step-0000014$"):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_writes_a_checkpoint_first(
+    tmp_path, digits, reference, at_step, interrupt, number
+):
+    def send(loss):
+        signal.raise_signal(number)
+        return loss
+
+    before = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
+    at_step(20, send)
+    with pytest.raises(StoppedError, match=r"step 20 of 30; the same command .* step 20$") as error:
         run(tmp_path, digits, checkpoint_every=7)
-    assert json.loads(next(tmp_path.glob("checkpoints/*/*.json")).read_text())["step"] == 14
+    assert error.value.signal == number
+    assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == before
+    assert last_step(tmp_path) == 20
     run(tmp_path, digits)
     assert same(everything(tmp_path), everything(reference))
     assert same(weights(tmp_path), weights(reference))
+    assert (tmp_path / "losses.jsonl").read_bytes() == (reference / "losses.jsonl").read_bytes()
 
 
-def test_half_written_checkpoints_are_not_taken(tmp_path, digits, reference, at_step):
-    at_step(20, interrupt)
-    with pytest.raises(HDZooError):
+def test_a_second_interrupt_waits_for_nothing(tmp_path, digits, at_step, kill):
+    at_step(20, kill)
+    with pytest.raises(StoppedError, match=r"step 19 of 30; the same command .* step 14$"):
         run(tmp_path, digits, checkpoint_every=7)
-    for name in ("partial-0000021", "step-0000021"):
-        broken = tmp_path / "checkpoints" / name
-        broken.mkdir()
-        (broken / "model.safetensors").write_bytes(b"half")
-    assert latest_checkpoint(tmp_path / "checkpoints").name == "step-0000014"
+    assert last_step(tmp_path) == 14
+
+
+def test_half_written_checkpoints_are_not_taken(tmp_path, digits, reference, at_step, kill):
+    at_step(20, kill)
+    with pytest.raises(StoppedError):
+        run(tmp_path, digits, checkpoint_every=7)
+    (tmp_path / "checkpoints" / ".partial-1-step-0000021.safetensors").write_bytes(b"half")
+    assert last_step(tmp_path) == 14
     run(tmp_path, digits, checkpoint_every=7)
     assert same(everything(tmp_path), everything(reference))
+    assert not list(tmp_path.rglob(".partial-*"))
 
 
 def test_more_steps_go_on_with_a_constant_schedule(tmp_path, digits, reference):
@@ -281,17 +327,19 @@ def test_another_run_is_refused(reference, digits, changed, message):
 def test_other_data_and_another_network_are_refused(reference, digits):
     with pytest.raises(HDZooError, match="images was 1500 and is 100"):
         run(reference, digits.select(range(100)))
-    with pytest.raises(HDZooError, match="another network"):
+    others = Dataset.from_list([*digits.select(range(1499)), digits[0]], features=digits.features)
+    with pytest.raises(HDZooError, match=r"another run: images_sha256 was '\w+' and is '\w+'\."):
+        run(reference, others)
+    with pytest.raises(HDZooError, match=r"block_out_channels was \[8, 16\] and is \[8, 24\]"):
         run(reference, digits, model=unet(block_out_channels=(8, 24)))
+    with pytest.raises(HDZooError, match=r"network.sigma_max was 5.0 and is 4.0"):
+        run(reference, digits, model=unet(sigma_max=4.0))
 
 
 def test_a_checkpoint_older_than_an_option_has_its_default(tmp_path, digits):
     config = with_config(max_train_steps=2)
     run(tmp_path, digits, config)
-    file = latest_checkpoint(tmp_path / "checkpoints") / "training_state.json"
-    state = json.loads(file.read_text())
-    del state["config"]["random_flip"], state["num_images"]
-    file.write_text(json.dumps(state))
+    rewrite(tmp_path, lambda state: state["protocol"].pop("random_flip"))
     run(tmp_path, digits, config)
     with pytest.raises(HDZooError, match="random_flip was False and is True"):
         run(tmp_path, digits, dataclasses.replace(config, random_flip=True))
@@ -305,7 +353,7 @@ def test_a_diverged_run_leaves_the_last_good_checkpoint(tmp_path, digits, at_ste
     at_step(10, lambda loss: loss * bad)
     with pytest.raises(HDZooError, match="diverged: the weights are not finite at step 14"):
         run(tmp_path, digits, checkpoint_every=7)
-    assert [path.name for path in (tmp_path / "checkpoints").glob("step-*")] == ["step-0000007"]
+    assert os.listdir(tmp_path / "checkpoints") == ["step-0000007.safetensors"]
     assert all(value.isfinite().all() for value in everything(tmp_path).values())
 
 
@@ -313,7 +361,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(tmp_path, digits, at_step):
     at_step(3, lambda loss: loss * float("nan"))
     with pytest.raises(HDZooError, match=r"loss is nan at step 50.*lower learning_rate"):
         run(tmp_path, digits, with_config(max_train_steps=60, train_batch_size=2))
-    assert not (tmp_path / "checkpoints").exists()
+    assert not os.listdir(tmp_path / "checkpoints")
 
 
 def test_gradients_are_clipped_and_the_rate_warms_up(tmp_path, digits):
@@ -344,7 +392,7 @@ def test_the_folder_has_the_average_of_the_weights(tmp_path, digits, monkeypatch
             seen.append([p.detach().double().clone() for p in parameters])
             super().step(parameters)
 
-    monkeypatch.setattr(trainer, "EMAModel", Recorder)
+    monkeypatch.setattr(runs, "EMAModel", Recorder)
     model = unet()
     names = [name for name, _ in model.named_parameters()]
     run(tmp_path, digits, with_config(max_train_steps=12, ema_decay=0.7), model=model)
@@ -366,7 +414,7 @@ def test_the_loop_waits_for_the_device_once_in_fifty_steps(tmp_path, digits, mon
         original = getattr(torch.Tensor, name)
 
         def wrapper(self, *args):
-            if sys._getframe(1).f_code is train.__code__:
+            if sys._getframe(1).f_code.co_filename == runs.__file__:
                 waits.append(name)
             return original(self, *args)
 
@@ -375,7 +423,8 @@ def test_the_loop_waits_for_the_device_once_in_fifty_steps(tmp_path, digits, mon
     for name in ("item", "tolist", "__bool__", "__float__", "cpu", "numpy"):
         counted(name)
     run(tmp_path, digits, with_config(max_train_steps=60, train_batch_size=2))
-    assert waits == ["item"]
+    # The mean of 50 steps, and at the end that of 10 with the last checkpoint.
+    assert waits == ["item", "item", "__bool__", "item"]
 
 
 def test_bf16_trains_and_the_loss_is_measured_in_float32(tmp_path, digits, reference):
@@ -385,9 +434,9 @@ def test_bf16_trains_and_the_loss_is_measured_in_float32(tmp_path, digits, refer
     assert not same(weights(tmp_path), weights(reference))
     network = HDPipeline.from_pretrained(tmp_path).unet
     recorded = network.config.held_out_loss
-    transform = trainer.image_transform(8, 1, (0.0, 1.0))
-    loader = trainer.image_loader(held_out, transform, batch_size=500)
-    again = trainer.held_out_loss(network, loader, CONFIG.seed)
+    transform = image_transform(8, 1, (0.0, 1.0))
+    loader = image_loader(held_out, transform, batch_size=500)
+    again = held_out_loss(network, loader, CONFIG.seed)
     assert again["sigmas"] == recorded["sigmas"]
     # Rounded to six places.
     assert again["loss"] == pytest.approx(recorded["loss"], abs=2e-6)
@@ -536,7 +585,7 @@ def test_the_folder_is_ready_for_the_hub(tmp_path, digits, monkeypatch):
     assert isinstance(pipe.scheduler, AnnealedLangevinSampler)
     assert torch.equal(pipe.scheduler.sigmas, sampler.sigmas)
     assert pipe.image_processor.config.do_convert_grayscale
-    assert (folder / ".gitignore").read_text() == "checkpoints/\n"
+    assert (folder / ".gitignore").read_text().splitlines() == ["checkpoints/", "logs/", ".lock"]
 
     record = json.loads((folder / "training.json").read_text())
     assert TrainingConfig(**record["config"]) == with_config(max_train_steps=3)
@@ -598,26 +647,27 @@ def test_a_sampler_that_diverges_does_not_end_the_training(tmp_path, digits, mon
     assert (tmp_path / "training.json").is_file()
 
 
-def test_tensorboard_has_the_mean_loss_and_the_rate(tmp_path, digits, monkeypatch, at_step):
+def test_tensorboard_has_the_mean_loss_and_the_rate(tmp_path, digits, monkeypatch, at_step, kill):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     config, losses = with_config(max_train_steps=50, train_batch_size=2), []
-    at_step(25, interrupt)
-    with pytest.raises(HDZooError):
-        run(tmp_path, digits, config, checkpoint_every=20)
-    inner = trainer.training_loss
+    inner = runs.training_loss
 
     def recorded(*args):
         losses.append(inner(*args))
         return losses[-1]
 
-    monkeypatch.setattr(trainer, "training_loss", recorded)
+    monkeypatch.setattr(runs, "training_loss", recorded)
+    at_step(25, kill)
+    with pytest.raises(StoppedError):
+        run(tmp_path, digits, config, checkpoint_every=20)
+    del losses[20:]
     run(tmp_path, digits, config, tracker="tensorboard")
-    assert len(losses) == 30
+    assert len(losses) == 50
     log = EventAccumulator(str(tmp_path / "logs" / "hdzoo")).Reload()
     (loss,), (rate,) = log.Scalars("loss"), log.Scalars("lr")
     assert loss.step == rate.step == 50
-    # Sums of 30 float32 numbers.
+    # Sums of 50 float32 numbers.
     assert loss.value == pytest.approx(torch.stack(losses).mean().item(), rel=1e-5)
     assert rate.value == pytest.approx(2e-3)
 
@@ -632,7 +682,7 @@ PARALLEL = """
     from datasets import Dataset, Features, Image
     from PIL import Image as Pictures
     from hdzoo.models.unet import UNetScoreModel
-    from hdzoo.training import trainer
+    from hdzoo.training import run, trainer
 
     images = [Pictures.new("L", (8, 8), 3 * i) for i in range(24)]
     data = Dataset.from_dict({"image": images}, features=Features({"image": Image()}))
@@ -640,15 +690,16 @@ PARALLEL = """
         max_train_steps=6, train_batch_size=8, sigma_distribution="log-normal"
     )
     torch.manual_seed(0)
-    seen, original = [], trainer.training_loss
+    seen, original = [], run.training_loss
 
     def training_loss(model, network, images, *args):
         seen.append((images[:, 0, 0, 0] * 85).round().int().tolist())
         return original(model, network, images, *args)
 
-    trainer.training_loss = training_loss
+    run.training_loss = training_loss
     folder = Path(sys.argv[1])
-    trainer.train(UNetScoreModel(**UNET), data, folder / "out", config, checkpoint_every=4)
+    options = {"checkpoint_every": 4, "num_samples": 0}
+    trainer.train(UNetScoreModel(**UNET), data, folder / "out", config, **options)
     (folder / f"seen-{os.environ['RANK']}.json").write_text(json.dumps(seen))
 """
 
