@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import os
+import pickle
 import re
 import signal
 import subprocess
@@ -14,19 +15,22 @@ import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from diffusers import UNet2DModel
-from diffusers.training_utils import EMAModel
 from huggingface_hub import ModelCard
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
-from torch.optim.optimizer import register_optimizer_step_pre_hook
+from torch.optim.optimizer import (
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
 
 from hdzoo import HDPipeline
-from hdzoo.cards import write_card
-from hdzoo.checksums import save_tensors
+from hdzoo.cards import pictures_in, write_card
+from hdzoo.checksums import content_hash, save_tensors
 from hdzoo.errors import HDZooError, StoppedError
+from hdzoo.files import exclusive
 from hdzoo.models.ncsn import NCSNModel
 from hdzoo.models.ncsnv2 import NCSNv2Model
 from hdzoo.models.unet import UNetScoreModel
@@ -35,6 +39,8 @@ from hdzoo.training import run as runs
 from hdzoo.training.checkpoints import STATE, latest_checkpoint
 from hdzoo.training.data import image_loader, image_transform, load_images
 from hdzoo.training.losses import held_out_loss
+from hdzoo.training.protocol import check_same_run
+from hdzoo.training.setup import build_scheduler, initial_network
 from hdzoo.training.trainer import TrainingConfig, train
 
 CONFIG = TrainingConfig(
@@ -345,6 +351,181 @@ def test_a_checkpoint_older_than_an_option_has_its_default(tmp_path, digits):
         run(tmp_path, digits, dataclasses.replace(config, random_flip=True))
 
 
+def test_what_changes_the_result_belongs_to_the_run(reference, digits, monkeypatch):
+    with pytest.raises(HDZooError, match="gradient_accumulation_steps was 1 and is 2"):
+        run(reference, digits, with_config(gradient_accumulation_steps=2))
+    with pytest.raises(HDZooError, match="initial_weights was None and is 'abc'"):
+        run(reference, digits, with_config(initial_weights="abc"))
+    latest = latest_checkpoint(reference / "checkpoints")
+    now = latest.protocol | {"num_processes": 2}
+    with pytest.raises(HDZooError, match="num_processes was 1 and is 2"):
+        check_same_run(reference, latest.protocol, now, 30)
+
+
+def test_other_rounding_is_said(tmp_path, digits):
+    run(tmp_path, digits, with_config(max_train_steps=2))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
+    try:
+        with pytest.warns(
+            UserWarning, match=rf"threads_per_process was {threads} and is {threads + 1}"
+        ):
+            run(tmp_path, digits, with_config(max_train_steps=3))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_the_environment_divides_no_loss(tmp_path, digits, monkeypatch):
+    config = with_config(max_train_steps=2)
+    run(tmp_path / "plain", digits, config)
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+    with pytest.raises(HDZooError, match=r"STEPS is 4, .* of this run is 1; give the same"):
+        run(tmp_path / "told", digits, config)
+    assert not (tmp_path / "told").exists()
+    run(tmp_path / "told", digits, dataclasses.replace(config, gradient_accumulation_steps=4))
+    for name, value in weights(tmp_path / "told").items():
+        # Adam's first steps are of the size of the rate whatever the gradient's, so rounding of a
+        # small gradient may show: 1e-7 relative of gradients down to 1e-4 of the largest.
+        torch.testing.assert_close(value, weights(tmp_path / "plain")[name], rtol=0, atol=2e-5)
+
+
+def test_parts_of_a_batch_give_its_gradient(tmp_path, digits):
+    """The mean over the batch, whatever the number of parts; a step with no momentum shows it."""
+    grads = {}
+
+    def look(optimizer, args, kwargs):
+        params = [p for group in optimizer.param_groups for p in group["params"]]
+        grads.setdefault(parts, []).append([p.grad.clone() for p in params])
+
+    hook = register_optimizer_step_pre_hook(look)
+    try:
+        for parts in (1, 2, 8):
+            config = with_config(max_train_steps=1, gradient_accumulation_steps=parts)
+            run(tmp_path / str(parts), digits, dataclasses.replace(config, max_grad_norm=1e9))
+    finally:
+        hook.remove()
+    scale = max(float(g.abs().max()) for g in grads[1][0])
+    for parts in (2, 8):
+        for one, other in zip(grads[1][0], grads[parts][0], strict=True):
+            # Sums of 8 terms in another order, through some ten layers, in float32.
+            assert float((one - other).abs().max()) < 1e-5 * scale
+
+
+def test_parts_that_do_not_divide_are_refused(tmp_path, digits):
+    with pytest.raises(HDZooError, match="8 does not divide among 1 processes in 3 parts each"):
+        run(tmp_path, digits, with_config(gradient_accumulation_steps=3))
+
+
+# ---- a folder from elsewhere ------------------------------------------------------------------
+
+
+class Bomb:
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.mark),)
+
+
+PICKLES = (
+    "custom_checkpoint_0.pkl",
+    "custom_checkpoint_1.pkl",
+    "optimizer.bin",
+    "scheduler.bin",
+    "sampler.bin",
+    "scaler.pt",
+    "random_states_0.pkl",
+    "pytorch_model.bin",
+    "dl_state_dict.bin",
+)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_no_pickle_of_a_run_folder_is_opened(tmp_path, digits, kept):
+    """As Accelerate's checkpoints have them, beside a checkpoint of this version and without one."""
+    folder, mark = tmp_path / "run", tmp_path / "mark"
+    run(folder, digits, with_config(max_train_steps=2))
+    places = [folder, folder / "checkpoints", folder / "unet"]
+    if not kept:
+        old = folder / "checkpoints" / "step-0000002"
+        old.mkdir()
+        (old / "training_state.json").write_text("{}")
+        places.append(old)
+        latest_path(folder).unlink()
+    for place in places:
+        for name in PICKLES:
+            (place / name).write_bytes(pickle.dumps(Bomb(mark)))
+    if kept:
+        run(folder, digits, with_config(max_train_steps=4))
+    else:
+        with pytest.raises(HDZooError, match="pickles, which could run code .* another output"):
+            run(folder, digits, with_config(max_train_steps=4))
+    assert not mark.exists()
+
+
+def latest_path(folder):
+    return latest_checkpoint(folder / "checkpoints").path
+
+
+def test_a_flipped_bit_in_a_checkpoint_is_noticed(tmp_path, digits):
+    run(tmp_path, digits, with_config(max_train_steps=2))
+    path = latest_path(tmp_path)
+    whole = path.read_bytes()
+    header = int.from_bytes(whole[:8], "little") + 8
+    places = [header, len(whole) // 2, len(whole) - 1, whole.index(b'\\"step\\": 2') + 10]
+    for place in places:
+        damaged = bytearray(whole)
+        damaged[place] ^= 1
+        path.write_bytes(damaged)
+        with pytest.raises(HDZooError, match="damaged"):
+            run(tmp_path, digits, with_config(max_train_steps=3))
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(HDZooError, match="or damaged: .*remove it to train from the start"):
+        run(tmp_path, digits, with_config(max_train_steps=3))
+    path.write_bytes(whole)
+    run(tmp_path, digits, with_config(max_train_steps=3))
+
+
+LINKED = ("checkpoints", "samples", "logs", "unet", "scheduler")
+
+
+def test_links_in_a_run_folder_are_not_followed(tmp_path, digits):
+    victims = tmp_path / "victims"
+    victims.mkdir()
+    for name in LINKED:
+        folder, victim = tmp_path / f"run-{name}", victims / name
+        folder.mkdir()
+        victim.mkdir()
+        (victim / ".partial-1-mine").write_bytes(b"mine")
+        (folder / name).symlink_to(victim)
+        with pytest.raises(HDZooError, match=f"{name} is a link"):
+            run(folder, digits, with_config(max_train_steps=1), sample_every=1)
+        assert os.listdir(victim) == [".partial-1-mine"]
+
+    folder = tmp_path / "run"
+    (folder / "unet").mkdir(parents=True)
+    files = (".gitignore", "losses.jsonl", "loss.png", "samples.png", "training.json", "README.md")
+    for name in (*files, "model_index.json", "unet/config.json"):
+        victim = victims / name.replace("/", "-")
+        (folder / name).symlink_to(victim)
+    run(folder, digits, with_config(max_train_steps=1), num_samples=1)
+    assert sorted(os.listdir(victims)) == sorted(LINKED)
+    HDPipeline.from_pretrained(folder)
+
+
+def test_a_folder_in_use_is_refused(tmp_path, digits):
+    with exclusive(tmp_path / "x"), pytest.raises(HDZooError, match="x is in use by another run"):
+        run(tmp_path / "x", digits, with_config(max_train_steps=1))
+
+
+def test_a_file_in_the_place_of_the_folder_is_refused_before_the_work(tmp_path, digits, at_step):
+    (tmp_path / "x").write_bytes(b"mine")
+    at_step(1, pytest.fail)
+    with pytest.raises(HDZooError, match=r"cannot write to .*x: Not a directory"):
+        run(tmp_path / "x", digits)
+    assert os.listdir(tmp_path) == ["x"]
+
+
 # ---- what a step does -----------------------------------------------------------------------
 
 
@@ -383,28 +564,62 @@ def test_gradients_are_clipped_and_the_rate_warms_up(tmp_path, digits):
     assert rates == pytest.approx([2e-3 * min(1, step / 5) for step in range(8)])
 
 
-def test_the_folder_has_the_average_of_the_weights(tmp_path, digits, monkeypatch):
+def test_the_folder_has_the_average_of_what_the_steps_give(tmp_path, digits):
+    """The closed form of the average from the weights after each step of the optimiser, w_1, w_2...
+
+    a_1 = w_1 and a_n = d a_{n-1} + (1 - d) w_n, d = min(.7, 1 - n^-.75), that is a sum of the w_n
+    with weights that add up to 1. Stepped before the optimiser, it would lag by one: w_0 to w_11.
+    """
     seen = []
 
-    class Recorder(EMAModel):
-        def step(self, parameters):
-            parameters = list(parameters)
-            seen.append([p.detach().double().clone() for p in parameters])
-            super().step(parameters)
+    def look(optimizer, args, kwargs):
+        params = [p for group in optimizer.param_groups for p in group["params"]]
+        seen.append([p.detach().double().clone() for p in params])
 
-    monkeypatch.setattr(runs, "EMAModel", Recorder)
     model = unet()
     names = [name for name, _ in model.named_parameters()]
-    run(tmp_path, digits, with_config(max_train_steps=12, ema_decay=0.7), model=model)
-    average = seen[0]
-    for n, now in enumerate(seen[1:], start=1):
-        decay = min(0.7, 1 - (1 + n) ** -0.75)
-        average = [decay * old + (1 - decay) * new for old, new in zip(average, now, strict=True)]
-    written, raw = weights(tmp_path), raw_weights(tmp_path)
-    for name, value in zip(names, average, strict=True):
+    before = [p.detach().double().clone() for p in model.parameters()]
+    hook = register_optimizer_step_post_hook(look)
+    try:
+        run(tmp_path, digits, with_config(max_train_steps=12, ema_decay=0.7), model=model)
+    finally:
+        hook.remove()
+    decays = [min(0.7, 1 - n**-0.75) for n in range(1, 13)]
+    assert decays[0] == 0
+    shares = [(1 - decay) * math.prod(decays[i + 1 :]) for i, decay in enumerate(decays)]
+    assert sum(shares) == pytest.approx(1)
+
+    def average(states):
+        mix = zip(*states, strict=True)
+        return [sum(share * w for share, w in zip(shares, ws, strict=True)) for ws in mix]
+
+    written = [weights(tmp_path)[name].double() for name in names]
+    for value, expected in zip(written, average(seen), strict=True):
         # Twelve updates, each rounded to float32.
-        torch.testing.assert_close(written[name].double(), value, rtol=12e-7, atol=12e-7)
-    assert not same(written, raw)
+        torch.testing.assert_close(value, expected, rtol=12e-7, atol=12e-7)
+    lagging = average([before, *seen[:-1]])
+    assert max(float((v - w).abs().max()) for v, w in zip(written, lagging, strict=True)) > 1e-3
+    assert not same(weights(tmp_path), raw_weights(tmp_path))
+
+
+@pytest.mark.parametrize("stop", [None, 4])
+def test_the_rate_falls_by_a_cosine(tmp_path, digits, at_step, interrupt, stop):
+    rates = []
+    hook = register_optimizer_step_pre_hook(
+        lambda optimizer, *_: rates.append(optimizer.param_groups[0]["lr"])
+    )
+    config = with_config(lr_scheduler="cosine", max_train_steps=10, lr_warmup_steps=2)
+    try:
+        if stop is not None:
+            at_step(stop, interrupt)
+            with pytest.raises(StoppedError):
+                run(tmp_path, digits, config)
+        run(tmp_path, digits, config)
+    finally:
+        hook.remove()
+    # Loshchilov and Hutter (arXiv 1608.03983), equation 5, after a linear warm-up.
+    fall = [1e-3 * (1 + math.cos(math.pi * (step - 2) / 8)) for step in range(2, 10)]
+    assert rates == pytest.approx([0, 1e-3, *fall])
 
 
 def test_the_loop_waits_for_the_device_once_in_fifty_steps(tmp_path, digits, monkeypatch):
@@ -579,6 +794,7 @@ def test_the_folder_is_ready_for_the_hub(tmp_path, digits, monkeypatch):
         scheduler=sampler,
         command="hdzoo train --dataset digits",
         dataset_name="digits",
+        num_samples=4,
     )
     pipe = HDPipeline.from_pretrained(folder)
     assert isinstance(pipe.unet, UNetScoreModel)
@@ -607,9 +823,21 @@ def test_the_folder_is_ready_for_the_hub(tmp_path, digits, monkeypatch):
     exec(snippet, results)
     assert len(results["images"]) == 16
 
+    assert pictures_in(card.text) == ["loss.png", "samples.png"]
+    assert "AnnealedLangevinSampler with 8 network evaluations" in card.text
+    with Image.open(folder / "samples.png") as grid:
+        assert grid.size == (16, 16)
+    Image.open(folder / "loss.png").verify()
+
+    # It goes with the run as long as nobody has changed it.
+    run(folder, digits, with_config(max_train_steps=4), scheduler=sampler)
+    assert "| max_train_steps | 4 |" in (folder / "README.md").read_text()
+    assert not (folder / "samples.png").exists()
     (folder / "README.md").write_text("mine")
-    run(folder, digits, with_config(max_train_steps=3), scheduler=sampler)
+    (folder / ".gitignore").write_text("mine")
+    run(folder, digits, with_config(max_train_steps=4), scheduler=sampler)
     assert (folder / "README.md").read_text() == "mine"
+    assert (folder / ".gitignore").read_text() == "mine"
 
 
 def test_the_card_links_data_sets_of_the_hub_only(reference, tmp_path, monkeypatch):
@@ -670,6 +898,149 @@ def test_tensorboard_has_the_mean_loss_and_the_rate(tmp_path, digits, monkeypatc
     # Sums of 50 float32 numbers.
     assert loss.value == pytest.approx(torch.stack(losses).mean().item(), rel=1e-5)
     assert rate.value == pytest.approx(2e-3)
+
+
+# ---- what it says of the loss ------------------------------------------------------------------
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / "losses.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("stop", [None, 33, 57])
+def test_the_log_has_the_mean_of_every_fifty_steps(
+    tmp_path, digits, monkeypatch, at_step, stop, interrupt
+):
+    losses, inner = [], runs.training_loss
+
+    def recorded(*args):
+        losses.append(inner(*args))
+        return losses[-1]
+
+    monkeypatch.setattr(runs, "training_loss", recorded)
+    config = with_config(max_train_steps=110, train_batch_size=2)
+    if stop is not None:
+        at_step(stop, interrupt)
+        with pytest.raises(StoppedError):
+            run(tmp_path, digits, config)
+    run(tmp_path, digits, config)
+    assert len(losses) == 110
+    parts = {50: losses[:50], 100: losses[50:100], 110: losses[100:]}
+    assert [line["step"] for line in lines(tmp_path)] == list(parts)
+    for line in lines(tmp_path):
+        # Sums of 50 float32 numbers.
+        expected = torch.stack(parts[line["step"]]).double().mean().item()
+        assert line["loss"] == pytest.approx(expected, rel=1e-5)
+        assert line["learning_rate"] == pytest.approx(2e-3)
+    record = json.loads((tmp_path / "training.json").read_text())
+    assert record["loss"] == lines(tmp_path)[-1]["loss"]
+
+
+def test_held_out_loss_on_the_way_is_that_of_the_average(
+    tmp_path, digits, at_step, kill, reference
+):
+    held_out = load_images("digits", "test")
+    options = {"held_out": held_out, "held_out_every": 10, "checkpoint_every": 20}
+    at_step(25, kill)
+    with pytest.raises(StoppedError):
+        run(tmp_path, digits, **options)
+    run(tmp_path, digits, **options)
+    found = {line["step"]: line["held_out_loss"] for line in lines(tmp_path) if "loss" not in line}
+    assert list(found) == [10, 20, 30]
+    # All 297 images, which are fewer than 1,000: what the network's config has at the end.
+    assert found[30] == HDPipeline.from_pretrained(tmp_path).unet.config.held_out_loss
+    assert np.mean(found[30]["loss"]) < np.mean(found[10]["loss"])
+    # To measure is not to disturb.
+    assert same(weights(tmp_path), weights(reference))
+    with pytest.raises(HDZooError, match="give held_out as well"):
+        run(tmp_path, digits, held_out_every=10)
+
+
+def test_long_ladders_and_large_sets_are_thinned_on_the_way(tmp_path, digits, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        runs, "held_out_loss", lambda network, loader, *args, **kwargs: seen.append(loader) or {}
+    )
+    many = concatenate_datasets([digits, digits.select(range(600))])
+    run(tmp_path, digits, with_config(max_train_steps=1), held_out=many, held_out_every=1)
+    assert len(seen[0].dataset) == 700
+
+    model = NCSNv2Model(sample_size=8, in_channels=1, base_channels=8, num_levels=25)
+    loader = [torch.zeros(1, 1, 8, 8)]
+    assert len(held_out_loss(model.eval(), loader, 0)["sigmas"]) == 25
+    assert held_out_loss(model, loader, 0, most_levels=10)["sigmas"] == model.sigmas[::3].tolist()
+
+
+# ---- from other weights ------------------------------------------------------------------------
+
+
+def test_a_run_starts_from_the_weights_of_a_pipeline(tmp_path, digits, reference):
+    network, digest = initial_network(reference, {})
+    assert same(network.state_dict(), weights(reference))
+    assert digest == content_hash(sorted(weights(reference).items()))
+    assert network.config.held_out_loss is None
+    # At a rate of (almost) nothing, the average is what it started from.
+    config = with_config(max_train_steps=3, learning_rate=1e-12, initial_weights=digest)
+    run(tmp_path / "x", digits, config, model=network, init_from=str(reference))
+    for name, value in weights(tmp_path / "x").items():
+        torch.testing.assert_close(value, weights(reference)[name], rtol=1e-6, atol=1e-10)
+    adam = everything(tmp_path / "x")
+    assert {float(v) for k, v in adam.items() if k.endswith(".step")} == {3.0}
+    record = json.loads((tmp_path / "x" / "training.json").read_text())
+    assert record["config"]["initial_weights"] == digest
+    assert record["init_from"] == str(reference)
+    assert f"from the weights of `{reference}`" in (tmp_path / "x" / "README.md").read_text()
+    with pytest.raises(HDZooError, match=f"initial_weights was '{digest}' and is None"):
+        run(tmp_path / "x", digits, dataclasses.replace(config, initial_weights=None))
+
+
+def test_what_does_not_fit_the_initial_weights_is_refused(reference):
+    network, _ = initial_network(reference, {"dropout": 0.1}, "unet")
+    assert network.config.dropout == 0.1
+    with pytest.raises(HDZooError, match=r"do not fit a network with .*block_out_channels"):
+        initial_network(reference, {"block_out_channels": (8, 24)})
+    with pytest.raises(HDZooError, match="UNetScoreModel has no option widht"):
+        initial_network(reference, {"widht": 3})
+    with pytest.raises(HDZooError, match="is a UNetScoreModel, and 'ncsn' is asked for"):
+        initial_network(reference, {}, "ncsn")
+    with pytest.raises(HDZooError, match="there is no model 'nowhere'"):
+        initial_network("nowhere", {})
+
+
+# ---- the sampler that nobody has chosen --------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("build", "kind", "cost"),
+    [
+        (unet, "ConsistentAnnealedSampler", 200),
+        (lambda: unet(sigma_max=400.0), "ConsistentAnnealedSampler", 200),
+        # A step for the denoising at the end as well.
+        (lambda: ncsn(NCSNModel), "AnnealedLangevinSampler", 201),
+        (lambda: ladder(232), "ConsistentAnnealedSampler", 232),
+        (lambda: ladder(150), "ConsistentAnnealedSampler", 150),
+    ],
+)
+def test_the_default_sampler_is_of_modest_cost_and_fits_the_network(build, kind, cost):
+    network = build().eval()
+    sampler = build_scheduler(None, {}, network)
+    assert type(sampler).__name__ == kind
+    sampler.set_timesteps()
+    assert len(sampler.timesteps) == cost
+    levels = sampler.sigmas[:-1].unique().tolist()
+    network.check_sigmas(levels)
+    assert max(levels) == pytest.approx(float(network.config.sigma_max), rel=1e-4)
+    pipe = HDPipeline(network, sampler)
+    assert pipe(1, output_type="pt").images.shape == (1, 1, 8, 8)
+    if cost == 200:
+        # At any other cost as well.
+        assert pipe(1, 2, output_type="pt").images.isfinite().all()
+
+
+def ladder(number):
+    return NCSNv2Model(
+        sample_size=8, in_channels=1, base_channels=8, sigma_max=50, num_levels=number
+    )
 
 
 # ---- processes ------------------------------------------------------------------------------
