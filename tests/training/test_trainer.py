@@ -442,7 +442,7 @@ PICKLES = (
 
 @pytest.mark.parametrize("kept", [True, False])
 def test_no_pickle_of_a_run_folder_is_opened(tmp_path, digits, kept):
-    """As Accelerate's checkpoints have them, beside a checkpoint of this version and without one."""
+    """As Accelerate's checkpoints have them, beside one of this version and without it."""
     folder, mark = tmp_path / "run", tmp_path / "mark"
     run(folder, digits, with_config(max_train_steps=2))
     places = [folder, folder / "checkpoints", folder / "unet"]
@@ -458,7 +458,7 @@ def test_no_pickle_of_a_run_folder_is_opened(tmp_path, digits, kept):
     if kept:
         run(folder, digits, with_config(max_train_steps=4))
     else:
-        with pytest.raises(HDZooError, match="pickles, which could run code .* another output"):
+        with pytest.raises(HDZooError, match=r"pickles, which could run code .* another output"):
             run(folder, digits, with_config(max_train_steps=4))
     assert not mark.exists()
 
@@ -480,7 +480,7 @@ def test_a_flipped_bit_in_a_checkpoint_is_noticed(tmp_path, digits):
         with pytest.raises(HDZooError, match="damaged"):
             run(tmp_path, digits, with_config(max_train_steps=3))
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(HDZooError, match="or damaged: .*remove it to train from the start"):
+    with pytest.raises(HDZooError, match=r"or damaged: .*remove it to train from the start"):
         run(tmp_path, digits, with_config(max_train_steps=3))
     path.write_bytes(whole)
     run(tmp_path, digits, with_config(max_train_steps=3))
