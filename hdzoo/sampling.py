@@ -1,5 +1,6 @@
 """Drawing pictures: samples, grids, and the trajectory that leads to them."""
 
+import hashlib
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -12,15 +13,36 @@ from diffusers.utils import make_image_grid
 from PIL import Image, PngImagePlugin
 
 from hdzoo import plugins
+from hdzoo.catalog import weights_hash
 from hdzoo.errors import HDZooError
 from hdzoo.files import whole_file
+from hdzoo.hub.resolve import resolve_model
 from hdzoo.pipelines.generators import sample_generators
 from hdzoo.pipelines.labels import labels_by_index, labels_in_words
 from hdzoo.pipelines.pipeline import HDPipeline
 from hdzoo.version import __version__
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    # As people who train call them.
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
 TRAJECTORY_FRAMES = 48
+
+
+def find_dtype(name: str) -> torch.dtype:
+    """The dtype of a name, one of `DTYPES`.
+
+    Raises:
+        HDZooError: there is none.
+    """
+    if name not in DTYPES:
+        raise HDZooError(f"unknown dtype {name!r}; allowed are {', '.join(DTYPES)}")
+    return DTYPES[name]
 
 
 def load_pipeline(
@@ -40,10 +62,9 @@ def load_pipeline(
     Raises:
         HDZooError: something is not found or does not fit.
     """
-    if dtype not in DTYPES:
-        raise HDZooError(f"unknown dtype {dtype!r}; allowed are {', '.join(DTYPES)}")
+    weights_dtype = find_dtype(dtype)
     chosen = plugins.get_sampler(sampler) if sampler else None
-    pipe = HDPipeline.from_pretrained(model, dtype=DTYPES[dtype])
+    pipe = HDPipeline.from_pretrained(model, dtype=weights_dtype)
     chosen = chosen or type(pipe.scheduler)
     pipe.scheduler = chosen.from_config(pipe.scheduler.config, **(options or {}))
     return pipe.to(PartialState().device)
@@ -231,6 +252,7 @@ def protocol(
     return {
         "hdzoo": __version__,
         "model": model,
+        "weights_sha256": weights_hash(resolve_model(model)),
         "sampler": type(pipe.scheduler).__name__,
         "options": {k: v for k, v in pipe.scheduler.config.items() if not k.startswith("_")},
         "num_inference_steps": pipe.scheduler.num_inference_steps,
@@ -239,6 +261,19 @@ def protocol(
         "seed": seed,
         "class_labels": labels_in_words(pipe.unet, class_label),
     }
+
+
+def picture_path(subject: str | Path, sampler: str, made_by: dict[str, Any]) -> Path:
+    """Where a picture goes that nobody has named: none takes the place of one made otherwise.
+
+    Args:
+        subject: the model, or the image that was painted.
+        sampler: what to call it.
+        made_by: the protocol, and all else that the picture depends on.
+    """
+    digest = hashlib.sha256(json.dumps(made_by, sort_keys=True, default=str).encode()).hexdigest()
+    name = [Path(subject).resolve().stem, sampler, str(made_by["num_inference_steps"])]
+    return Path("samples") / f"{'-'.join(name)}-seed{made_by['seed']}-{digest[:8]}.png"
 
 
 def save_png(image: Image.Image, path: Path, made_by: dict[str, Any]) -> None:

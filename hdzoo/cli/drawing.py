@@ -22,6 +22,7 @@ from hdzoo.cli.options import (
     parse_options,
 )
 from hdzoo.cli.terminal import note, note_evaluations, print_table, say, work_progress
+from hdzoo.files import check_file, check_folder
 from hdzoo.text import counted
 
 
@@ -58,6 +59,15 @@ def sample(
         )
     pipe.scheduler.set_timesteps(num_inference_steps)
     steps = pipe.scheduler.num_inference_steps
+    made_by = sampling.protocol(pipe, model, seed, start, class_label)
+    if output is None:
+        drawn = made_by | {"num_images": num_images, "scale": scale}
+        name = sampler or type(pipe.scheduler).__name__
+        output = sampling.picture_path(model, name, drawn)
+    for path in filter(None, (output, gif)):
+        check_file(path)
+    if images_dir is not None:
+        check_folder(images_dir)
     trajectory = sampling.Trajectory(pipe, steps, scale) if gif else None
     note_evaluations(num_images, steps + (0 if start is None else start.num_inference_steps))
     begin = time.perf_counter()
@@ -74,9 +84,6 @@ def sample(
             on_progress=lambda done: on_work("images", done, num_images),
         )
     seconds = time.perf_counter() - begin
-    made_by = sampling.protocol(pipe, model, seed, start, class_label)
-    name = sampler or type(pipe.scheduler).__name__
-    output = output or Path("samples") / f"{Path(model).name}-{name}-seed{seed}.png"
     sampling.save_png(sampling.image_grid(images, scale), output, made_by)
     if images_dir is not None:
         for i, image in enumerate(images):
@@ -186,6 +193,8 @@ def demo_2d(
     options = parse_options(option)
     from hdzoo.demo import demo
 
+    for path in filter(None, (output, png)):
+        check_file(path)
     with work_progress() as on_work:
         done = count(1)
         result = demo.demo_2d(

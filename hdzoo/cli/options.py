@@ -24,7 +24,7 @@ Evaluations = Annotated[
     ),
 ]
 Seed = Annotated[int, typer.Option(help="Image i depends on (seed, i) alone.")]
-Dtype = Annotated[str, typer.Option(help="Weights: float32, bfloat16, float16.")]
+Dtype = Annotated[str, typer.Option(help="Weights: float32, bfloat16 (bf16), float16 (fp16).")]
 ClassLabel = Annotated[
     int | None,
     typer.Option(help="Of a class-conditional model, one class. Default: evenly over all."),

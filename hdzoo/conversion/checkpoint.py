@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile, ZipFile, is_zipfile
 
 import torch
 from torch import Tensor
@@ -52,6 +53,7 @@ def open_pickle(path: Path) -> Any:
     """
     if not path.is_file():
         raise HDZooError(f"there is no checkpoint {path}; give the path of a .pth file")
+    check_zip(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
@@ -67,6 +69,29 @@ def open_pickle(path: Path) -> Any:
             f"file ({type(error).__name__}). Download it again; it must be a file of torch.save "
             f"with {LAYOUTS}"
         ) from error
+
+
+def check_zip(path: Path) -> None:
+    """Refuses a damaged zip archive, as newer ``torch.save`` writes it: torch reads no checksum.
+
+    Args:
+        path: of a file, which may be of another kind.
+
+    Raises:
+        HDZooError: an entry has not the CRC-32 that it was written with.
+    """
+    if not is_zipfile(path):
+        return
+    try:
+        with ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
+        damaged = str(error)
+    if damaged is not None:
+        raise HDZooError(
+            f"{path} is damaged: its entry {damaged!r} is not what was written, by its checksum. "
+            "Download it again"
+        )
 
 
 def read_checkpoint(path: Path) -> Checkpoint:

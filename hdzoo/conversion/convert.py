@@ -1,9 +1,5 @@
 """Converts a checkpoint of the NCSN papers' authors into a pipeline folder."""
 
-import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +12,14 @@ from hdzoo.conversion.config_file import AuthorsConfig
 from hdzoo.conversion.families import Architecture, architecture, published_keys
 from hdzoo.conversion.settings import Setting, find_setting, sampler_options
 from hdzoo.errors import HDZooError
-from hdzoo.files import file_hash, named_path, write_json
+from hdzoo.files import (
+    check_folder,
+    file_hash,
+    has_content,
+    named_path,
+    whole_folder,
+    write_json,
+)
 from hdzoo.models.ncsnpp import NCSNppModel
 from hdzoo.models.rungs import LadderModel
 from hdzoo.pipelines.pipeline import HDPipeline
@@ -79,7 +82,7 @@ def convert(
         checkpoint: a file of ermongroup/ncsn (NCSN), ermongroup/ncsnv2 (NCSNv2, its deeper
             variants) or yang-song/score_sde_pytorch (NCSN++), or a state dict of one of their
             networks.
-        output_dir: the folder to write; new, or empty.
+        output_dir: the folder to write; new, or empty, or of the very same conversion.
         config: the ``config.yml`` of its training run, for what the weights do not tell: the size
             of the images, NCSN's noise levels, the sampler's settings where they are not the
             paper's.
@@ -97,7 +100,8 @@ def convert(
     """
     checkpoint = named_path(checkpoint, "checkpoint")
     output_dir = named_path(output_dir, "output_dir").resolve()
-    if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
+    check_folder(output_dir)
+    if has_content(output_dir) and not (output_dir / RECORD).is_file():
         raise HDZooError(f"{output_dir} exists and is no empty folder; choose a new one")
     if source is not None and source not in SOURCES:
         raise HDZooError(f"unknown source {source!r}; allowed are {', '.join(SOURCES)}")
@@ -128,7 +132,7 @@ def convert(
         "torch": torch.__version__,
         "command": command,
     }
-    with _whole_folder(output_dir) as partial:
+    with whole_folder(output_dir) as partial:
         pipe.save_pretrained(partial)
         write_json(partial / RECORD, record)
         write_conversion_card(
@@ -218,18 +222,3 @@ def _compare(expected: Weights, found: Weights, kind: str) -> None:
             f"shapes tell: {'; '.join(lists)}. Take a whole checkpoint of one of the networks that "
             "hdzoo converts"
         )
-
-
-@contextmanager
-def _whole_folder(folder: Path) -> Iterator[Path]:
-    """Gives a temporary folder; on success it takes the place of ``folder``, new or empty."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = folder.with_name(f".partial-{os.getpid()}-{folder.name}")
-    partial.mkdir()
-    try:
-        yield partial
-        if folder.exists():
-            folder.rmdir()
-        partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)

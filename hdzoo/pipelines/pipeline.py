@@ -27,7 +27,7 @@ from hdzoo.hub.index import (
 )
 from hdzoo.hub.publishing import push_folder
 from hdzoo.hub.resolve import resolve_model
-from hdzoo.pipelines import checks, foreign
+from hdzoo.pipelines import checks, foreign, saving
 from hdzoo.pipelines.labels import check_class_labels
 from hdzoo.pipelines.pictures import read_pictures, resize
 from hdzoo.pipelines.sigma_space import SigmaSpaceChain
@@ -407,19 +407,21 @@ class HDPipeline(DiffusionPipeline):
         return pipe
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
-        """Writes the pipeline to a folder, weights as safetensors.
+        """Writes the pipeline to a folder, weights as safetensors with their checksum.
 
-        The index also records which packages bring the components that are not hdzoo's own, so that
-        a reader without them is told what to install.
+        It replaces what it saves: weights of the same variant that are there, in however many
+        files, and no others. The index also records which packages bring the components that are
+        not hdzoo's own, so that a reader without them is told what to install.
 
         Args:
-            save_directory: the folder.
+            save_directory: the folder; links in it are not followed.
             **kwargs: what diffusers takes: ``variant``, ``max_shard_size``...; or
                 ``push_to_hub=True`` and ``repo_id=...``, and what `push_to_hub` takes, to send the
                 folder to the Hub as well.
 
         Raises:
-            HDZooError: the Hub does not take it; the folder is written all the same.
+            HDZooError: the folder cannot be written; or the Hub does not take it, and the folder is
+                written all the same.
         """
         save_directory = named_path(save_directory, "save_directory")
         push = kwargs.pop("push_to_hub", False)
@@ -431,7 +433,8 @@ class HDPipeline(DiffusionPipeline):
         required = required_packages(dict(self.config))
         if required or REQUIRES in self.config:
             self.register_to_config(**{REQUIRES: required})
-        super().save_pretrained(str(save_directory), **kwargs | {"safe_serialization": True})
+        with saving.replacing(Path(save_directory)) as partial:
+            super().save_pretrained(str(partial), **kwargs | {"safe_serialization": True})
         if push:
             push_folder(
                 save_directory,

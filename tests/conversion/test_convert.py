@@ -465,10 +465,20 @@ def test_command(checkpoints, tmp_path, monkeypatch, capsys):
     assert "not averaged, data set cifar10" in captured.err
     assert f"hdzoo convert {path} {folder} --no-ema" in (folder / "README.md").read_text()
 
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 0
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    assert sorted(folder.parent.iterdir()) == sorted([folder, path])
+
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--license", "mit"])
     with pytest.raises(SystemExit) as end:
         cli.main()
     assert end.value.code == 2
-    assert "error: " in capsys.readouterr().err
+    assert "error: " in (said := capsys.readouterr().err)
+    assert "has another README.md than this command writes" in said
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
 def test_an_empty_folder_is_filled(checkpoints, tmp_path):

@@ -2,12 +2,14 @@
 
 import os
 import pickle
+from zipfile import ZipFile
 
 import pytest
 import torch
 
 from hdzoo import HDZooError, NCSNModel, NCSNppModel, NCSNv2Model
 from hdzoo.conversion.convert import convert
+from hdzoo.files import whole_folder
 
 
 class Bomb:
@@ -87,6 +89,21 @@ def test_other_kinds_of_files(content, tmp_path, refuse):
     path = tmp_path / "checkpoint.pth"
     path.write_bytes(content)
     assert "cannot be read as a checkpoint" in refuse(path)
+
+
+def test_one_flipped_bit_in_a_zip(checkpoints, refuse, networks):
+    path = checkpoints.write(checkpoints.published(networks["ncsn"]), zipped=True)
+    whole = path.read_bytes()
+    with ZipFile(path) as archive:
+        entries = [entry for entry in archive.infolist() if entry.file_size > 64]
+    assert len(entries) > 10
+    for entry in entries[::5]:
+        # Well behind the entry's own header and name; the lowest bit of a weight.
+        place = entry.header_offset + 30 + len(entry.filename) + 64 + entry.file_size // 2
+        damaged = bytearray(whole)
+        damaged[place] ^= 1
+        path.write_bytes(damaged)
+        assert "is not what was written, by its checksum" in refuse(path)
 
 
 def test_no_file(tmp_path, refuse):
@@ -310,7 +327,13 @@ def test_folder_that_is_not_empty(checkpoints, refuse, networks, tmp_path):
     (tmp_path / "out" / "mine.txt").unlink()
     (tmp_path / "out").rmdir()
     (tmp_path / "out").write_text("mine")
-    assert "exists and is no empty folder" in refuse(checkpoints.any(networks["ncsn"]))
+    assert "cannot write to" in refuse(checkpoints.any(networks["ncsn"]))
+
+
+def test_a_folder_that_is_being_written(checkpoints, networks, refuse, tmp_path):
+    path = checkpoints.any(networks["ncsn"])
+    with whole_folder(tmp_path / "out"):
+        assert "out is in use by another run" in refuse(path)
 
 
 def test_a_write_that_fails_leaves_nothing(checkpoints, networks, tmp_path, monkeypatch):
@@ -321,6 +344,6 @@ def test_a_write_that_fails_leaves_nothing(checkpoints, networks, tmp_path, monk
         raise OSError("disk full")
 
     monkeypatch.setattr("hdzoo.conversion.convert.write_conversion_card", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(HDZooError, match=r"cannot write to .*out: disk full"):
         convert(path, tmp_path / "out")
     assert sorted(tmp_path.rglob("*")) == before
