@@ -114,8 +114,7 @@ class HeunSampler(RefinedLadderSampler):
     def plan(self, sigmas: Sequence[float], counts: Sequence[int]) -> list[Move]:
         if counts[0] > 1 or max(counts) > 2:
             raise HDZooError(
-                "a noise level is repeated too often; Heun's method asks the network once at the "
-                "first level, and once (an Euler step) or twice at each other"
+                "a noise level is repeated; Heun asks once at the first, and at most twice below"
             )
         config, moves = self.config, list[Move]()
         churned = churned_ladder(sigmas, config.churn, config.churn_min, config.churn_max)
