@@ -22,7 +22,7 @@ def named_path(path: str | Path, what: str) -> Path:
         HDZooError: it is none, or empty, which would be the current folder.
     """
     if not isinstance(path, str | Path) or not str(path).strip():
-        raise HDZooError(f"{what} is {path!r}; give a path ('.' for the current folder)")
+        raise HDZooError(f"{what} is {path!r}; give a name or a path, '.' for the current folder")
     return Path(path)
 
 

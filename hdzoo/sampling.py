@@ -14,7 +14,9 @@ from PIL import Image, PngImagePlugin
 from hdzoo import plugins
 from hdzoo.errors import HDZooError
 from hdzoo.files import whole_file
-from hdzoo.pipelines.pipeline import HDPipeline, sample_generators
+from hdzoo.pipelines.generators import sample_generators
+from hdzoo.pipelines.labels import labels_by_index, labels_in_words
+from hdzoo.pipelines.pipeline import HDPipeline
 from hdzoo.version import __version__
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -64,6 +66,7 @@ def draw(
     start: Any = None,
     on_step: Callable[[int, Any], None] | None = None,
     on_progress: Callable[[float], None] | None = None,
+    class_label: int | None = None,
 ) -> list[Image.Image]:
     """Draws images, each a function of (seed, its index) alone.
 
@@ -78,6 +81,8 @@ def draw(
         on_step: called as ``f(step, latents)`` after each step of the first batch.
         on_progress: called with the number of images done, shares of those that are forming
             included, in the place of diffusers' bars.
+        class_label: for a class-conditional network, the class of all; evenly over all classes by
+            index by default.
 
     Raises:
         HDZooError: a number is not positive, or the chain does not go with the network.
@@ -110,6 +115,7 @@ def draw(
             seed=seed,
             first=first,
             on_step=after_step,
+            class_label=class_label,
         )
     return images
 
@@ -123,6 +129,7 @@ def draw_batch(
     seed: int = 0,
     first: HDPipeline | None = None,
     on_step: Callable[[int, Any], None] | None = None,
+    class_label: int | None = None,
 ) -> list[Image.Image]:
     """Draws the images of some indices together.
 
@@ -134,8 +141,10 @@ def draw_batch(
         seed: of the set.
         first: a pipeline that draws the images to start from; None to start from noise.
         on_step: called as ``f(step, latents)`` after each step.
+        class_label: as in `draw`.
     """
     generator = sample_generators(seed, indices)
+    labels = labels_by_index(pipe.unet, indices, class_label)
     clean = None
     if first is not None:
         clean = first(
@@ -144,6 +153,7 @@ def draw_batch(
             generator=generator,
             output_type="pt",
             return_dict=False,
+            class_labels=labels,
         )[0]
 
     def callback(_: Any, step: int, __: Any, tensors: dict[str, Any]) -> dict[str, Any]:
@@ -158,6 +168,7 @@ def draw_batch(
         image=clean,
         callback_on_step_end=callback if on_step else None,
         return_dict=False,
+        class_labels=labels,
     )[0]
 
 
@@ -213,7 +224,9 @@ class Trajectory:
             )
 
 
-def protocol(pipe: HDPipeline, model: str, seed: int, start: Any = None) -> dict[str, Any]:
+def protocol(
+    pipe: HDPipeline, model: str, seed: int, start: Any = None, class_label: int | None = None
+) -> dict[str, Any]:
     """What made a set of images, to be written beside it."""
     return {
         "hdzoo": __version__,
@@ -224,6 +237,7 @@ def protocol(pipe: HDPipeline, model: str, seed: int, start: Any = None) -> dict
         "started_from": type(start).__name__ if start is not None else "noise",
         "dtype": str(pipe.unet.dtype).removeprefix("torch."),
         "seed": seed,
+        "class_labels": labels_in_words(pipe.unet, class_label),
     }
 
 

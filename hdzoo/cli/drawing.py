@@ -12,6 +12,7 @@ import typer
 
 from hdzoo.cli.options import (
     DEFAULT_MODEL,
+    ClassLabel,
     Dtype,
     Evaluations,
     Model,
@@ -40,6 +41,7 @@ def sample(
     gif: Annotated[Path | None, typer.Option(help="An animated GIF of the grid forming.")] = None,
     batch_size: Annotated[int, typer.Option(help="Images drawn together.")] = 64,
     dtype: Dtype = "float32",
+    class_label: ClassLabel = None,
     scale: Annotated[int, typer.Option(min=1, help="Size of a pixel in grid and GIF.")] = 2,
 ) -> None:
     """Draw images with a sampler and save them as a grid."""
@@ -66,12 +68,13 @@ def sample(
             num_inference_steps=num_inference_steps,
             seed=seed,
             batch_size=batch_size,
+            class_label=class_label,
             start=start,
             on_step=trajectory.record if trajectory else None,
             on_progress=lambda done: on_work("images", done, num_images),
         )
     seconds = time.perf_counter() - begin
-    made_by = sampling.protocol(pipe, model, seed, start)
+    made_by = sampling.protocol(pipe, model, seed, start, class_label)
     name = sampler or type(pipe.scheduler).__name__
     output = output or Path("samples") / f"{Path(model).name}-{name}-seed{seed}.png"
     sampling.save_png(sampling.image_grid(images, scale), output, made_by)
@@ -101,6 +104,7 @@ def generate(
     option: Options = None,
     chunk_size: Annotated[int, typer.Option(help="Images drawn together: a shard.")] = 250,
     dtype: Dtype = "float32",
+    class_label: ClassLabel = None,
     num_threads: Annotated[int, typer.Option(help="CPU threads of each process.")] = 1,
     push_to_hub: Annotated[
         str | None, typer.Option(metavar="NAMESPACE/NAME", help="The dataset repository to fill.")
@@ -130,6 +134,7 @@ def generate(
                 seed=seed,
                 chunk_size=chunk_size,
                 dtype=dtype,
+                class_label=class_label,
                 num_threads=num_threads,
                 command=shlex.join(["hdzoo", *sys.argv[1:]]),
                 on_plan=note_evaluations,

@@ -5,7 +5,15 @@ from typing import Annotated
 
 import typer
 
-from hdzoo.cli.options import Dtype, Evaluations, Options, SamplerName, Seed, parse_options
+from hdzoo.cli.options import (
+    ClassLabel,
+    Dtype,
+    Evaluations,
+    Options,
+    SamplerName,
+    Seed,
+    parse_options,
+)
 from hdzoo.cli.terminal import note, say
 from hdzoo.text import counted
 
@@ -29,6 +37,7 @@ def inpaint(
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Images painted together.")] = 64,
     dtype: Dtype = "float32",
+    class_label: ClassLabel = None,
     scale: Annotated[int, typer.Option(min=1, help="Size of a pixel in the grid.")] = 1,
 ) -> None:
     """Paint the missing part of an image and save what comes out as a grid.
@@ -57,8 +66,9 @@ def inpaint(
         batch_size=batch_size,
         start=start,
         known_noise=known_noise,
+        class_label=class_label,
     )
-    made_by = sampling.protocol(pipe, model, seed, start)
+    made_by = sampling.protocol(pipe, model, seed, start, class_label)
     made_by |= {"image": image, "mask_image": mask_image, "known_noise": known_noise}
     name = sampler or type(pipe.scheduler).__name__
     output = output or Path("samples") / f"{Path(image).stem}-{name}-seed{seed}.png"

@@ -12,6 +12,7 @@ import typer
 
 from hdzoo.cli.options import (
     DEFAULT_MODEL,
+    ClassLabel,
     Dtype,
     Evaluations,
     FeaturesBatch,
@@ -233,6 +234,7 @@ def compare(
         int, typer.Option(help="Images drawn together; processes share chunks.")
     ] = 125,
     dtype: Dtype = "float32",
+    class_label: ClassLabel = None,
     num_threads: Annotated[int, typer.Option(help="CPU threads of each process.")] = 1,
     reference: Annotated[
         str | None,
@@ -282,6 +284,7 @@ def compare(
                 trial_seed=trial_seed,
                 chunk_size=chunk_size,
                 dtype=dtype,
+                class_label=class_label,
                 num_threads=num_threads,
                 reference=reference,
                 reference_split=reference_split,

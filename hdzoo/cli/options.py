@@ -25,6 +25,10 @@ Evaluations = Annotated[
 ]
 Seed = Annotated[int, typer.Option(help="Image i depends on (seed, i) alone.")]
 Dtype = Annotated[str, typer.Option(help="Weights: float32, bfloat16, float16.")]
+ClassLabel = Annotated[
+    int | None,
+    typer.Option(help="Of a class-conditional model, one class. Default: evenly over all."),
+]
 Options = Annotated[
     list[str] | None,
     typer.Option("--option", "-o", help="A sampler option, KEY=VALUE. May be repeated."),

@@ -62,6 +62,7 @@ def generate(
     chunk_size: int = 250,
     dtype: str = "float32",
     num_threads: int = 1,
+    class_label: int | None = None,
     command: str | None = None,
     on_plan: Callable[[int, int], None] | None = None,
     on_progress: Callable[[float], None] | None = None,
@@ -96,6 +97,8 @@ def generate(
         num_threads: CPU threads of each process. Part of the protocol, since convolutions may round
             differently with another number; 1 by default, because every machine has it, and
             because more processes use a machine better than more threads.
+        class_label: for a class-conditional network, the class of all images; evenly over all
+            classes by index by default.
         command: what the user typed, for the record.
         on_plan: called in the first process, before anything is drawn, with the number of images
             to draw now and of network evaluations that each of them takes, the start's included.
@@ -133,6 +136,7 @@ def generate(
         seed=seed,
         num_threads=num_threads,
         command=command,
+        class_label=class_label,
     )
     first = HDPipeline(pipe.unet, start) if start is not None else None
     for part in (pipe, first):
@@ -145,6 +149,7 @@ def generate(
         start_num_inference_steps=start_num_inference_steps,
         seed=seed,
         first=first,
+        class_label=class_label,
     )
     label = f"{manifest['sampler']} {json.dumps(manifest['sampler_options'], sort_keys=True)}"
     with threads(num_threads), ExitStack() as stack:

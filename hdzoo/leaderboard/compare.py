@@ -51,6 +51,8 @@ class Settings:
             ``trial_images / chunk_size`` of them are busy while a sampler is tuned.
         dtype: of the network's weights.
         num_threads: CPU threads of each process.
+        class_label: for a class-conditional network, the class of all images; evenly over all
+            classes by index by default.
         reference: as `evaluate` has it; so are ``reference_split``, ``features``, ``weights`` and
             ``metrics``, of which the Fréchet distance is always one.
         reference_split: of reference images.
@@ -72,6 +74,7 @@ class Settings:
     chunk_size: int = 125
     dtype: str = "float32"
     num_threads: int = 1
+    class_label: int | None = None
     reference: str | Path | None = None
     reference_split: str = "test"
     reference_image_column: str | None = None
@@ -98,7 +101,8 @@ class Settings:
     @property
     def drawing(self) -> dict[str, Any]:
         """For `generate`."""
-        return {key: getattr(self, key) for key in ("chunk_size", "dtype", "num_threads")}
+        names = ("chunk_size", "dtype", "num_threads", "class_label")
+        return {key: getattr(self, key) for key in names}
 
     @property
     def judging(self) -> dict[str, Any]:

@@ -133,6 +133,7 @@ def make_reference(
             "dataset": dataset or images.source,
             "source": images.source,
             "split": images.split,
+            "image_column": images.image_column,
             "num_images": len(images),
             "num_features": len(next(iter(layers.values()))),
             "image_size": list(found.image_size),

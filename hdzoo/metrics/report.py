@@ -223,6 +223,7 @@ def evaluate(
         images={
             "source": generated.source,
             "split": generated.split,
+            "image_column": generated.image_column,
             "num_images": len(generated),
             "image_size": list(found.image_size),
             "manifest": generated.manifest,

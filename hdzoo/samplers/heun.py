@@ -15,7 +15,7 @@ from hdzoo.checks import NOT_NEGATIVE, Maybe, checked
 from hdzoo.errors import HDZooError
 from hdzoo.samplers.base import Limit, Move
 from hdzoo.samplers.families import RefinedLadderSampler
-from hdzoo.samplers.gaussian import GaussianLaw, published_curve
+from hdzoo.samplers.gaussian import GaussianLaw, published_curve, trained_at
 from hdzoo.samplers.ladders import churned_ladder
 from hdzoo.samplers.noise import Noise
 from hdzoo.samplers.options import LADDER_RULES
@@ -148,7 +148,7 @@ class HeunSampler(RefinedLadderSampler):
             raised = sigma
             if i > 0 and gamma > 0 and config.churn_min <= sigma <= churn_max:
                 raised = min((1 + gamma) * sigma, levels[0])
-                raised = max(sigma, *clock_of(config).known([raised]))
+                raised = max(sigma, *trained_at(config, np.asarray([raised])).tolist())
                 law = law.noise(config.churn_noise**2 * (raised**2 - sigma**2))
             # On Gaussian data the slope of the ODE is the noise level over V, times x - m.
             slope = raised / law.total(raised)

@@ -137,12 +137,14 @@ def refine_ladder(
         )
     if num_levels == 1:
         return ladder[-1:]
-    rungs, last = np.arange(len(ladder)), len(ladder) - 1
-    places = np.arange(1, num_levels - 1) * (last / (num_levels - 1))
-    curve = np.log(ladder) if rho is None else np.asarray(ladder) ** (1 / rho)
-    inner = np.interp(places, rungs, curve)
-    inner = np.exp(inner) if rho is None else inner**rho
-    return [ladder[0], *inner.tolist(), ladder[-1]]
+    places = [math.log(sigma) if rho is None else sigma ** (1 / rho) for sigma in ladder]
+    refined = [ladder[0]]
+    for i in range(1, num_levels - 1):
+        position = i * (len(ladder) - 1) / (num_levels - 1)
+        rung = min(int(position), len(ladder) - 2)
+        place = places[rung] + (position - rung) * (places[rung + 1] - places[rung])
+        refined.append(math.exp(place) if rho is None else place**rho)
+    return [*refined, ladder[-1]]
 
 
 def share_steps(num_steps: int, num_levels: int) -> list[int]:
@@ -292,15 +294,17 @@ def ncsnv2_step_size(sigmas: Sequence[float], steps_per_level: int) -> float:
         raise HDZooError("technique 4 compares neighbouring levels; give at least 2")
     ratio = (sigmas[0] / sigmas[-1]) ** (1 / (len(sigmas) - 1))
 
-    def variance(eta: float) -> float:
-        floor = 2 * eta / (1 - (1 - eta) ** 2)
-        return (1 - eta) ** (2 * steps_per_level) * (ratio**2 - floor) + floor
+    def slope(eta: float) -> float:
+        floor = 2 / (2 - eta)
+        return (1 - (1 - eta) ** (2 * steps_per_level)) * floor**2 / 2 - (
+            2 * steps_per_level * (1 - eta) ** (2 * steps_per_level - 1) * (ratio**2 - floor)
+        )
 
-    from scipy.optimize import minimize_scalar
+    from scipy.optimize import brentq
 
-    # A weighted mean of gamma^2 and of the floor, both above 1: so nearest to 1 is the minimum.
-    best = minimize_scalar(variance, bounds=(0.0, 1.0), method="bounded", options={"xatol": 1e-9})
-    return float(best.x) * sigmas[-1] ** 2
+    # A weighted mean of gamma^2 and of the floor, both above 1: so nearest to 1 is the minimum,
+    # which is flat, so that only its slope tells where it is.
+    return float(brentq(slope, 0.0, 1.0, xtol=1e-15)) * sigmas[-1] ** 2
 
 
 def whole_number(number: Any, name: str) -> int:

@@ -379,7 +379,8 @@ def save_pipeline(network: ModelMixin, scheduler: Any, output_dir: Path) -> None
 
 def save_samples(network: ModelMixin, scheduler: Any, path: Path) -> None:
     """Draws a grid of 16 samples, the same noise each time, with about 100 evaluations."""
-    from hdzoo.pipelines.pipeline import HDPipeline, sample_generators
+    from hdzoo.pipelines.generators import sample_generators
+    from hdzoo.pipelines.pipeline import HDPipeline
     from hdzoo.sampling import image_grid
 
     scheduler = scheduler or build_scheduler("annealed-langevin", {}, network)

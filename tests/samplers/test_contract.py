@@ -19,7 +19,8 @@ from diffusers.schedulers.deprecated.scheduling_karras_ve import KarrasVeSchedul
 from hdzoo import HDZooError, get_sampler, list_samplers
 from hdzoo.samplers.base import Sampler
 from hdzoo.samplers.families import LadderSampler, SingleLevelSampler
-from hdzoo.verification.checks import SMALL, Watched, fewest, first_state, run, seeded, sigma_of
+from hdzoo.verification.chain import first_state, run, seeded, sigma_of
+from hdzoo.verification.small import SMALL, Watched, fewest
 
 NAMES = [name for name in list_samplers() if issubclass(get_sampler(name), Sampler)]
 EVERY = pytest.mark.parametrize("name", NAMES)
@@ -406,8 +407,10 @@ def test_compatibles() -> None:
     compatibles = make("langevin").compatibles
     assert {get_sampler(name) for name in NAMES} <= set(compatibles)
     assert diffusers.EDMEulerScheduler in compatibles
-    assert diffusers.DDPMScheduler in compatibles
-    assert diffusers.FlowMatchEulerDiscreteScheduler not in compatibles
+    assert diffusers.DDPMScheduler not in compatibles
+    of_a_vp_network = get_sampler("langevin").from_config(diffusers.DDPMScheduler().config)
+    assert diffusers.DDPMScheduler in of_a_vp_network.compatibles
+    assert diffusers.EDMEulerScheduler not in of_a_vp_network.compatibles
 
 
 # ---- options out of their range -------------------------------------------------------------
