@@ -55,6 +55,7 @@ def parse_options(pairs: list[str] | None) -> dict[str, Any]:
             )
         try:
             options[key.replace("-", "_")] = json.loads(value)
-        except json.JSONDecodeError:
+        # Also of lists in lists without end, and of numbers of thousands of digits.
+        except (ValueError, RecursionError):
             options[key.replace("-", "_")] = value
     return options
