@@ -643,7 +643,6 @@ DAMAGE = {
     "no-config": ("unet/config.json", Path.unlink, "cannot be loaded"),
     "half-config": ("unet/config.json", halve, "cannot be loaded"),
     "list-config": ("unet/config.json", lambda p: p.write_text("[]"), "cannot be loaded"),
-    "bad-config": ("unet/config.json", lambda p: edit(p, sample_size="x"), "sample_size is 'x'"),
     "no-sampler": ("scheduler/scheduler_config.json", Path.unlink, "cannot be loaded"),
     "half-sampler": ("scheduler/scheduler_config.json", halve, "cannot be loaded"),
     "no-folder": ("scheduler", shutil.rmtree, "cannot be loaded"),
