@@ -22,11 +22,12 @@ def network_options(network: Any, *configs: Any) -> dict[str, Any]:
     Returns:
         Nothing where nobody says it: for a network of diffusers' with its own scheduler.
     """
-    told = {
-        name: getattr(network, name)
+    # Not what its configuration may say, which diffusers gives for an attribute too.
+    said = {
+        name: vars(network).get(name, getattr(type(network), name, None))
         for name in ("prediction_type", "coordinates")
-        if getattr(network, name, None) is not None
     }
+    told = {name: value for name, value in said.items() if value is not None}
     if "prediction_type" in told and told.get("coordinates", "ve") == "ve":
         return told | {"timestep_type": "sigma"}
     if told:

@@ -70,7 +70,7 @@ class Azula:
 CASES = {
     "function": (lambda: lambda x, sigma: target().denoise(x, sigma), "sample", 1e-5),
     "module": (KDiffusion, "sample", 1e-5),
-    "score": (lambda: lambda x, sigma: target().score(x, sigma), "score", 0),
+    "score": (lambda: lambda x, sigma: target().score(x, sigma), "score", 1e-6),
     "noise": (
         lambda: lambda x, sigma: -sigma.view(-1, 1) * target().score(x, sigma),
         "epsilon",
