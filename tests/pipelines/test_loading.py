@@ -540,7 +540,7 @@ def test_what_no_module_or_class_is_called_is_refused(entry, saved):
         ["diffusers", "DiffusionPipeline"],
         ["diffusers", "StableDiffusionPipeline"],
         ["pathlib", "Path"],
-        ["torch", "no-such"],
+        ["torch", "no_such"],
         ["ddpm", "DDPMPipeline"],
         ["hdzoo", "cli"],
         ["hdzoo", "verification"],
