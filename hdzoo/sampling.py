@@ -17,8 +17,26 @@ from hdzoo.files import whole_file
 from hdzoo.pipelines.pipeline import HDPipeline, sample_generators
 from hdzoo.version import __version__
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+# By PyTorch's names, and by Accelerate's for mixed precision.
+DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
 TRAJECTORY_FRAMES = 48
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    """The dtype of a name, one of `DTYPES`.
+
+    Raises:
+        HDZooError: it is none of them.
+    """
+    if name not in DTYPES:
+        raise HDZooError(f"unknown dtype {name!r}; allowed are {', '.join(DTYPES)}")
+    return DTYPES[name]
 
 
 def load_pipeline(
@@ -38,10 +56,8 @@ def load_pipeline(
     Raises:
         HDZooError: something is not found or does not fit.
     """
-    if dtype not in DTYPES:
-        raise HDZooError(f"unknown dtype {dtype!r}; allowed are {', '.join(DTYPES)}")
     chosen = plugins.get_sampler(sampler) if sampler else None
-    pipe = HDPipeline.from_pretrained(model, dtype=DTYPES[dtype])
+    pipe = HDPipeline.from_pretrained(model, dtype=torch_dtype(dtype))
     chosen = chosen or type(pipe.scheduler)
     pipe.scheduler = chosen.from_config(pipe.scheduler.config, **(options or {}))
     return pipe.to(PartialState().device)

@@ -24,7 +24,7 @@ Evaluations = Annotated[
     ),
 ]
 Seed = Annotated[int, typer.Option(help="Image i depends on (seed, i) alone.")]
-Dtype = Annotated[str, typer.Option(help="Weights: float32, bfloat16, float16.")]
+Dtype = Annotated[str, typer.Option(help="Weights: float32, bfloat16 or bf16, float16 or fp16.")]
 Options = Annotated[
     list[str] | None,
     typer.Option("--option", "-o", help="A sampler option, KEY=VALUE. May be repeated."),
