@@ -1,5 +1,6 @@
 """Consistent annealed sampling."""
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -8,7 +9,7 @@ from diffusers import ModelMixin as ModelMixin  # diffusers' loader looks them u
 from diffusers import SchedulerMixin as SchedulerMixin
 from diffusers.configuration_utils import register_to_config
 
-from hdzoo.checks import POSITIVE, Maybe, checked
+from hdzoo.checks import MAX_LEVELS, POSITIVE, Maybe, checked
 from hdzoo.errors import HDZooError
 from hdzoo.samplers.base import Limit, Move
 from hdzoo.samplers.families import LadderSampler, root
@@ -97,9 +98,24 @@ class ConsistentAnnealedSampler(LadderSampler):
                 f"step_size gives eta = {eta:g} between noise levels of ratio {ratio:g}; "
                 f"consistent annealed sampling needs {1 - ratio:g} <= eta <= {1 + ratio:g}, so "
                 f"a step_size from {(1 - ratio) * sigmas[-1] ** 2:g} to "
-                f"{(1 + ratio) * sigmas[-1] ** 2:g}, or more steps"
+                f"{(1 + ratio) * sigmas[-1] ** 2:g}{self._enough_steps(eta)}"
             )
         return (etas * levels**2).tolist()
+
+    def _enough_steps(self, eta: float) -> str:
+        """The number of steps that would let one ``eta`` through on every rung, for a message."""
+
+        def fits(num_levels: int) -> bool:
+            levels = np.asarray(refine_ladder(self.ladder, num_levels))
+            return bool((levels[1:] / levels[:-1]).min() >= abs(1 - eta))
+
+        # A ladder of more levels has ratios nearer to 1.
+        most = 2
+        while most < MAX_LEVELS and not fits(most):
+            most *= 2
+        if len(self.ladder) < 2 or most >= MAX_LEVELS:
+            return ""
+        return f", or at least {bisect_left(range(most), True, lo=2, key=fits)} steps"
 
     def plan(self, sigmas: Sequence[float], counts: Sequence[int]) -> list[Move]:
         if max(counts) > 1:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy.spatial.distance import pdist
 
-from hdzoo import HDZooError
+from hdzoo import ConsistentAnnealedSampler, HDZooError
 from hdzoo.samplers.ladders import (
     check_ladder,
     churned_ladder,
@@ -198,3 +198,23 @@ def test_technique_4_minimises(name: str) -> None:
 def test_technique_4_needs_two_levels() -> None:
     with pytest.raises(HDZooError, match="at least 2"):
         ncsnv2_step_size([0.1], 5)
+
+
+@pytest.mark.parametrize(("eta", "steps"), [(0.03, 100), (0.3, 5), (1.9, 3)])
+def test_a_refusal_says_how_many_steps_would_do(eta, steps):
+    options = {"sigma_max": 5.0, "sigma_min": 0.01, "step_size": eta * 0.01**2}
+    with pytest.raises(HDZooError, match="at least") as caught:
+        ConsistentAnnealedSampler(**options).set_timesteps(steps)
+    # On a geometric ladder of n levels the ratio is 500^(-1 / (n - 1)), and it must reach |1 - eta|.
+    enough = 1 + math.ceil(math.log(1 / 500) / math.log(abs(1 - eta)))
+    assert str(caught.value).endswith(f", or at least {enough} steps")
+    sampler = ConsistentAnnealedSampler(**options | {"num_levels": enough})
+    sampler.set_timesteps(enough)
+    with pytest.raises(HDZooError, match="eta"):
+        sampler.set_timesteps(enough - 1)
+
+
+def test_where_no_number_of_steps_would_do_none_is_named():
+    with pytest.raises(HDZooError, match="eta = 2.5") as caught:
+        ConsistentAnnealedSampler(sigma_max=5.0, sigma_min=0.01, step_size=2.5e-4)
+    assert "steps" not in str(caught.value)
