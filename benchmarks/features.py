@@ -23,8 +23,8 @@ from torch.utils.data import Dataset
 from torch_fidelity import calculate_metrics
 
 import hdzoo
+from hdzoo.images.sources import load_images
 from hdzoo.metrics.features import get_extractor
-from hdzoo.training.data import load_images
 
 
 class Pictures(Dataset):

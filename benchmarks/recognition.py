@@ -25,8 +25,8 @@ from torch import nn
 import hdzoo
 from hdzoo.catalog import weights_hash
 from hdzoo.hub.resolve import resolve_model
+from hdzoo.images.sources import load_images
 from hdzoo.sampling import draw, load_pipeline, protocol, start_of
-from hdzoo.training.data import load_images
 
 CONFIDENT = 0.9
 

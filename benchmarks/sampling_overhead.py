@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 import hdzoo
-from hdzoo.pipelines.pipeline import sample_generators
+from hdzoo import sample_generators
 from hdzoo.sampling import load_pipeline
 
 

@@ -12,7 +12,13 @@ def hdzoo_samplers() -> dict[str, str]:
         "half-denoising": "hdzoo.samplers.half_denoising:HalfDenoisingSampler",
         "annealed-half-denoising": "hdzoo.samplers.half_denoising:AnnealedHalfDenoisingSampler",
         "alpha-half-denoising": "hdzoo.samplers.half_denoising:AlphaHalfDenoisingSampler",
+        "averaged-noise-langevin": "hdzoo.samplers.averaged_noise:AveragedNoiseLangevinSampler",
+        "underdamped-langevin": "hdzoo.samplers.underdamped:UnderdampedLangevinSampler",
+        "mala": "hdzoo.samplers.metropolis:MALASampler",
         "consistent-annealed-sampling": "hdzoo.samplers.consistent:ConsistentAnnealedSampler",
+        "heun": "hdzoo.samplers.heun:HeunSampler",
+        "dpm-solver-pp-2m": "hdzoo.samplers.dpm_solver:DPMSolverPP2MSampler",
+        "predictor-corrector": "hdzoo.samplers.predictor_corrector:PredictorCorrectorSampler",
     }
 
 
@@ -33,7 +39,7 @@ def hdzoo_models() -> dict[str, str]:
 
 @hookimpl
 def hdzoo_datasets() -> dict[str, str]:
-    return {"digits": "hdzoo.training.data:load_digits"}
+    return {"digits": "hdzoo.images.digits:load_digits"}
 
 
 @hookimpl

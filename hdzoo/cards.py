@@ -12,6 +12,8 @@ from huggingface_hub.utils import yaml_dump  # type: ignore[attr-defined]
 
 from hdzoo.errors import HDZooError
 from hdzoo.files import whole_file
+from hdzoo.markdown import code, fenced, prose, table
+from hdzoo.text import counted
 
 CARD = "README.md"
 HERE = "."
@@ -21,9 +23,15 @@ SAMPLES, CURVE = "samples.png", "loss.png"
 USAGE = """\
 from hdzoo import HDPipeline
 
-pipe = HDPipeline.from_pretrained("{source}")
+pipe = HDPipeline.from_pretrained({source})
 images = pipe(batch_size=16).images
 """
+# What one reads who tries it without.
+PLAIN_DIFFUSERS = (
+    "The pipeline's class is that of the package hdzoo: plain "
+    "`DiffusionPipeline.from_pretrained` says that the module diffusers has no attribute "
+    "HDPipeline."
+)
 _LOADING = re.compile(
     r"""(?P<call>\b(?:HD\w*Pipeline\.from_pretrained|load_dataset)\(\s*)"""
     r"""(["'])(?P<name>[^"']*)\2(?:,\s*(?:revision|variant)=(["'])[^"']*\4)*"""
@@ -50,12 +58,13 @@ def describe(network: str, sampler: str, images: bool = True, **more: Any) -> di
 
 
 def usage(source: str) -> str:
-    """The snippet of a card, between its fences.
+    """The snippet of a card, between its fences, and what it is good for.
 
     Args:
         source: a folder, or the name of a repository.
     """
-    return f"```python\n{USAGE.format(source=source)}```"
+    snippet = fenced(USAGE.format(source=json.dumps(source)), "python")
+    return f"{snippet}\n\n{PLAIN_DIFFUSERS}"
 
 
 def render_card(metadata: dict[str, Any], sections: list[str]) -> str:
@@ -133,8 +142,8 @@ def address_snippets(
 
 
 def _arguments(source: str, options: dict[str, str | None]) -> str:
-    given = (f'{key}="{value}"' for key, value in options.items() if value is not None)
-    return ", ".join([f'"{source}"', *given])
+    given = (f"{key}={json.dumps(value)}" for key, value in options.items() if value is not None)
+    return ", ".join([json.dumps(source), *given])
 
 
 def pictures_in(content: str) -> list[str]:
@@ -162,16 +171,18 @@ def write_card(folder: Path, record: dict[str, Any], dataset: str | None = None)
     origin, cost = record.get("init_from"), record.get("num_inference_steps")
     shown = [name for name in (SAMPLES, CURVE) if (folder / name).is_file()]
     sections = [
-        f"# {plain(name)}",
+        f"# {prose(name)}",
         *([f"![Samples of its own sampler]({SAMPLES})"] if SAMPLES in shown else ()),
-        f"A {unet} for {size}x{size} images with {channels} channel{'s' * (channels > 1)}, trained "
-        f"by denoising score matching on {record['num_images']:,} images"
+        f"A {prose(unet)} for {size}x{size} images with {counted(channels, 'channel')}, trained "
+        f"by denoising score matching on {counted(record['num_images'], 'image')}"
         f"{f' of {code(dataset)}' if dataset else ''}"
-        f"{f', from the weights of {code(origin)}' if origin else ''}. Its sampler is {sampler}"
+        f"{f', from the weights of {code(origin)}' if origin else ''}. "
+        f"Its sampler is {prose(sampler)}"
         f"{f' with {cost:,} network evaluations' if cost else ''}.",
         f"## Usage\n\n{usage(HERE)}",
         "## Training\n\n" + table(("option", "value"), record["config"].items()),
-        f"It took {record['seconds']:,} s on {record['num_processes']} process(es).",
+        f"It took {record['seconds']:,} s on "
+        f"{counted(record['num_processes'], 'process', 'processes')}.",
     ]
     if record.get("command"):
         sections.append(fenced(record["command"], "bash"))
@@ -188,33 +199,3 @@ def write_card(folder: Path, record: dict[str, Any], dataset: str | None = None)
     sections.append("## Versions\n\n" + table(("package", "version"), record["versions"].items()))
     with whole_file(folder / CARD) as partial:
         partial.write_text(render_card(metadata, sections))
-
-
-def plain(text: str) -> str:
-    """A name in a line of Markdown, as it is: nothing in it is markup."""
-    return re.sub(r"([\\`*_{}\[\]<>#|~&])", r"\\\1", one_line(text))
-
-
-def code(text: str) -> str:
-    """A name in a line of Markdown, as code."""
-    text = one_line(text)
-    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
-    space = " " * (text[:1] == "`" or text[-1:] == "`")
-    return f"{fence}{space}{text}{space}{fence}"
-
-
-def fenced(text: str, language: str) -> str:
-    """A block of code in Markdown."""
-    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
-    return f"{fence}{language}\n{text}\n{fence}"
-
-
-def one_line(text: str) -> str:
-    """A text without line breaks and other control characters."""
-    return "".join(c if c.isprintable() else " " for c in text)
-
-
-def table(header: tuple[str, str], rows: Any) -> str:
-    """A table of two columns in Markdown."""
-    lines = [header, ("---", "---"), *rows]
-    return "\n".join(f"| {left} | {right} |" for left, right in lines)

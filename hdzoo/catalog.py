@@ -2,18 +2,23 @@
 
 import hashlib
 import inspect
+import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hdzoo import plugins
-from hdzoo.errors import HDZooError
 from hdzoo.hub.resolve import resolve_model
 from hdzoo.hub.weights import variant_of
 from hdzoo.pipelines.pipeline import HDPipeline
 
 
 def sampler_rows() -> list[dict[str, Any]]:
-    """One row for each registered sampler; one that cannot be imported has an ``error``."""
+    """One row for each registered sampler, as JSON has it.
+
+    ``options`` has the defaults, ``required`` the names of options that have none. A sampler that
+    cannot be imported or looked at has an ``error``, which is None for the others.
+    """
     rows = []
     for name in plugins.list_samplers():
         package = plugins.provider("samplers", name)
@@ -22,21 +27,38 @@ def sampler_rows() -> list[dict[str, Any]]:
             "family": "",
             "source": "",
             "options": {},
+            "required": [],
             "package": f"{package.distribution} {package.version}",
+            "error": None,
         }
         try:
-            sampler = plugins.get_sampler(name)
-        except HDZooError as error:
-            row["source"] = str(error)
-        else:
-            parameters = inspect.signature(sampler.__init__).parameters.values()
-            row |= {
-                "family": getattr(sampler, "family", ""),
-                "source": getattr(sampler, "source", ""),
-                "options": {p.name: p.default for p in parameters if p.name != "self"},
-            }
+            row |= plugins.call_foreign(partial(_facts, plugins.get_sampler(name)))
+        # Another's class may be anything; its neighbours are to be listed nevertheless.
+        except Exception as error:
+            row["error"] = plugins.describe(error)
         rows.append(row)
     return rows
+
+
+def _facts(sampler: type[Any]) -> dict[str, Any]:
+    parameters = inspect.signature(sampler.__init__).parameters.values()
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    options = {p.name: p.default for p in parameters if p.kind in named and p.name != "self"}
+    required = [name for name, default in options.items() if default is inspect.Parameter.empty]
+    return {
+        "family": str(getattr(sampler, "family", "")),
+        "source": str(getattr(sampler, "source", "")),
+        "options": {k: _as_json(v) for k, v in options.items() if k not in required},
+        "required": required,
+    }
+
+
+def _as_json(value: Any) -> Any:
+    """A default as JSON has it, in words where JSON has no such thing."""
+    try:
+        return json.loads(json.dumps(value, allow_nan=False))
+    except (TypeError, ValueError):
+        return str(value)
 
 
 def weights_hash(folder: Path) -> str:

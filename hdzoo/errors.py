@@ -1,12 +1,18 @@
 """The exceptions that hdzoo raises on purpose."""
 
+from hdzoo.text import plain
+
 
 class HDZooError(ValueError):
     """A mistake that the caller can mend.
 
     The message is for people: what was wrong, the value, what is allowed, what to do next. The
-    command line prints it alone and exits with code 2.
+    command line prints it alone and exits with code 2. Names of other people's making are often a
+    part of it, so control characters in it are spelt out.
     """
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(plain(message))
 
 
 class StoppedError(HDZooError):

@@ -26,6 +26,21 @@ _HOST = f"{zlib.crc32(socket.gethostname().encode()):08x}"
 _DEAD = re.compile(rf"{re.escape(PARTIAL)}{_HOST}-(\d+)-")
 
 
+def named_path(path: str | Path, what: str) -> Path:
+    """A path that somebody has named.
+
+    Args:
+        path: the path.
+        what: it is of, for the message.
+
+    Raises:
+        HDZooError: it is none, or empty, which would be the current folder.
+    """
+    if not isinstance(path, str | Path) or not str(path).strip():
+        raise HDZooError(f"{what} is {path!r}; give a name or a path, '.' for the current folder")
+    return Path(path)
+
+
 # ---- before the work --------------------------------------------------------------------------
 
 

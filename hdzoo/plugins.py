@@ -28,24 +28,28 @@ import difflib
 import os
 import pkgutil
 import re
+import signal
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, TypeVar, get_args
 
 import pluggy
 
-from hdzoo import __version__
 from hdzoo.errors import HDZooError
+from hdzoo.text import plain
+from hdzoo.version import __version__
 
 __all__ = [
     "KINDS",
     "HookSpecs",
     "Kind",
     "PluginInfo",
+    "call_foreign",
+    "describe",
     "distribution_of",
     "get",
     "get_sampler",
@@ -116,7 +120,7 @@ class PluginInfo:
     error: str | None = None
 
     def __str__(self) -> str:
-        return f"plugin {self.name!r} ({self.distribution} {self.version})"
+        return plain(f"plugin {self.name!r} ({self.distribution} {self.version})")
 
 
 def list_samplers() -> list[str]:
@@ -152,11 +156,11 @@ def get(kind: Kind, name: str) -> Any:
     if not isinstance(thing, str):
         return thing
     try:
-        return pkgutil.resolve_name(thing)
+        return call_foreign(partial(pkgutil.resolve_name, thing))
     except Exception as error:
         raise HDZooError(
             f"{_singular(kind)} {name!r} of {source} cannot be imported from {thing!r}: "
-            f"{_text(error)}"
+            f"{describe(error)}"
         ) from error
 
 
@@ -186,6 +190,48 @@ def distribution_of(module: str) -> str | None:
     return None
 
 
+def call_foreign(function: Callable[[], _Result]) -> _Result:
+    """Calls a function of somebody else, which must not end the program.
+
+    What it raises that is no `Exception` (SystemExit, KeyboardInterrupt, GeneratorExit...) comes
+    out as an `HDZooError` that says so. Only Ctrl-C, pressed meanwhile, remains what it is.
+    """
+    pressed: list[int] = []
+    before = signal.getsignal(signal.SIGINT)
+
+    def on_interrupt(number: int, frame: Any) -> Any:
+        pressed.append(number)
+        return before(number, frame) if callable(before) else None
+
+    # Only there is a signal heard, and only there a handler may be set.
+    watched = callable(before) and threading.current_thread() is threading.main_thread()
+    if watched:
+        signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        return function()
+    except Exception:
+        raise
+    except BaseException as error:
+        if pressed:
+            raise
+        raise HDZooError(describe(error)) from error
+    finally:
+        if watched and signal.getsignal(signal.SIGINT) is on_interrupt:
+            signal.signal(signal.SIGINT, before)
+
+
+def describe(error: BaseException) -> str:
+    """An error in one line that is safe to print; an `HDZooError` speaks for itself."""
+    try:
+        text = plain(" ".join(str(error).split()))
+    except Exception:
+        text = "(its message cannot be read)"
+    if isinstance(error, HDZooError):
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+_Result = TypeVar("_Result")
 _BUILTIN = EntryPoint(name="builtin", value="hdzoo.builtin", group="hdzoo")
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _REFERENCE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
@@ -223,11 +269,10 @@ def _discover() -> _Registry:
         info = _info(entry_point)
         _loading.append(info)
         try:
-            brought = _brought(entry_point)
+            brought = call_foreign(partial(_brought, entry_point))
             _refuse_duplicates(registry, info, brought)
-        # SystemExit too: a module that ends with sys.exit() must not end its host.
-        except (Exception, SystemExit) as error:
-            info = replace(info, error=_text(error))
+        except Exception as error:
+            info = replace(info, error=describe(error))
             if os.environ.get(_STRICT, "0") not in ("", "0"):
                 raise HDZooError(f"{info} is broken ({_STRICT} is set): {info.error}") from error
             warnings.warn(f"{info} is left out: {info.error}", stacklevel=2)
@@ -245,12 +290,19 @@ def _discover() -> _Registry:
 def _entry_points() -> list[EntryPoint]:
     """The built-in one, whether or not hdzoo is installed, then all others in a fixed order."""
     found = [e for e in entry_points(group="hdzoo") if e.value != _BUILTIN.value]
-    return [_BUILTIN, *sorted(found, key=lambda e: (_info(e).distribution.lower(), e.name))]
+    found.sort(key=lambda e: (_info(e).distribution.lower(), e.name))
+    # What a package lists twice is one plugin all the same.
+    once = {(_info(e).distribution.lower(), e.value): e for e in reversed(found)}
+    return [_BUILTIN, *reversed(once.values())]
 
 
 def _info(entry_point: EntryPoint) -> PluginInfo:
     dist = entry_point.dist
-    distribution, version = (dist.name, dist.version) if dist else ("hdzoo", __version__)
+    try:
+        distribution, version = (dist.name, dist.version) if dist else ("hdzoo", __version__)
+    # A package whose metadata are damaged.
+    except Exception:
+        distribution, version = "unknown", "unknown"
     module = entry_point.value.partition(":")[0].strip()
     return PluginInfo(entry_point.name, distribution or "unknown", version or "unknown", module)
 
@@ -341,9 +393,3 @@ def _singular(kind: Kind) -> str:
 
 def _top_level(module: str) -> str:
     return re.split(r"[.:]", module.strip(), maxsplit=1)[0]
-
-
-def _text(error: BaseException) -> str:
-    """The error in one line; an `HDZooError` speaks for itself."""
-    text = " ".join(str(error).split())
-    return text if isinstance(error, HDZooError) else f"{type(error).__name__}: {text}"

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from hdzoo import HDZooError, plugins
+from hdzoo import plugins
+from hdzoo.errors import HDZooError
 from hdzoo.verification import testing
 
 

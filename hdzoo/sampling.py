@@ -12,12 +12,15 @@ from accelerate import PartialState
 from diffusers.utils import make_image_grid
 from PIL import Image, PngImagePlugin
 
-from hdzoo import __version__, plugins
+from hdzoo import plugins
 from hdzoo.catalog import weights_hash
 from hdzoo.errors import HDZooError
 from hdzoo.files import whole_file
 from hdzoo.hub.resolve import resolve_model
-from hdzoo.pipelines.pipeline import HDPipeline, sample_generators
+from hdzoo.pipelines.generators import sample_generators
+from hdzoo.pipelines.labels import labels_by_index, labels_in_words
+from hdzoo.pipelines.pipeline import HDPipeline
+from hdzoo.version import __version__
 
 DTYPES = {
     "float32": torch.float32,
@@ -83,6 +86,8 @@ def draw(
     batch_size: int = 64,
     start: Any = None,
     on_step: Callable[[int, Any], None] | None = None,
+    on_progress: Callable[[float], None] | None = None,
+    class_label: int | None = None,
 ) -> list[Image.Image]:
     """Draws images, each a function of (seed, its index) alone.
 
@@ -95,6 +100,10 @@ def draw(
         start: a sampler whose images the pipeline's own starts from, with noise of its first level
             added, on top of ``num_inference_steps``; None to start from noise.
         on_step: called as ``f(step, latents)`` after each step of the first batch.
+        on_progress: called with the number of images done, shares of those that are forming
+            included, in the place of diffusers' bars.
+        class_label: for a class-conditional network, the class of all; evenly over all classes by
+            index by default.
 
     Raises:
         HDZooError: a number is not positive, or the chain does not go with the network.
@@ -105,19 +114,29 @@ def draw(
     if seed < 0:
         raise HDZooError(f"seed is {seed}; it must not be negative")
     first = HDPipeline(pipe.unet, start) if start is not None else None
+    silent = on_progress is not None
     if first is not None:
-        first.set_progress_bar_config(desc="images to start from")
+        first.set_progress_bar_config(desc="images to start from", disable=silent)
     images: list[Image.Image] = []
+
+    def after_step(step: int, latents: Any) -> None:
+        if on_step is not None and begin == 0:
+            on_step(step, latents)
+        if on_progress is not None:
+            share = (step + 1) / len(pipe.scheduler.timesteps)
+            on_progress(begin + share * len(indices))
+
     for begin in range(0, num_images, batch_size):
         indices = range(begin, min(begin + batch_size, num_images))
-        pipe.set_progress_bar_config(desc=f"images {indices[0]} to {indices[-1]}")
+        pipe.set_progress_bar_config(desc=f"images {indices[0]} to {indices[-1]}", disable=silent)
         images += draw_batch(
             pipe,
             indices,
             num_inference_steps=num_inference_steps,
             seed=seed,
             first=first,
-            on_step=on_step if begin == 0 else None,
+            on_step=after_step,
+            class_label=class_label,
         )
     return images
 
@@ -131,6 +150,7 @@ def draw_batch(
     seed: int = 0,
     first: HDPipeline | None = None,
     on_step: Callable[[int, Any], None] | None = None,
+    class_label: int | None = None,
 ) -> list[Image.Image]:
     """Draws the images of some indices together.
 
@@ -142,8 +162,10 @@ def draw_batch(
         seed: of the set.
         first: a pipeline that draws the images to start from; None to start from noise.
         on_step: called as ``f(step, latents)`` after each step.
+        class_label: as in `draw`.
     """
     generator = sample_generators(seed, indices)
+    labels = labels_by_index(pipe.unet, indices, class_label)
     clean = None
     if first is not None:
         clean = first(
@@ -152,6 +174,7 @@ def draw_batch(
             generator=generator,
             output_type="pt",
             return_dict=False,
+            class_labels=labels,
         )[0]
 
     def callback(_: Any, step: int, __: Any, tensors: dict[str, Any]) -> dict[str, Any]:
@@ -166,6 +189,7 @@ def draw_batch(
         image=clean,
         callback_on_step_end=callback if on_step else None,
         return_dict=False,
+        class_labels=labels,
     )[0]
 
 
@@ -221,7 +245,9 @@ class Trajectory:
             )
 
 
-def protocol(pipe: HDPipeline, model: str, seed: int, start: Any = None) -> dict[str, Any]:
+def protocol(
+    pipe: HDPipeline, model: str, seed: int, start: Any = None, class_label: int | None = None
+) -> dict[str, Any]:
     """What made a set of images, to be written beside it."""
     return {
         "hdzoo": __version__,
@@ -233,6 +259,7 @@ def protocol(pipe: HDPipeline, model: str, seed: int, start: Any = None) -> dict
         "started_from": type(start).__name__ if start is not None else "noise",
         "dtype": str(pipe.unet.dtype).removeprefix("torch."),
         "seed": seed,
+        "class_labels": labels_in_words(pipe.unet, class_label),
     }
 
 

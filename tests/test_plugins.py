@@ -3,6 +3,7 @@
 import importlib
 import json
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -47,6 +48,14 @@ BROKEN = {
     "import-error": ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_mod"),
     "syntax-error": ("def f(:", "SyntaxError"),
     "exit": ("raise SystemExit('bye')", "SystemExit: bye"),
+    "interrupt": ("raise KeyboardInterrupt('not you')", "KeyboardInterrupt: not you"),
+    "generator-exit": ("raise GeneratorExit", "GeneratorExit"),
+    "own-kind": ("class Own(BaseException): ...\nraise Own('odd')", "Own: odd"),
+    "exit-in-a-hook": (hook("raise SystemExit(3)"), "SystemExit: 3"),
+    "unprintable": (
+        "class E(Exception):\n    def __str__(self): raise ValueError\nraise E",
+        "E: (its message cannot be read)",
+    ),
     "no-hook": ("def hdzoo_samplers(): return {}", "implements no hook"),
     "misspelled-hook": (
         hook("return {}", name="hdzoo_sampler"),
@@ -207,6 +216,34 @@ def test_hook_of_a_later_version_may_be_optional(install: Install) -> None:
     source = hook("return {}", name="hdzoo_later").replace("@hookimpl", "@hookimpl(optionalhook=1)")
     install("later", source)
     assert info("later").error is None
+
+
+def test_ctrl_c_while_plugins_load_ends_the_program(install: Install) -> None:
+    install("slow", "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nlen([])")
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        list_samplers()
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize("again", ["twice-entry = twice", "another = twice"])
+def test_what_a_package_lists_twice_is_one_plugin(
+    again: str, install: Install, tmp_path: Path
+) -> None:
+    install("twice", GOOD)
+    path = tmp_path / "twice-1.0.dist-info" / "entry_points.txt"
+    path.write_text(f"{path.read_text()}{again}\n")
+    importlib.invalidate_caches()
+    assert info("twice").error is None
+    assert info("twice").samplers == ("good", "good-lazy")
+
+
+def test_a_package_without_metadata_harms_nobody(install: Install, tmp_path: Path) -> None:
+    install("bare", GOOD)
+    (tmp_path / "bare-1.0.dist-info" / "METADATA").unlink()
+    importlib.invalidate_caches()
+    assert "langevin" in list_samplers()
+    assert [p.error for p in plugins.plugins() if p.module == "bare"] == [None]
 
 
 def test_unknown_name(install: Install) -> None:

@@ -4,6 +4,7 @@ import os
 import shlex
 import sys
 import time
+from itertools import count
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,7 @@ import typer
 
 from hdzoo.cli.options import (
     DEFAULT_MODEL,
+    ClassLabel,
     Dtype,
     Evaluations,
     Model,
@@ -19,13 +21,9 @@ from hdzoo.cli.options import (
     Seed,
     parse_options,
 )
-from hdzoo.cli.terminal import (
-    image_progress,
-    note,
-    print_table,
-    progress_bar,
-)
+from hdzoo.cli.terminal import note, note_evaluations, print_table, say, work_progress
 from hdzoo.files import check_file, check_folder
+from hdzoo.text import counted
 
 
 def sample(
@@ -44,6 +42,7 @@ def sample(
     gif: Annotated[Path | None, typer.Option(help="An animated GIF of the grid forming.")] = None,
     batch_size: Annotated[int, typer.Option(help="Images drawn together.")] = 64,
     dtype: Dtype = "float32",
+    class_label: ClassLabel = None,
     scale: Annotated[int, typer.Option(min=1, help="Size of a pixel in grid and GIF.")] = 2,
 ) -> None:
     """Draw images with a sampler and save them as a grid."""
@@ -55,11 +54,12 @@ def sample(
     if start is not None:
         note(
             f"{type(pipe.scheduler).__name__} walks at one noise level: it starts from images of "
-            f"{type(start).__name__}, {start.num_inference_steps} network evaluations each"
+            f"{type(start).__name__}, "
+            f"{counted(start.num_inference_steps, 'network evaluation')} each"
         )
     pipe.scheduler.set_timesteps(num_inference_steps)
     steps = pipe.scheduler.num_inference_steps
-    made_by = sampling.protocol(pipe, model, seed, start)
+    made_by = sampling.protocol(pipe, model, seed, start, class_label)
     if output is None:
         drawn = made_by | {"num_images": num_images, "scale": scale}
         name = sampler or type(pipe.scheduler).__name__
@@ -69,16 +69,20 @@ def sample(
     if images_dir is not None:
         check_folder(images_dir)
     trajectory = sampling.Trajectory(pipe, steps, scale) if gif else None
+    note_evaluations(num_images, steps + (0 if start is None else start.num_inference_steps))
     begin = time.perf_counter()
-    images = sampling.draw(
-        pipe,
-        num_images,
-        num_inference_steps=num_inference_steps,
-        seed=seed,
-        batch_size=batch_size,
-        start=start,
-        on_step=trajectory.record if trajectory else None,
-    )
+    with work_progress() as on_work:
+        images = sampling.draw(
+            pipe,
+            num_images,
+            num_inference_steps=num_inference_steps,
+            seed=seed,
+            batch_size=batch_size,
+            class_label=class_label,
+            start=start,
+            on_step=trajectory.record if trajectory else None,
+            on_progress=lambda done: on_work("images", done, num_images),
+        )
     seconds = time.perf_counter() - begin
     sampling.save_png(sampling.image_grid(images, scale), output, made_by)
     if images_dir is not None:
@@ -88,8 +92,8 @@ def sample(
     if trajectory is not None and gif is not None:
         trajectory.save(gif)
         note(f"animation: {gif}")
-    note(f"{len(images)} images, {steps} network evaluations each, {seconds:.1f} s")
-    print(output)
+    note(f"{counted(len(images), 'image')} in {seconds:.1f} s")
+    say(output)
 
 
 def generate(
@@ -107,6 +111,7 @@ def generate(
     option: Options = None,
     chunk_size: Annotated[int, typer.Option(help="Images drawn together: a shard.")] = 250,
     dtype: Dtype = "float32",
+    class_label: ClassLabel = None,
     num_threads: Annotated[int, typer.Option(help="CPU threads of each process.")] = 1,
     push_to_hub: Annotated[
         str | None, typer.Option(metavar="NAMESPACE/NAME", help="The dataset repository to fill.")
@@ -125,7 +130,7 @@ def generate(
 
         if push_to_hub is not None:
             check_repo_id(push_to_hub)
-        with image_progress(num_images) as on_progress:
+        with work_progress() as on_work:
             made = generate_set(
                 model,
                 output_dir,
@@ -136,18 +141,20 @@ def generate(
                 seed=seed,
                 chunk_size=chunk_size,
                 dtype=dtype,
+                class_label=class_label,
                 num_threads=num_threads,
                 command=shlex.join(["hdzoo", *sys.argv[1:]]),
-                on_progress=on_progress,
+                on_plan=note_evaluations,
+                on_progress=lambda done: on_work("images", done, num_images),
                 on_note=note,
             )
         if made.is_main_process:
-            by = f"{made.num_processes} process{'es' * (made.num_processes > 1)}"
-            drawn = f"{made.num_drawn} drawn now by {by} in {made.seconds:.1f} s"
-            note(f"{made.num_images} images, {drawn}")
+            by = counted(made.num_processes, "process", "processes")
+            drawn = f"{made.num_drawn:,} drawn now by {by} in {made.seconds:.1f} s"
+            note(f"{counted(made.num_images, 'image')}, {drawn}")
             if push_to_hub is not None:
                 note(f"sent to {dataset_card.push_to_hub(made.folder, push_to_hub)}")
-            print(made.folder)
+            say(made.folder)
     except KeyboardInterrupt:
         if os.environ.get("RANK", "0") == "0":
             note(f"interrupted: what is drawn is in {output_dir}; the same command goes on with it")
@@ -188,7 +195,8 @@ def demo_2d(
 
     for path in filter(None, (output, png)):
         check_file(path)
-    with progress_bar(frames) as advance:
+    with work_progress() as on_work:
+        done = count(1)
         result = demo.demo_2d(
             target,
             sampler or demo.DEFAULT_SAMPLERS,
@@ -197,11 +205,11 @@ def demo_2d(
             seed=seed,
             options=options,
             num_frames=frames,
-            on_frame=advance,
+            on_frame=lambda _: on_work("pictures", next(done), frames),
         )
     result.save(output)
     if png is not None:
         result.save_last_frame(png)
         note(f"last picture: {png}")
     print_table(result.table, tuple(result.table[0]))
-    print(output)
+    say(output)

@@ -4,6 +4,7 @@ import json
 import os
 import shlex
 import sys
+from itertools import count
 from pathlib import Path
 from typing import Annotated
 
@@ -11,10 +12,12 @@ import typer
 
 from hdzoo.cli.options import (
     DEFAULT_MODEL,
+    ClassLabel,
     Dtype,
     Evaluations,
     FeaturesBatch,
     FeaturesWeights,
+    ImageColumn,
     JsonOutput,
     Model,
     Options,
@@ -22,15 +25,10 @@ from hdzoo.cli.options import (
     Seed,
     parse_options,
 )
-from hdzoo.cli.terminal import (
-    image_progress,
-    note,
-    print_table,
-    progress_bar,
-    work_progress,
-)
+from hdzoo.cli.terminal import note, note_evaluations, print_table, say, work_progress
 from hdzoo.errors import HDZooError
 from hdzoo.files import check_file
+from hdzoo.text import counted
 
 
 def verify(
@@ -43,21 +41,23 @@ def verify(
     import dataclasses
 
     from hdzoo import plugins as registry
-    from hdzoo.verification import verify as verification
+    from hdzoo.verification.verify import CHECKS, bias_rows, summary_rows
+    from hdzoo.verification.verify import verify as run_checks
 
     names = samplers or registry.list_samplers()
     for name in names:
         registry.provider("samplers", name)
-    with progress_bar(len(names) * len(verification.CHECKS)) as advance:
-        verdicts = verification.verify(
-            names, lambda verdict: advance(f"{verdict.sampler}: {verdict.check}")
-        )
+    checks, done = len(CHECKS), count(1)
+    note(f"{counted(len(names), 'sampler')}, {checks} checks of each")
+    with work_progress() as on_work:
+        on_work("checks", 0, len(names) * checks)
+        verdicts = run_checks(names, lambda _: on_work("checks", next(done), len(names) * checks))
     if as_json:
-        print(json.dumps([dataclasses.asdict(verdict) for verdict in verdicts], indent=2))
+        say(json.dumps([dataclasses.asdict(verdict) for verdict in verdicts], indent=2))
     else:
-        print("Exact Wasserstein-2 distance to Gaussian data, s.d. 0.25, 0.05 and 0:")
-        print_table(verification.bias_rows(verdicts), ("sampler", "against", "W2 to the data"))
-        rows = verification.summary_rows(verdicts)
+        say("Exact Wasserstein-2 distance to Gaussian data, s.d. 0.25, 0.05 and 0:")
+        print_table(bias_rows(verdicts), ("sampler", "against", "W2 to the data"))
+        rows = summary_rows(verdicts)
         print_table(rows, tuple(rows[0]))
     for verdict in verdicts:
         if verdict.outcome != "pass":
@@ -78,11 +78,19 @@ def reproduce(
     if name is None:
         print_table(literature.catalogue(), ("name", "result"))
         return
-    result = literature.reproduce(name, output_dir, shlex.join(["hdzoo", *sys.argv[1:]]), note)
-    print(f"{result.title}\n{result.source}")
+    with work_progress() as on_work:
+
+        def on_step(text: str, done: int = 0, total: int = 0) -> None:
+            note(text)
+            if total:
+                on_work(name, done, total)
+
+        command = shlex.join(["hdzoo", *sys.argv[1:]])
+        result = literature.reproduce(name, output_dir, command, on_step)
+    say(f"{result.title}\n{result.source}")
     print_table(literature.claim_rows(result), ("statement", "published", "found", "agrees"))
-    print(result.conclusion)
-    print(output_dir / f"{name}.png")
+    say(result.conclusion)
+    say(output_dir / f"{name}.png")
 
 
 def evaluate(
@@ -93,6 +101,7 @@ def evaluate(
         ),
     ],
     split: Annotated[str, typer.Option(help="Split of the images.")] = "train",
+    image_column: ImageColumn = None,
     reference: Annotated[
         str | None,
         typer.Option(
@@ -103,6 +112,7 @@ def evaluate(
         ),
     ] = None,
     reference_split: Annotated[str, typer.Option(help="Split of real images.")] = "test",
+    reference_image_column: ImageColumn = None,
     features: Annotated[
         str | None,
         typer.Option(
@@ -148,7 +158,7 @@ def evaluate(
     if model is not None:
         from hdzoo.generation.generate import generate as generate_set
 
-        with image_progress(num_images) as on_progress:
+        with work_progress() as on_work:
             made = generate_set(
                 model,
                 images,
@@ -158,7 +168,8 @@ def evaluate(
                 num_inference_steps=num_inference_steps,
                 seed=seed,
                 command=command,
-                on_progress=on_progress,
+                on_plan=note_evaluations,
+                on_progress=lambda done: on_work("images", done, num_images),
                 on_note=note,
             )
         if not made.is_main_process:
@@ -169,8 +180,10 @@ def evaluate(
         report = reports.evaluate(
             images,
             split=split,
+            image_column=image_column,
             reference=reference,
             reference_split=reference_split,
+            reference_image_column=reference_image_column,
             features=features,
             weights=features_weights,
             metrics=metric or tuple(METRICS),
@@ -184,11 +197,11 @@ def evaluate(
         note(text)
     # Before anything is written, which may fail.
     if as_json:
-        print(json.dumps(report.to_dict(), indent=2))
+        say(json.dumps(report.to_dict(), indent=2))
     else:
         rows = report.rows()
         print_table(rows, tuple(rows[0]))
-        print("\n".join(report.legend()))
+        say("\n".join(report.legend()))
     if output is not None:
         report.save(output)
         note(f"report: {output}")
@@ -219,13 +232,16 @@ def compare(
     trials: Annotated[
         int, typer.Option(help="Configurations to tune each sampler by at each cost; 0 for none.")
     ] = 8,
-    trial_images: Annotated[int, typer.Option(help="Drawn with each of these.")] = 250,
+    trial_images: Annotated[
+        int | None, typer.Option(help="Drawn with each of these. Default: 250, or -n if fewer.")
+    ] = None,
     seed: Seed = 0,
     trial_seed: Annotated[int, typer.Option(help="Of the images that samplers are tuned by.")] = 1,
     chunk_size: Annotated[
         int, typer.Option(help="Images drawn together; processes share chunks.")
     ] = 125,
     dtype: Dtype = "float32",
+    class_label: ClassLabel = None,
     num_threads: Annotated[int, typer.Option(help="CPU threads of each process.")] = 1,
     reference: Annotated[
         str | None,
@@ -236,6 +252,7 @@ def compare(
         ),
     ] = None,
     reference_split: Annotated[str, typer.Option(help="Split of real images.")] = "test",
+    reference_image_column: ImageColumn = None,
     features: Annotated[
         str | None, typer.Option("--features", "-f", help="An extractor. Default: the file's.")
     ] = None,
@@ -274,9 +291,11 @@ def compare(
                 trial_seed=trial_seed,
                 chunk_size=chunk_size,
                 dtype=dtype,
+                class_label=class_label,
                 num_threads=num_threads,
                 reference=reference,
                 reference_split=reference_split,
+                reference_image_column=reference_image_column,
                 features=features,
                 weights=features_weights,
                 metrics=metric or tuple(METRICS),
@@ -288,10 +307,10 @@ def compare(
         return
     pages.write_pictures(board)
     for cost in board.costs:
-        print(f"{cost} network evaluations an image")
+        say(f"{cost} network evaluations an image")
         rows = pages.rows(board, cost, all_metrics=False)
         print_table(rows, tuple(rows[0]))
-    print(output_dir / pages.PAGE)
+    say(output_dir / pages.PAGE)
 
 
 def reference(
@@ -301,6 +320,7 @@ def reference(
     ],
     output: Annotated[Path, typer.Option("--output", "-O", help="The .safetensors file.")],
     split: Annotated[str, typer.Option(help="Split of the images.")] = "test",
+    image_column: ImageColumn = None,
     features: Annotated[
         str, typer.Option("--features", "-f", help="An extractor, as `hdzoo plugins` lists.")
     ] = "digits",
@@ -320,7 +340,8 @@ def reference(
     from hdzoo.metrics.reference import check_place, make_reference
 
     check_place(output)
-    images, extractor = open_images(dataset, split), get_extractor(features, features_weights)
+    images = open_images(dataset, split, image_column)
+    extractor = get_extractor(features, features_weights)
     with work_progress() as on_work:
         made = make_reference(
             images,
@@ -333,4 +354,4 @@ def reference(
             on_progress=on_work,
         )
     made.save(output)
-    print(output)
+    say(output)

@@ -8,11 +8,8 @@ from hdzoo.cli.options import (
     JsonOutput,
     Model,
 )
-from hdzoo.cli.terminal import (
-    print_table,
-    render,
-    render_options,
-)
+from hdzoo.cli.terminal import print_table, render, render_options, say
+from hdzoo.version import __version__
 
 
 def samplers(as_json: JsonOutput = False) -> None:
@@ -21,15 +18,20 @@ def samplers(as_json: JsonOutput = False) -> None:
 
     rows = sampler_rows()
     if as_json:
-        print(json.dumps(rows, indent=2))
+        say(json.dumps(rows, indent=2))
         return
-    shared = set.intersection(*(set(row["options"]) for row in rows if row["options"]))
+    shared = set.intersection(
+        *(set(row["options"]) for row in rows if row["package"] == f"hdzoo {__version__}")
+    )
     for row in rows:
         own = {key: value for key, value in row["options"].items() if key not in shared}
+        options = ", ".join([*row["required"], *filter(None, [render_options(own)])])
         row["sampler"] = f"{row['name']}\n{row['family']}\n{row['package']}"
-        row["source and options"] = f"{row['source']}\n{render_options(own)}"
+        row["source and options"] = row["error"] or f"{row['source']}\n{options}"
     print_table(rows, ("sampler", "source and options"))
-    print(f"All take {', '.join(sorted(shared))} as well.")
+    others = [row["name"] for row in rows if not shared <= set(row["options"])]
+    but = f", but for {', '.join(others)}" if others else ""
+    say(f"All take {', '.join(sorted(shared))} as well{but}.")
 
 
 def plugins(as_json: JsonOutput = False) -> None:
@@ -43,7 +45,7 @@ def plugins(as_json: JsonOutput = False) -> None:
         warnings.simplefilter("ignore")
         rows = [dataclasses.asdict(info) for info in registry.plugins()]
     if as_json:
-        print(json.dumps(rows, indent=2))
+        say(json.dumps(rows, indent=2))
         return
     for row in rows:
         row["plugin"] = f"{row['name']}\n{row['distribution']} {row['version']}"
@@ -61,7 +63,7 @@ def info(
 
     facts = describe_model(model)
     if as_json:
-        print(json.dumps(facts, indent=2))
+        say(json.dumps(facts, indent=2))
     else:
         rows = [{"": key, "value": render(value)} for key, value in facts.items()]
         print_table(rows, ("", "value"))

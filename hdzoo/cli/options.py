@@ -25,6 +25,10 @@ Evaluations = Annotated[
 ]
 Seed = Annotated[int, typer.Option(help="Image i depends on (seed, i) alone.")]
 Dtype = Annotated[str, typer.Option(help="Weights: float32, bfloat16 (bf16), float16 (fp16).")]
+ClassLabel = Annotated[
+    int | None,
+    typer.Option(help="Of a class-conditional model, one class. Default: evenly over all."),
+]
 Options = Annotated[
     list[str] | None,
     typer.Option("--option", "-o", help="A sampler option, KEY=VALUE. May be repeated."),
@@ -33,6 +37,10 @@ FeaturesWeights = Annotated[
     Path | None, typer.Option(help="A weights file for the extractor, in the place of its own.")
 ]
 FeaturesBatch = Annotated[int, typer.Option(help="Images that go through the extractor together.")]
+ImageColumn = Annotated[
+    str | None,
+    typer.Option(help="The column of the images. Default: image, or the only one that holds some."),
+]
 JsonOutput = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -47,6 +55,7 @@ def parse_options(pairs: list[str] | None) -> dict[str, Any]:
             )
         try:
             options[key.replace("-", "_")] = json.loads(value)
-        except json.JSONDecodeError:
+        # Also of lists in lists without end, and of numbers of thousands of digits.
+        except (ValueError, RecursionError):
             options[key.replace("-", "_")] = value
     return options

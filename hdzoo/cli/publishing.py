@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from hdzoo.cli.terminal import say
+
 REPOSITORY = "NAMESPACE/NAME"
 
 
@@ -32,17 +34,19 @@ def push(
     """
     from hdzoo.hub.publishing import push_folder
     from hdzoo.hub.resolve import local_model
+    from hdzoo.pipelines.pipeline import HDPipeline
 
     commit = push_folder(
         local_model(folder) or folder,
         repo_id,
+        load=HDPipeline.from_pretrained,
         private=private,
         revision=revision,
         tag=tag,
         commit_message=commit_message,
         create_pr=create_pr,
     )
-    print(commit.pr_url or commit.commit_url)
+    say(commit.pr_url or commit.commit_url)
 
 
 def pull(
@@ -67,7 +71,7 @@ def pull(
     """
     from hdzoo.hub.pulling import pull as pull_pipeline
 
-    print(
+    say(
         pull_pipeline(
             repo_id,
             output_dir,

@@ -1,15 +1,98 @@
-"""What a command prints: tables, progress bars, notes."""
+"""What a command says: results on standard output, all else beside it, and nothing that a terminal
+would obey."""
 
+import io
+import logging
+import os
 import signal
 import sys
 import threading
 import time
+import traceback
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stdout
+from datetime import timedelta
 from types import FrameType
-from typing import Any
+from typing import Any, TextIO
+
+from hdzoo.text import counted, plain
 
 LONGEST_NAME = 32
+# Seconds: where there is no terminal, progress is a line now and then.
+FIRST_LINE, EVERY_LINE = 10.0, 60.0
+
+_results: TextIO | None = None
+_make_record = logging.getLogRecordFactory()
+
+
+# ---- two streams ----------------------------------------------------------------------------
+
+
+def say(text: object) -> None:
+    """Prints a result."""
+    print(plain(text), file=_results or sys.stdout)
+
+
+def note(message: object) -> None:
+    """Says something beside the result."""
+    print(plain(message), file=sys.stderr)
+
+
+@contextmanager
+def results_alone() -> Iterator[None]:
+    """Keeps standard output for `say` while a command runs.
+
+    Whatever else is printed, by a plugin, a library or a program that they start, goes to standard
+    error: what reads the results could do nothing with it.
+    """
+    global _results
+    with ExitStack() as stack:
+        before, _results = _results, _reserved_stdout(stack)
+        stack.enter_context(redirect_stdout(sys.stderr))
+        try:
+            yield
+        finally:
+            if _results is not None:
+                _results.flush()
+            _results = before
+
+
+def _reserved_stdout(stack: ExitStack) -> TextIO | None:
+    """Standard output as it is; its file descriptor becomes standard error's for a while."""
+    try:
+        descriptors = sys.stdout.fileno(), sys.stderr.fileno()
+    except (AttributeError, io.UnsupportedOperation):
+        return sys.stdout
+    if descriptors != (1, 2):
+        return sys.stdout
+    sys.stdout.flush()
+    kept = os.dup(1)
+    stream = stack.enter_context(
+        os.fdopen(kept, "w", encoding=sys.stdout.encoding, errors="backslashreplace")
+    )
+    stack.callback(os.dup2, kept, 1)
+    os.dup2(2, 1)
+    return stream
+
+
+def speak_plainly() -> None:
+    """Makes warnings, the log and tracebacks of this process harmless too.
+
+    Libraries put names from files that they read into them.
+    """
+    logging.setLogRecordFactory(_plain_record)
+    warnings.showwarning = lambda message, *_, **__: note(f"warning: {message}")
+    sys.excepthook = lambda *error: note("".join(traceback.format_exception(*error)).rstrip())
+
+
+def _plain_record(*args: Any, **kwargs: Any) -> logging.LogRecord:
+    record = _make_record(*args, **kwargs)
+    record.msg, record.args = plain(record.getMessage()), None
+    return record
+
+
+# ---- tables ---------------------------------------------------------------------------------
 
 
 def render(value: Any) -> str:
@@ -34,90 +117,95 @@ def print_table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    def cell(value: Any) -> Text:
+        # A string would be read as markup.
+        return Text(plain(value))
+
     table = Table(show_lines=True)
     # A name is not to be broken; a sentence is.
     first = max(len(line) for row in rows for line in str(row[columns[0]]).splitlines() or [""])
     for column in columns:
         unbroken = column == columns[0] and first <= LONGEST_NAME
-        table.add_column(column, overflow="fold", no_wrap=unbroken)
+        table.add_column(cell(column), overflow="fold", no_wrap=unbroken)
     for row in rows:
-        table.add_row(*(Text(str(row[column])) for column in columns))
-    Console().print(table)
+        table.add_row(*(cell(row[column]) for column in columns))
+    Console(file=_results or sys.stdout).print(table)
 
 
-@contextmanager
-def progress_bar(total: int) -> Iterator[Callable[[str], None]]:
-    """A bar beside the result; gives a function that advances it and says what was done."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as progress:
-        task = progress.add_task("", total=total)
-        yield lambda text: progress.update(task, advance=1, description=text)
+# ---- progress -------------------------------------------------------------------------------
 
 
-@contextmanager
-def image_progress(total: int) -> Iterator[Callable[[float], None]]:
-    """A bar with images per second and the time left; gives a function of the number done."""
-    from datetime import timedelta
+def note_evaluations(num_images: int, each: int) -> None:
+    """Says what drawing will cost, which time is proportional to, unless all is drawn already."""
+    if num_images:
+        note(
+            f"{counted(num_images, 'image')} to draw with "
+            f"{counted(each, 'network evaluation')} each: {num_images * each:,}"
+        )
 
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn
 
-    first: tuple[float, float] | None = None
+# Called with what is done, how much of it, and of how much.
+OnWork = Callable[[str, float, float], None]
 
-    def update(done: float) -> None:
-        nonlocal first
-        now = time.perf_counter()
-        if first is None:
-            # Only the process that speaks for all ever comes here.
-            progress.start()
-            first = (done, now)
-        # The bar never goes back, though the share of the other processes is an estimate.
-        done = max(done, progress.tasks[0].completed)
-        text = f"{done:.0f}/{total} images"
-        if done > first[0]:
-            rate = (done - first[0]) / (now - first[1])
+
+class Pace:
+    """How far one kind of work is, and how long the rest takes at the pace so far.
+
+    Args:
+        done: how much there was when the clock started; it took none of the time.
+    """
+
+    def __init__(self, done: float) -> None:
+        self.begin = time.perf_counter()
+        self.first = done
+
+    def describe(self, what: str, done: float, total: float) -> str:
+        """A line for people."""
+        text = f"{what}: {done:,.0f} of {total:,.0f}"
+        seconds = time.perf_counter() - self.begin
+        if done > self.first and seconds > 0:
+            rate = (done - self.first) / seconds
             left = timedelta(seconds=round((total - done) / rate))
-            text += f", {rate:.3g} images/s, {left} left"
-        progress.update(task, completed=done, description=text)
+            text += f", {rate:.3g} a second, about {left} left"
+        return text
 
+
+@contextmanager
+def work_progress() -> Iterator[OnWork]:
+    """Shows progress and the time left: bars on a terminal, else a line now and then.
+
+    Gives the function to tell it by, once for each kind of work at its start and then as it goes.
+    Of several processes the one that speaks for all tells it, and no other shows anything.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+    tasks: dict[str, tuple[TaskID, Pace]] = {}
     console = Console(stderr=True)
-    columns = (BarColumn(), TextColumn("{task.description}"))
-    off = not console.is_terminal
-    progress = Progress(*columns, console=console, transient=True, disable=off)
-    task = progress.add_task("", total=total)
+    columns = (BarColumn(), TextColumn("{task.description}", markup=False))
+    bars = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    begin = time.perf_counter()
+    next_line = begin + FIRST_LINE
+
+    def update(what: str, done: float, total: float) -> None:
+        nonlocal next_line
+        if what not in tasks:
+            bars.start()
+            tasks[what] = bars.add_task("", total=total), Pace(done)
+        task, pace = tasks[what]
+        # A bar never goes back, though the share of other processes is an estimate.
+        done = max(done, bars.tasks[bars.task_ids.index(task)].completed)
+        text = plain(pace.describe(what, done, total))
+        bars.update(task, completed=done, total=total, description=text)
+        now = time.perf_counter()
+        if bars.disable and now > next_line:
+            next_line = now + EVERY_LINE
+            note(text)
+
     try:
         yield update
     finally:
-        progress.stop()
-
-
-@contextmanager
-def work_progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar for each kind of work; gives a function of what is done, how much, and of how much."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
-
-    tasks: dict[str, TaskID] = {}
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-
-        def update(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = progress.add_task(what, total=total)
-            progress.update(tasks[what], completed=done)
-
-        yield update
+        bars.stop()
 
 
 @contextmanager
@@ -135,8 +223,3 @@ def ending_on_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def note(message: str) -> None:
-    """Says something beside the result, which alone goes to standard output."""
-    print(message, file=sys.stderr)

@@ -9,12 +9,11 @@ from typing import Annotated
 import typer
 
 from hdzoo.cli.options import (
+    ImageColumn,
     Options,
     parse_options,
 )
-from hdzoo.cli.terminal import (
-    note,
-)
+from hdzoo.cli.terminal import note, render_options, say
 
 
 def train(
@@ -23,6 +22,7 @@ def train(
     ],
     output_dir: Annotated[Path, typer.Option(help="The pipeline folder to write.")],
     split: Annotated[str, typer.Option(help="Split to train on.")] = "train",
+    image_column: ImageColumn = None,
     held_out: Annotated[
         str | None, typer.Option(help="Images to measure the loss on at the end, as --dataset.")
     ] = None,
@@ -84,6 +84,10 @@ def train(
     random_flip: Annotated[
         bool, typer.Option("--random-flip", help="Mirror half of the images.")
     ] = False,
+    resize: Annotated[
+        bool,
+        typer.Option("--resize", help="Crop to squares and bring to -m sample_size."),
+    ] = False,
     seed: Annotated[int, typer.Option(help="Of weights, order and noise.")] = 0,
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 500,
     sample_every: Annotated[
@@ -94,12 +98,16 @@ def train(
 ) -> None:
     """Train a score network. The same command resumes a run that was stopped.
 
+    Size, channels, mean and standard deviation of the network are those of the images.
+
     `accelerate launch -m hdzoo train ...` trains on several GPUs,
     `torchrun --nproc-per-node 2 -m hdzoo train ...` on CPUs.
     """
     model_options, sampler_options = parse_options(model_option), parse_options(option)
+    from hdzoo.images.images import Images
+    from hdzoo.images.sources import load_images
     from hdzoo.training import trainer
-    from hdzoo.training.data import load_images
+    from hdzoo.training.fitting import options_for
     from hdzoo.training.outcome import loss_lines
     from hdzoo.training.setup import (
         build_network,
@@ -108,9 +116,19 @@ def train(
         initial_network,
     )
 
+    images = Images(load_images(dataset, split, image_column=image_column), dataset)
+    measured: Images | None = None
+    if held_out is not None:
+        rows = load_images(held_out, held_out_split, image_column=image_column)
+        measured = Images(rows, held_out)
+    survey = images.survey(model_options.get("sample_size") if resize else None)
+    note(f"{dataset}: {survey}")
     initial_weights = None
     if init_from is None:
-        network = build_network(model or "unet", model_options, seed)
+        name = model or "unet"
+        model_options = options_for(name, model_options, images, resize)
+        note(f"{name}: {render_options(model_options)}")
+        network = build_network(name, model_options, seed)
     else:
         network, initial_weights = initial_network(init_from, model_options, model)
     config = trainer.TrainingConfig(
@@ -128,15 +146,16 @@ def train(
         loss_weighting=loss_weighting,
         mixed_precision=mixed_precision,
         random_flip=random_flip,
+        resize=resize,
         seed=seed,
         initial_weights=initial_weights,
     )
     folder = trainer.train(
         network,
-        load_images(dataset, split),
+        images,
         output_dir,
         config,
-        held_out=load_images(held_out, held_out_split) if held_out else None,
+        held_out=measured,
         held_out_every=held_out_every,
         checkpoint_every=checkpoint_every,
         sample_every=sample_every,
@@ -150,7 +169,7 @@ def train(
     if os.environ.get("RANK", "0") == "0":
         for line in loss_lines(folder):
             note(line)
-        print(folder)
+        say(folder)
 
 
 def train_classifier(
@@ -161,6 +180,7 @@ def train_classifier(
     test: Annotated[str, typer.Option(help="Images to measure the accuracy on, as --dataset.")],
     output_dir: Annotated[Path, typer.Option(help="The folder to write.")],
     split: Annotated[str, typer.Option(help="Split to train on.")] = "train",
+    image_column: ImageColumn = None,
     test_split: Annotated[str, typer.Option(help="Split of --test.")] = "test",
     num_epochs: Annotated[int, typer.Option(help="Passes over the images.")] = 12,
     train_batch_size: Annotated[int, typer.Option(help="Images a step.")] = 128,
@@ -168,12 +188,13 @@ def train_classifier(
     seed: Annotated[int, typer.Option(help="Of weights, order and moves.")] = 0,
 ) -> None:
     """Train the digit classifier that image metrics use. Minutes on MNIST; cannot be resumed."""
+    from hdzoo.images.images import Images
+    from hdzoo.images.sources import load_images
     from hdzoo.metrics import train_classifier as classifier
-    from hdzoo.training.data import load_images
 
     folder = classifier.train_classifier(
-        load_images(dataset, split),
-        load_images(test, test_split),
+        Images(load_images(dataset, split, image_column=image_column), dataset),
+        Images(load_images(test, test_split, image_column=image_column), test),
         output_dir,
         classifier.ClassifierConfig(
             num_epochs=num_epochs,
@@ -185,4 +206,4 @@ def train_classifier(
         dataset_name=dataset,
     )
     note(f"accuracy on the test images: {classifier.test_accuracy(folder):.2%}")
-    print(folder)
+    say(folder)

@@ -4,9 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hdzoo.cards import CARD, HERE, describe, render_card, table, usage
+from hdzoo.cards import CARD, HERE, describe, render_card, usage
 from hdzoo.files import whole_file
+from hdzoo.markdown import code, fenced, prose, table
 from hdzoo.pipelines.pipeline import HDPipeline
+from hdzoo.text import counted
 
 
 @dataclass(frozen=True)
@@ -87,12 +89,15 @@ def write_conversion_card(
     )
     metadata["tags"] += [f"arxiv:{paper}"]
     weights = "the exponential moving average" if record["averaged"] else "not averaged"
-    owned = f"The weights are under `{license}`." if license else "That of the weights is unknown."
+    owned = (
+        f"The weights are under {code(license)}." if license else "That of the weights is unknown."
+    )
     options = ", ".join(f"{key} {pipe.scheduler.config[key]}" for key in SAMPLER_OPTIONS)
-    rows = [(key, f"`{value}`") for key, value in record.items() if key != "command"]
+    apart = ("command", "options", "assumed")
+    rows = [(key, value) for key, value in record.items() if key not in apart]
     sections = [
-        f"# {name}",
-        f"An {network} for {height}x{width} images with {channels} channel{'s' * (channels > 1)}"
+        f"# {prose(name)}",
+        f"An {network} for {height}x{width} images with {counted(channels, 'channel')}"
         f"{f', trained on {dataset}' if dataset else ''}: a checkpoint of "
         f"[{origin.repository}](https://github.com/{origin.repository}), converted by hdzoo. Its "
         f"weights are {weights}. Paper: [{title}](https://arxiv.org/abs/{paper}).",
@@ -103,7 +108,13 @@ def write_conversion_card(
         f"under {origin.code_licence}.",
         "## Conversion\n\n" + table(("", ""), rows),
     ]
+    for title, key in (
+        ("Said, for the weights do not tell", "options"),
+        ("Assumed as published, for the weights do not tell and nobody said", "assumed"),
+    ):
+        if record[key]:
+            sections.append(f"### {title}\n\n" + table(("", ""), list(record[key].items())))
     if record["command"]:
-        sections.append(f"```bash\n{record['command']}\n```")
+        sections.append(fenced(record["command"], "bash"))
     with whole_file(folder / CARD) as partial:
         partial.write_text(render_card(metadata, sections))

@@ -17,6 +17,7 @@ from PIL import Image
 
 from hdzoo.files import whole_file
 from hdzoo.targets.analytic import AnalyticScore
+from hdzoo.text import counted
 
 Array = npt.NDArray[Any]
 
@@ -130,7 +131,7 @@ def _caption(chains: Sequence[Chains]) -> str:
     num_samples = chains[0].states.shape[1]
     shades = " / ".join(f"{100 * held:.0f}" for held in HELD)
     lines = [
-        f"{num_samples} chains of each, from the same noise; "
+        f"{counted(num_samples, 'chain')} of each, from the same noise; "
         f"{min(HIGHLIGHTED, num_samples)} with their last {TAIL_STEPS} steps",
         f"shades: hold {shades} % of the target with noise {SIGMA}, that of the next evaluation",
         "arrows: its score, long ones shortened",

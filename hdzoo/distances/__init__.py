@@ -1,1 +1,5 @@
 """How far two laws are apart, and how well a chain mixes."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -15,7 +15,8 @@ order 1. Estimates of it can be trusted once the chains are many times as long, 
 import numpy as np
 import numpy.typing as npt
 
-from hdzoo.distances.arrays import Array, float64_array
+from hdzoo.checks import real_array
+from hdzoo.distances.arrays import Array, power_of_two
 from hdzoo.errors import HDZooError
 
 # The chains are split in half, and Geyer's sequence starts at lag 2 of at least 5 steps.
@@ -40,11 +41,14 @@ def effective_sample_size(chains: Array) -> npt.NDArray[np.float64]:
         Shape () or (d,).
 
     Raises:
-        HDZooError: the shape does not fit, a value is not finite, or a quantity is constant.
+        HDZooError: the shape does not fit, a value is not finite, or a chain moves less than twice.
     """
     from arviz_stats.base.array import array_stats
 
     values = _checked(chains, at_least=1)
+    for chain, moves in enumerate(_num_moves(values)):
+        _refuse_stuck(moves, f"chain {chain}", values)
+    values = values / power_of_two(values)
     # Units do not matter, but arviz-stats takes what moves by less than 1e-15 for constant.
     values = values - values.mean((0, 1))
     values /= np.abs(values).max((0, 1))
@@ -66,7 +70,8 @@ def integrated_autocorrelation_time(chains: Array) -> npt.NDArray[np.float64]:
         In steps, shape () or (d,).
     """
     sample_size = effective_sample_size(chains)
-    return np.asarray(chains.shape[0] * chains.shape[1] / sample_size)
+    num_chains, num_steps = real_array("chains", chains).shape[:2]
+    return np.asarray(num_chains * num_steps / sample_size)
 
 
 def split_rhat(chains: Array) -> npt.NDArray[np.float64]:
@@ -74,8 +79,9 @@ def split_rhat(chains: Array) -> npt.NDArray[np.float64]:
 
     The larger of the R-hat of the normal scores of the ranks (do locations agree?) and that of the
     ranks of the distances from the median (do scales?). It exists where moments do not. Near 1 for
-    chains that agree; above 1.01 they have not mixed. Chains that each stand still give infinity.
-    The two values nearest the median may tie or not, by rounding, which moves it by order 1/n.
+    chains that agree; above 1.01 they have not mixed. Infinite where the half chains all stand
+    still, not all at one value. The two values nearest the median may tie or not, by rounding,
+    which moves it by order 1/n.
 
     Source: Vehtari, Gelman, Simpson, Carpenter and Bürkner (arXiv 1903.08008).
 
@@ -87,25 +93,62 @@ def split_rhat(chains: Array) -> npt.NDArray[np.float64]:
         Shape () or (d,).
 
     Raises:
-        HDZooError: the shape does not fit, a value is not finite, or a quantity is constant.
+        HDZooError: the shape does not fit, a value is not finite, a quantity is constant, or no
+            chain moves more than once.
     """
     from arviz_stats.base.array import array_stats
 
     values = _checked(chains, at_least=2)
+    moves = _num_moves(values)
+    halves = _halves(values)
+    still = (moves == 0).all(0) & (np.ptp(halves, axis=(0, 1, 2)) > 0)
+    _refuse_stuck(np.where(still, MIN_STEPS, moves.max(0)), "every chain", values)
     with np.errstate(divide="ignore", invalid="ignore"):
         rhat = array_stats.rhat(values, chain_axis=0, draw_axis=1, method="rank")
-    return np.asarray(rhat, np.float64)
+    return np.asarray(np.where(still, np.inf, rhat), np.float64)
 
 
 def _checked(chains: Array, at_least: int) -> npt.NDArray[np.float64]:
-    values = float64_array(chains, "chains")
+    values = real_array("chains", chains)
     if values.ndim not in (2, 3) or values.shape[0] < at_least or values.shape[1] < MIN_STEPS:
         raise HDZooError(
             f"chains have shape {values.shape}; give (num_chains, num_steps) or (num_chains, "
             f"num_steps, d) with at least {at_least} chain(s) and {MIN_STEPS} steps"
         )
-    spread = np.ptp(values, axis=(0, 1))
-    if (spread == 0).any():
-        where = f"quantity {int(np.argmin(spread))}" if values.ndim == 3 else "the chain"
+    constant = values.max((0, 1)) == values.min((0, 1))
+    if constant.any():
+        where = f"quantity {int(np.argmax(constant))}" if values.ndim == 3 else "the chain"
         raise HDZooError(f"{where} is constant: nothing can be said of how it mixes; leave it out")
     return values
+
+
+def _halves(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The halves of each chain, without the middle step of an odd number; one more axis, of 2."""
+    half = values.shape[1] // 2
+    return np.stack([values[:, :half], values[:, -half:]])
+
+
+def _num_moves(values: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    """How often each chain moves inside its halves, shape (num_chains,) or (num_chains, d)."""
+    halves = _halves(values)
+    return np.count_nonzero(halves[:, :, 1:] != halves[:, :, :-1], axis=(0, 2))
+
+
+def _refuse_stuck(
+    num_moves: npt.NDArray[np.int64], where: str, values: npt.NDArray[np.float64]
+) -> None:
+    """Refuses what hardly moves: an estimate would take its few values for many.
+
+    Args:
+        num_moves: of each quantity, shape () or (d,).
+        where: of what.
+        values: the chains.
+    """
+    few = np.flatnonzero(np.ravel(num_moves) < 2)
+    if len(few):
+        quantity = f" in quantity {few[0]}" if values.ndim == 3 else ""
+        moves = "moves once" if np.ravel(num_moves)[few[0]] else "stands still"
+        raise HDZooError(
+            f"{where} {moves}{quantity} within the halves of its {values.shape[1]} steps: nothing "
+            "can be said of how it mixes; run it longer, or with another step_size"
+        )

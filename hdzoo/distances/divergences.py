@@ -8,11 +8,14 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from hdzoo.distances.arrays import Array, Float64, float64_array, pair, to_numpy
+from hdzoo.checks import POSITIVE, Number, Whole, as_float64, real_array, refuse
+from hdzoo.distances.arrays import Array, Float64, pair, power_of_two
 from hdzoo.errors import HDZooError
 
 # Entries of a matrix held at once where the whole one would not fit, 32 MB of float64.
 CHUNK_ENTRIES = 2**22
+# Along each axis, on the line and in the plane: some minutes.
+MAX_GRID_POINTS = (10**8, 10**4)
 
 
 def mmd(
@@ -45,25 +48,30 @@ def mmd(
         HDZooError: the samples do not fit, or the bandwidth is not positive.
     """
     a, b = pair(x, y, at_least=2 if unbiased else 1)
-    h = median_bandwidth(a, b) if bandwidth is None else float(bandwidth)
-    if not (np.isfinite(h) and h > 0):
-        raise HDZooError(f"bandwidth is {h}; it must be finite and positive")
+    h = median_bandwidth(a, b) if bandwidth is None else POSITIVE("bandwidth", bandwidth)
     n, m = len(a), len(b)
-    within_a, within_b = _kernel_sum(a, a, h), _kernel_sum(b, b, h)
+    # k - 1 and not k: of a wide kernel, all that tells the samples apart is in its last digits. The
+    # ones cancel, but for those of each point with itself.
     across = 2 * _kernel_sum(a, b, h) / (n * m)
-    if unbiased:  # k(x, x) is 1 exactly
-        return (within_a - n) / (n * (n - 1)) + (within_b - m) / (m * (m - 1)) - across
+    within_a, within_b = _kernel_sum(a, a, h), _kernel_sum(b, b, h)
+    if unbiased:
+        return within_a / (n * (n - 1)) + within_b / (m * (m - 1)) - across
     return within_a / n**2 + within_b / m**2 - across
 
 
 def _kernel_sum(a: Float64, b: Float64, bandwidth: float) -> float:
+    """The sum of ``k(x, y) - 1`` over all pairs."""
     from scipy.spatial.distance import cdist
 
+    unit = power_of_two(a, b)
     step = max(1, CHUNK_ENTRIES // len(b))
     total = 0.0
-    for start in range(0, len(a), step):
-        squares = cdist(a[start : start + step], b, "sqeuclidean")
-        total += float(np.exp(squares / (-2 * bandwidth**2)).sum())
+    # A kernel far narrower than the points, or far wider, is 0 or 1 in floating point.
+    with np.errstate(over="ignore", under="ignore"):
+        ratio = max(np.float64(bandwidth) / unit, np.finfo(float).tiny)
+        for start in range(0, len(a), step):
+            distances = cdist(a[start : start + step] / unit, b / unit) / ratio
+            total += float(np.expm1(-(distances**2) / 2).sum())
     return total
 
 
@@ -86,9 +94,11 @@ def median_bandwidth(x: Array, y: Array, max_points: int = 1000) -> float:
     from scipy.spatial.distance import pdist
 
     pool = np.concatenate(pair(x, y))
+    max_points = Whole(2)("max_points", max_points)
     if len(pool) > max_points:
         pool = pool[np.linspace(0, len(pool) - 1, max_points).round().astype(int)]
-    median = float(np.median(pdist(pool)))
+    unit = power_of_two(pool)
+    median = unit * float(np.median(pdist(pool / unit)))
     if median <= 0:
         raise HDZooError(
             "the median distance between the points is 0, as most of them coincide; give the "
@@ -129,16 +139,20 @@ def kl_divergence(
         HDZooError: the bounds do not fit, a log density is not one, ``p`` does not integrate to 1,
             or the result is below 0, which a normalised ``q`` does not allow.
     """
-    box = np.atleast_2d(float64_array(np.asarray(bounds), "bounds"))
+    for name, function in (("log_p", log_p), ("log_q", log_q)):
+        if not callable(function):
+            refuse(name, function, "a function from points to log densities")
+    tolerance = Number(above=0, below=1)("tolerance", tolerance)
+    box = np.atleast_2d(real_array("bounds", bounds))
     if box.shape not in ((1, 2), (2, 2)) or not (box[:, 0] < box[:, 1]).all():
         raise HDZooError(
             f"bounds are {bounds}; give (low, high) with low < high, or two such pairs for "
             "densities in the plane"
         )
     dimension = len(box)
-    per_axis = num_points if num_points is not None else (10_001, 1001)[dimension - 1]
-    if per_axis < 3:
-        raise HDZooError(f"num_points is {per_axis}; a grid has at least 3 along each axis")
+    per_axis = (10_001, 1001)[dimension - 1]
+    if num_points is not None:
+        per_axis = Whole(3, MAX_GRID_POINTS[dimension - 1])("num_points", num_points)
     axes = [np.linspace(low, high, per_axis) for low, high in box]
     # A row of the first axis is the grid of the others.
     rest = axes[1] if dimension == 2 else np.zeros(1)
@@ -184,7 +198,7 @@ def _trapezoid_weights(axis: Float64) -> Float64:
 def _log_density(
     function: Callable[[torch.Tensor], Array], points: torch.Tensor, name: str
 ) -> Float64:
-    logs = to_numpy(function(points))
+    logs = as_float64(name, function(points))
     if logs.size != len(points):
         raise HDZooError(
             f"{name} gives shape {logs.shape} for points of shape {tuple(points.shape)}; it must "

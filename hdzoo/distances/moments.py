@@ -8,7 +8,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import torch
 
-from hdzoo.distances.arrays import Array, Float64, points_of, to_numpy
+from hdzoo.checks import NOT_NEGATIVE, as_float64, refuse
+from hdzoo.distances.arrays import Array, Float64, points_of, power_of_two
 from hdzoo.errors import HDZooError
 
 
@@ -55,10 +56,14 @@ def mode_weights(x: Array, target: Mixture, sigma: float = 0.0) -> ModeWeights:
         HDZooError: there are fewer than 2 points, some are not finite, or the target gives no
             probabilities.
     """
-    points = torch.as_tensor(x).detach().double()
-    num_points = len(points_of(points, "x", at_least=2))
+    num_points = len(points_of(x, "x", at_least=2))
+    sigma = NOT_NEGATIVE("sigma", sigma)
+    if not hasattr(target, "component_probabilities"):
+        refuse("target", target, "a mixture, with component_probabilities")
+    points = torch.as_tensor(x, dtype=torch.float64).detach()
     with torch.no_grad():
-        responsibilities = to_numpy(target.component_probabilities(points, sigma))
+        found = target.component_probabilities(points, sigma)
+    responsibilities = as_float64("component_probabilities", found)
     if responsibilities.ndim != 2 or len(responsibilities) != num_points:
         raise HDZooError(
             f"component_probabilities gives shape {responsibilities.shape} for {num_points} "
@@ -106,15 +111,21 @@ def moments(x: Array) -> Moments:
         HDZooError: there are fewer than 2 points, or some are not finite.
     """
     points = points_of(x, "x", at_least=2)
-    n = len(points)
-    mean = points.mean(0)
-    centred = points - mean
+    n, unit = len(points), power_of_two(points)
+    mean = (points / unit).mean(0)
+    centred = points / unit - mean
     second = centred.T @ centred / n
     fourth = (centred**2).T @ centred**2 / n
     covariance = second * (n / (n - 1))
-    return Moments(
-        mean,
-        covariance,
-        np.sqrt(np.diag(covariance) / n),
-        np.sqrt(np.maximum(fourth - second**2, 0.0) / n),
+    found = Moments(
+        unit * mean,
+        unit * (unit * covariance),
+        unit * np.sqrt(np.diag(covariance) / n),
+        unit * (unit * np.sqrt(np.maximum(fourth - second**2, 0.0) / n)),
     )
+    if not all(np.isfinite(part).all() for part in found):
+        raise HDZooError(
+            f"the points are of size {unit:.2g}, and their covariance is too large for a number of "
+            "float64; divide them by their size"
+        )
+    return found

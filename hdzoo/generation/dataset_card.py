@@ -11,6 +11,8 @@ from hdzoo.errors import HDZooError
 from hdzoo.files import whole_file
 from hdzoo.hub.downloads import names_in
 from hdzoo.hub.uploads import Upload, check_inside
+from hdzoo.markdown import code, fenced, prose, table
+from hdzoo.text import counted
 
 USAGE = """\
 from datasets import load_dataset
@@ -39,34 +41,28 @@ def write_dataset_card(folder: Path, manifest: dict[str, Any]) -> None:
             }
         ],
     )
-    rows = "\n".join(
-        f"| {key} | {cell(value)} |"
+    rows = [
+        (key, value if isinstance(value, str) else json.dumps(value))
         for key, value in manifest.items()
         if key not in ("command", "network_options")
-    )
+    ]
     sections = [
-        f"# {name}",
-        f"{manifest['num_images']:,} images drawn by {sampler} from the model "
-        f"`{manifest['model']}`, with {manifest['num_inference_steps']} network evaluations each.",
-        f"## Usage\n\n```python\n{USAGE}```",
+        f"# {prose(name)}",
+        f"{counted(manifest['num_images'], 'image')} drawn by {prose(sampler)} from the model "
+        f"{code(manifest['model'])}, with "
+        f"{counted(manifest['num_inference_steps'], 'network evaluation')} each.",
+        f"## Usage\n\n{fenced(USAGE, 'python')}",
         "Columns: `image`, `index` (image i is a function of the seed and i), `seed`, and "
         "`sampler`, the class and its options.",
-        f"## Protocol\n\nIn full in `manifest.json`.\n\n| | |\n| --- | --- |\n{rows}",
+        f"## Protocol\n\nIn full in `manifest.json`.\n\n{table(('', ''), rows)}",
     ]
     if manifest["command"]:
-        sections.append(f"```bash\n{manifest['command']}\n```")
-    sections.append(
-        "## Checksums\n\n```bash\ncat checksums/*.sha256 | sha256sum --check --quiet\n```"
-    )
+        sections.append(fenced(manifest["command"], "bash"))
+    check = fenced("cat checksums/*.sha256 | sha256sum --check --quiet", "bash")
+    sections.append(f"## Checksums\n\n{check}")
     card = DatasetCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(sections) + "\n")
     with whole_file(folder / CARD) as partial:
         card.save(partial)
-
-
-def cell(value: Any) -> str:
-    """A value in a table of Markdown."""
-    text = value if isinstance(value, str) else json.dumps(value)
-    return f"`{text}`"
 
 
 def push_to_hub(folder: Path, repo_id: str) -> str:

@@ -9,6 +9,7 @@ from hdzoo.files import LOCK, PARTIAL, check_no_link, sweep, writing
 from hdzoo.generation.dataset_card import write_dataset_card
 from hdzoo.generation.manifest import MANIFEST, check_same_protocol, read_manifest, write_manifest
 from hdzoo.generation.shards import Shards
+from hdzoo.text import counted
 
 
 def prepare(shards: Shards, manifest: dict[str, Any]) -> None:
@@ -59,8 +60,8 @@ def finish(shards: Shards, manifest: dict[str, Any]) -> None:
     found = shards.count_images()
     if found != shards.num_images:
         raise HDZooError(
-            f"{shards.folder} has {found} of {shards.num_images} images, since something has "
-            "taken shards away meanwhile; give the same command again"
+            f"{shards.folder} has {found} of {counted(shards.num_images, 'image')}, since "
+            "something has taken shards away meanwhile; give the same command again"
         )
     if not (shards.folder / CARD).exists():
         with writing(shards.folder):

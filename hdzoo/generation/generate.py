@@ -15,13 +15,14 @@ from accelerate.utils import gather_object
 from PIL import Image
 
 from hdzoo.errors import HDZooError
-from hdzoo.files import check_folder, exclusive
+from hdzoo.files import check_folder, exclusive, named_path
 from hdzoo.generation.folder import finish, prepare
 from hdzoo.generation.manifest import MANIFEST, check_same_protocol, make_manifest, read_manifest
 from hdzoo.generation.shards import Shards
 from hdzoo.pipelines.pipeline import HDPipeline
 from hdzoo.processes import all_processes, fail_together, in_first_process
 from hdzoo.sampling import draw_batch, load_pipeline, start_of
+from hdzoo.text import counted
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,9 @@ def generate(
     chunk_size: int = 250,
     dtype: str = "float32",
     num_threads: int = 1,
+    class_label: int | None = None,
     command: str | None = None,
+    on_plan: Callable[[int, int], None] | None = None,
     on_progress: Callable[[float], None] | None = None,
     on_note: Callable[[str], None] | None = None,
 ) -> Generation:
@@ -91,7 +94,11 @@ def generate(
         num_threads: CPU threads of each process. Part of the protocol, since convolutions may round
             differently with another number; 1 by default, because every machine has it, and
             because more processes use a machine better than more threads.
+        class_label: for a class-conditional network, the class of all images; evenly over all
+            classes by index by default.
         command: what the user typed, for the record.
+        on_plan: called in the first process, before anything is drawn, with the number of images
+            to draw now and of network evaluations that each of them takes, the start's included.
         on_progress: called in the first process with the number of images done by all, whole ones
             in shards and shares of those that are forming.
         on_note: called in the first process with each thing to tell, such as a damaged shard.
@@ -106,7 +113,7 @@ def generate(
     for name, number, least in (("seed", seed, 0), ("num_threads", num_threads, 1)):
         if number < least:
             raise HDZooError(f"{name} is {number}; it must be at least {least}")
-    shards = Shards(Path(output_dir), num_images, chunk_size)
+    shards = Shards(named_path(output_dir, "output_dir"), num_images, chunk_size)
     state = all_processes()
     in_first_process(state, lambda: check_folder(shards.folder))
     pipe = load_pipeline(model, sampler, options, dtype)
@@ -127,6 +134,7 @@ def generate(
         seed=seed,
         num_threads=num_threads,
         command=command,
+        class_label=class_label,
     )
     first = HDPipeline(pipe.unet, start) if start is not None else None
     for part in (pipe, first):
@@ -139,6 +147,7 @@ def generate(
         start_num_inference_steps=start_num_inference_steps,
         seed=seed,
         first=first,
+        class_label=class_label,
     )
     label = f"{manifest['sampler']} {json.dumps(manifest['sampler_options'], sort_keys=True)}"
     with threads(num_threads), ExitStack() as stack:
@@ -146,6 +155,12 @@ def generate(
         in_first_process(state, lambda: prepare(shards, manifest))
         check_common_folder(state, shards.folder, manifest)
         missing = find_missing(state, shards, on_note)
+        num_drawn = sum(len(shards.indices(number)) for number in missing)
+        if state.is_main_process and on_plan is not None:
+            steps = ("num_inference_steps", "start_num_inference_steps")
+            on_plan(num_drawn, sum(manifest[name] for name in steps))
+        if state.is_main_process and on_progress is not None:
+            on_progress(num_images - num_drawn)
         begin = time.perf_counter()
         failure: Exception | None = None
         try:
@@ -164,7 +179,6 @@ def generate(
             on_progress(num_images)
         seconds = time.perf_counter() - begin
         in_first_process(state, lambda: finish(shards, manifest))
-    num_drawn = sum(len(shards.indices(number)) for number in missing)
     return Generation(
         shards.folder, num_images, num_drawn, state.num_processes, seconds, state.is_main_process
     )
@@ -233,8 +247,8 @@ def draw_chunk(
         raise HDZooError(f"images {indices[0]} to {indices[-1]}: {error}") from error
     except torch.OutOfMemoryError as error:
         raise HDZooError(
-            f"{len(indices)} images do not fit into memory together: {error}. Give a smaller "
-            "chunk_size"
+            f"{counted(len(indices), 'image')} at a time do not fit into memory: {error}. Give a "
+            "smaller chunk_size"
         ) from error
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 
 from hdzoo.errors import HDZooError
 from hdzoo.files import file_hash, whole_file, writing
+from hdzoo.text import counted
 
 # A shard's number has five digits, so that the order of the names is that of the images.
 MOST_SHARDS = 100_000
@@ -52,8 +53,8 @@ class Shards:
                 raise HDZooError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if len(self) > MOST_SHARDS:
             raise HDZooError(
-                f"chunk_size {self.chunk_size} divides {self.num_images} images into {len(self)} "
-                f"shards; {MOST_SHARDS} are allowed, so give a larger chunk_size"
+                f"chunk_size {self.chunk_size} divides {counted(self.num_images, 'image')} into "
+                f"{len(self):,} shards; {MOST_SHARDS:,} are allowed, so give a larger chunk_size"
             )
 
     def __len__(self) -> int:

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 import sys
 from collections.abc import Collection
 from pathlib import Path
@@ -11,15 +12,26 @@ from typing import Any
 import diffusers
 
 from hdzoo import plugins
+from hdzoo.bundled import INDEX
 from hdzoo.errors import HDZooError
 
-INDEX = "model_index.json"
 # In the index: from a module to the distribution that brings it. diffusers drops it on loading.
 REQUIRES = "_hdzoo_requires"
+# A distribution's name (PEP 508), of ASCII letters alone and of a length that a person reads.
+DISTRIBUTION = re.compile(r"(?!.{65})[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
+# hdzoo's components are recorded by their names at its top. Folders saved before that name files,
+# and these are gone: from the old module to the one that has its classes now.
+MOVED = {
+    "hdzoo.models.analytic": "hdzoo",
+    "hdzoo.models.empirical": "hdzoo",
+    "hdzoo.models.laplace": "hdzoo",
+    "hdzoo.models.manifold": "hdzoo",
+    "hdzoo.models.mixture": "hdzoo",
+}
 
 
 def read_index(folder: Path) -> dict[str, Any]:
-    """Reads a pipeline folder's index.
+    """Reads a pipeline folder's index, with today's names of hdzoo's modules.
 
     Raises:
         HDZooError: there is none, or it is damaged.
@@ -41,7 +53,33 @@ def read_index(folder: Path) -> dict[str, Any]:
         # The name of a component is that of its folder too.
         if not name.isidentifier():
             raise HDZooError(f"{path} has {name!r} for a component; do not trust this folder")
-    return index
+    return with_new_names(index)
+
+
+def with_new_names(index: dict[str, Any]) -> dict[str, Any]:
+    """An index with today's names of the modules that were moved."""
+
+    def renamed(entry: Any) -> Any:
+        match entry:
+            case [str(module), name]:
+                return [MOVED.get(module, module), name]
+        return entry
+
+    return {name: renamed(entry) for name, entry in index.items()}
+
+
+def stable_entry(entry: Any) -> Any:
+    """What an index records of a component: hdzoo's own are known by their name at its top.
+
+    Args:
+        entry: the module and the name of a class, or anything else, which comes back as it is.
+    """
+    match entry:
+        case (str(module), str(name)) if module.startswith("hdzoo."):
+            component = getattr(importlib.import_module("hdzoo"), name, None)
+            if getattr(component, "__module__", None) == module:
+                return "hdzoo", name
+    return entry
 
 
 def no_index(source: str, bare: bool) -> HDZooError:
@@ -102,7 +140,9 @@ def import_components(index: dict[str, Any], held_back: Collection[str] = ()) ->
         match entry:
             case [None, None]:
                 continue
-            case [str(module_name), str(class_name)]:
+            case [str(module_name), str(class_name)] if all(
+                part.isidentifier() for part in (*module_name.split("."), class_name)
+            ):
                 source = f"the {name} of this pipeline, {class_name} of {module_name},"
                 own = f"or pass your own with {name}=..."
             case _:
@@ -112,7 +152,7 @@ def import_components(index: dict[str, Any], held_back: Collection[str] = ()) ->
                 )
         module = _import_trusted(module_name, source, own, index.get(REQUIRES))
         component = getattr(module, class_name, None)
-        bases = component.__mro__ if isinstance(component, type) else ()
+        bases = component.__mro__[1:] if isinstance(component, type) else ()
         base = next(
             (b for b in bases if b in (diffusers.ModelMixin, diffusers.SchedulerMixin)), None
         )
@@ -140,16 +180,21 @@ def _import_trusted(name: str, source: str, own: str, requires: Any) -> ModuleTy
     if name.partition(".")[0] not in plugins.plugin_modules():
         package = requires.get(name) if isinstance(requires, dict) else None
         package = package or name.partition(".")[0]
+        # Whoever wrote the index must not choose a command that people type.
+        if not isinstance(package, str) or not DISTRIBUTION.fullmatch(package):
+            raise HDZooError(
+                f"{source} comes from {package!r}, which is no name of a package; do not trust "
+                f"this index, {own}"
+            )
         raise HDZooError(
             f"{source} comes from the package {package!r}, which is not installed as a plugin: "
             f"pip install {package}, {own}"
         )
     try:
-        return importlib.import_module(name)
-    # SystemExit too: a module that ends with sys.exit() must not end its host.
-    except (Exception, SystemExit) as error:
+        return plugins.call_foreign(lambda: importlib.import_module(name))
+    except Exception as error:
         raise HDZooError(
-            f"{source} cannot be imported: {type(error).__name__}: {error}. Update or mend that "
+            f"{source} cannot be imported: {plugins.describe(error)}. Update or mend that "
             f"package, {own}"
         ) from error
 

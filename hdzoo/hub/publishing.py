@@ -1,7 +1,7 @@
 """Pipelines on their way to the Hub."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -10,12 +10,14 @@ from urllib.parse import unquote
 from huggingface_hub import CommitInfo
 
 from hdzoo import cards
+from hdzoo.bundled import INDEX
 from hdzoo.errors import HDZooError
+from hdzoo.files import named_path
 from hdzoo.hub import downloads, weights
-from hdzoo.hub.index import INDEX, read_index
+from hdzoo.hub.index import read_index
 from hdzoo.hub.resolve import REFERENCES, local_model
 from hdzoo.hub.uploads import MAIN, Upload, check_inside
-from hdzoo.pipelines.pipeline import HDPipeline
+from hdzoo.markdown import prose, table
 
 PICTURES = (".gif", ".jpeg", ".jpg", ".png", ".svg", ".webp")
 # What a model owes to the one that it was made from.
@@ -23,7 +25,12 @@ INHERITED = ("license", "license_name", "license_link", "datasets")
 
 
 def push_folder(
-    folder: str | Path, repo_id: str, *, origin: str | None = None, **destination: Any
+    folder: str | Path,
+    repo_id: str,
+    *,
+    load: Callable[..., Any],
+    origin: str | None = None,
+    **destination: Any,
 ) -> CommitInfo:
     """Sends a pipeline folder to a repository on the Hub, as one commit.
 
@@ -37,6 +44,7 @@ def push_folder(
     Args:
         folder: as `HDPipeline.save_pretrained` left it; it is not changed.
         repo_id: ``"namespace/name"``; made where it is missing.
+        load: what loads the folder, with ``variant=``: `HDPipeline.from_pretrained`.
         origin: the model that this one was loaded from, whose licence and data sets a new card
             takes over.
         **destination: ``private``, ``revision``, ``tag``, ``commit_message``, ``create_pr`` and
@@ -49,13 +57,13 @@ def push_folder(
         HDZooError: the folder cannot be loaded, a file in it leads outside, the card's metadata
             cannot be read, or the Hub does not take it.
     """
-    folder = Path(folder)
+    folder = named_path(folder, "folder")
     upload = Upload(repo_id, **destination)
     if not folder.is_dir():
         raise HDZooError(f"there is no folder {str(folder)!r}; give one with a pipeline")
     files = pipeline_files(folder, read_index(folder))
     variants = sorted(weights.variants(files, "unet") or {None}, key=str)
-    loaded = {variant: HDPipeline.from_pretrained(folder, variant=variant) for variant in variants}
+    loaded = {variant: load(folder, variant=variant) for variant in variants}
     variant, pipe = (None, loaded[None]) if None in loaded else next(iter(loaded.items()))
     card = read_card(folder)
     there = upload.prepare()
@@ -143,12 +151,12 @@ def read_card(folder: Path) -> str | None:
     return content
 
 
-def class_names(pipe: HDPipeline) -> tuple[str, str]:
+def class_names(pipe: Any) -> tuple[str, str]:
     """The names of the classes of the network and of the sampler."""
     return type(pipe.unet).__name__, type(pipe.scheduler).__name__
 
 
-def new_card(pipe: HDPipeline, repo_id: str, origin: str | None) -> str:
+def new_card(pipe: Any, repo_id: str, origin: str | None) -> str:
     """A card for a pipeline that has none.
 
     Args:
@@ -162,11 +170,11 @@ def new_card(pipe: HDPipeline, repo_id: str, origin: str | None) -> str:
     options = {key: value for key, value in config if value is not None and key[0] != "_"}
     shape = "x".join(map(str, pipe.sample_shape))
     sections = [
-        f"# {name}",
-        f"A {network} of {pipe.unet.num_parameters():,} parameters for samples of the shape "
-        f"{shape}. Its sampler is {sampler}.",
+        f"# {prose(name)}",
+        f"A {prose(network)} of {pipe.unet.num_parameters():,} parameters for samples of the shape "
+        f"{shape}. Its sampler is {prose(sampler)}.",
         f"## Usage\n\n{cards.usage(cards.HERE)}",
-        "## Sampler\n\n" + cards.table(("option", "value"), options.items()),
+        "## Sampler\n\n" + table(("option", "value"), options.items()),
     ]
     inherited["model_name"] = name
     metadata = cards.describe(network, sampler, images=pipe.data_range is not None, **inherited)

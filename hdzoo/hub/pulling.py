@@ -7,10 +7,11 @@ from typing import Any
 from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]
 
 from hdzoo import cards
+from hdzoo.bundled import INDEX
 from hdzoo.errors import HDZooError
-from hdzoo.files import check_folder, has_content, whole_folder
+from hdzoo.files import check_folder, has_content, named_path, whole_folder
 from hdzoo.hub import downloads, weights
-from hdzoo.hub.index import INDEX, read_index
+from hdzoo.hub.index import read_index
 from hdzoo.hub.resolve import DOWNLOADED, local_model, refusal, resolve_model
 
 
@@ -34,7 +35,7 @@ def pull(
         HDZooError: there is no such pipeline, or ``output_dir`` has something else, is in use, or
             cannot be written.
     """
-    output = None if output_dir is None else Path(output_dir)
+    output = None if output_dir is None else named_path(output_dir, "output_dir")
     if output is not None:
         check_folder(output)
         if has_content(output) and not (output / INDEX).is_file():

@@ -12,7 +12,7 @@ from typing import Any
 
 from accelerate.utils import broadcast_object_list
 
-from hdzoo import __version__, plugins
+from hdzoo import plugins
 from hdzoo.catalog import weights_hash
 from hdzoo.errors import HDZooError
 from hdzoo.files import (
@@ -21,6 +21,7 @@ from hdzoo.files import (
     exclusive,
     file_hash,
     has_content,
+    named_path,
     sweep,
     write_json,
     writing,
@@ -36,8 +37,13 @@ from hdzoo.metrics.reference import SUFFIX, load_reference, reference_of
 from hdzoo.metrics.report import Report, evaluate, load_report
 from hdzoo.processes import all_processes, in_first_process
 from hdzoo.sampling import find_dtype, load_pipeline
+from hdzoo.text import counted
+from hdzoo.version import __version__
 
 PROTOCOL = "protocol.json"
+MOST_TRIAL_IMAGES = 250
+# What progress calls all the work that is left.
+ALL = "network evaluations"
 
 
 @dataclass(frozen=True)
@@ -49,16 +55,19 @@ class Settings:
         options: of every sampler that has them; what is given is not tuned.
         trials: configurations to try of each sampler at each cost, at most, its own among them; 0
             takes that one untried.
-        trial_images: drawn with each.
+        trial_images: drawn with each; 250 by default, and never more than ``num_images``.
         seed: of the images that are reported.
         trial_seed: of those that are tried.
         chunk_size: images drawn together. Processes share chunks, so at most
             ``trial_images / chunk_size`` of them are busy while a sampler is tuned.
         dtype: of the network's weights.
         num_threads: CPU threads of each process.
+        class_label: for a class-conditional network, the class of all images; evenly over all
+            classes by index by default.
         reference: as `evaluate` has it; so are ``reference_split``, ``features``, ``weights`` and
             ``metrics``, of which the Fréchet distance is always one.
         reference_split: of reference images.
+        reference_image_column: of reference images, likewise.
         features: the name of an extractor.
         weights: of the extractor.
         metrics: of torch-fidelity.
@@ -70,19 +79,28 @@ class Settings:
     num_images: int = 1000
     options: dict[str, Any] = field(default_factory=dict)
     trials: int = 8
-    trial_images: int = 250
+    trial_images: int | None = None
     seed: int = 0
     trial_seed: int = 1
     chunk_size: int = 125
     dtype: str = "float32"
     num_threads: int = 1
+    class_label: int | None = None
     reference: str | Path | None = None
     reference_split: str = "test"
+    reference_image_column: str | None = None
     features: str | None = None
     weights: str | Path | None = None
     metrics: Sequence[str] = tuple(METRICS)
 
     def __post_init__(self) -> None:
+        if self.trial_images is None:
+            object.__setattr__(self, "trial_images", min(MOST_TRIAL_IMAGES, self.num_images))
+        elif self.trial_images > self.num_images:
+            raise HDZooError(
+                f"trial_images is {self.trial_images} and num_images is {self.num_images}; a "
+                "sampler is tuned on at most as many images as it is judged by, so give fewer"
+            )
         if self.trials < 0:
             raise HDZooError(f"trials is {self.trials}; it must not be negative")
         if self.seed == self.trial_seed:
@@ -94,12 +112,13 @@ class Settings:
     @property
     def drawing(self) -> dict[str, Any]:
         """For `generate`."""
-        return {key: getattr(self, key) for key in ("chunk_size", "dtype", "num_threads")}
+        names = ("chunk_size", "dtype", "num_threads", "class_label")
+        return {key: getattr(self, key) for key in names}
 
     @property
     def judging(self) -> dict[str, Any]:
         """For `evaluate`."""
-        names = ("reference", "reference_split", "features", "weights")
+        names = ("reference", "reference_split", "reference_image_column", "features", "weights")
         return {key: getattr(self, key) for key in names}
 
 
@@ -111,7 +130,7 @@ def compare(
     num_inference_steps: Sequence[int] = (50, 100, 200),
     command: str | None = None,
     on_entry: Callable[[Leaderboard], None] | None = None,
-    on_progress: Callable[[str, int, int], None] | None = None,
+    on_progress: Callable[[str, float, float], None] | None = None,
     on_note: Callable[[str], None] | None = None,
     **settings: Any,
 ) -> Leaderboard:
@@ -134,7 +153,8 @@ def compare(
         num_inference_steps: the costs.
         command: what the user typed, for the record.
         on_entry: called in the first process after each entry, with what there is.
-        on_progress: called in the first process with what is done, how much of it, and of how much.
+        on_progress: called in the first process with what is done, how much of it, and of how much;
+            with `ALL`, of everything that is left for this call.
         on_note: called in the first process with each thing to tell.
         **settings: `Settings`.
 
@@ -148,16 +168,19 @@ def compare(
         raise HDZooError(
             f"num_inference_steps is {list(num_inference_steps)}; give numbers from 2 up"
         )
-    run = Run(model, Path(output_dir), Settings(**settings), command, on_progress, on_note)
+    folder = named_path(output_dir, "output_dir")
+    run = Run(model, folder, Settings(**settings), command, on_progress, on_note)
     in_first_process(run.state, lambda: check_folder(run.folder))
     run.check_options(names)
     run.check_reference()
     protocol = run.protocol()
+    costs = sorted(set(num_inference_steps))
+    run.plan(len(names), costs)
     entries: list[Entry] = []
     with ExitStack() as stack:
         in_first_process(run.state, lambda: stack.enter_context(exclusive(run.folder)))
         in_first_process(run.state, lambda: keep_protocol(run.folder, protocol))
-        for steps in sorted(set(num_inference_steps)):
+        for steps in costs:
             for name in names:
                 entries.append(run.entry(name, steps))
                 board = Leaderboard(run.folder, protocol, sorted(entries, key=rank))
@@ -207,7 +230,7 @@ class Run:
         folder: Path,
         settings: Settings,
         command: str | None,
-        on_progress: Callable[[str, int, int], None] | None,
+        on_progress: Callable[[str, float, float], None] | None,
         on_note: Callable[[str], None] | None,
     ) -> None:
         self.model = model
@@ -217,6 +240,8 @@ class Run:
         self.on_progress = on_progress
         self.on_note = on_note
         self.state = all_processes()
+        # Network evaluations: done, of all, and of the entries that have not begun.
+        self.done, self.total, self.ahead = 0.0, 0.0, 0
 
     @cached_property
     def saved(self) -> Path | None:
@@ -265,9 +290,32 @@ class Run:
                 f"{', '.join(plugins.names('feature_extractors'))}"
             )
         else:
-            open_images(str(settings.reference), settings.reference_split)
+            images = open_images(
+                str(settings.reference), settings.reference_split, settings.reference_image_column
+            )
+            for _ in images.batches():
+                pass
         if settings.features is not None:
             get_extractor(settings.features, settings.weights)
+
+    def plan(self, num_samplers: int, costs: Sequence[int]) -> None:
+        """Tells how much there is to do, at most: few trials, and sets that are there, take less.
+
+        Args:
+            num_samplers: to compare.
+            costs: at which.
+        """
+        self.ahead = num_samplers * sum(map(self.most, costs))
+        self.note(
+            f"{counted(num_samplers, 'sampler')} at {counted(len(costs), 'cost')}, "
+            f"{counted(self.most(1), 'image')} of each: at most {self.ahead:,} {ALL}"
+        )
+        self.progress(ALL, 0, self.ahead)
+
+    def most(self, steps: int) -> int:
+        """The network evaluations of an entry that is tuned in full."""
+        settings = self.settings
+        return steps * (settings.trials * (settings.trial_images or 0) + settings.num_images)
 
     def given(self, sampler: str) -> dict[str, Any]:
         """The options for all that a sampler has."""
@@ -287,6 +335,8 @@ class Run:
         """
         name, given = f"{sampler}-{steps}", self.given(sampler)
         images, trials, start_steps = self.folder / "sets" / name, list[Trial](), 0
+        self.total = self.done + self.ahead
+        self.ahead -= self.most(steps)
         try:
             if not getattr(plugins.get_sampler(sampler), "starts_from_noise", True):
                 start_steps = steps // 2
@@ -311,9 +361,12 @@ class Run:
         """The best options of a sampler at a cost, and all that were tried."""
         if not self.settings.trials:
             return {}, []
+        trial_images = self.settings.trial_images or 0
         pipe = load_pipeline(self.model, sampler, given)
         tried = candidates(pipe, steps - start_steps, self.settings.trials, given)
-        if len(tried) == 1:
+        needed = len(tried) if len(tried) > 1 else 0
+        self.total -= (self.settings.trials - needed) * trial_images * steps
+        if not needed:
             return tried[0], []
         trials = []
         for number, options in enumerate(tried):
@@ -324,7 +377,7 @@ class Run:
                     sampler,
                     given | options,
                     (steps, start_steps),
-                    (self.settings.trial_images, self.settings.trial_seed),
+                    (trial_images, self.settings.trial_seed),
                     [OBJECTIVE],
                 )
                 value = report[OBJECTIVE].value
@@ -356,6 +409,18 @@ class Run:
             metrics: of the set.
         """
         num_images, seed = images
+        before, missing = self.done, num_images
+
+        def on_plan(num_missing: int, _: int) -> None:
+            nonlocal missing
+            missing = num_missing
+            self.total -= (num_images - missing) * cost[0]
+
+        def on_progress(done: float) -> None:
+            self.progress(folder.name, done, num_images)
+            self.done = before + (missing - num_images + done) * cost[0]
+            self.progress(ALL, self.done, self.total)
+
         generate(
             self.model,
             folder,
@@ -366,7 +431,8 @@ class Run:
             start_num_inference_steps=cost[1] or None,
             seed=seed,
             command=self.command,
-            on_progress=lambda done: self.progress(folder.name, int(done), num_images),
+            on_plan=on_plan,
+            on_progress=on_progress,
             on_note=self.note,
             **self.settings.drawing,
         )
@@ -399,7 +465,7 @@ class Run:
         if self.state.is_main_process and self.on_note is not None:
             self.on_note(text)
 
-    def progress(self, what: str, done: int, total: int) -> None:
+    def progress(self, what: str, done: float, total: float) -> None:
         """Tells how far a part of the work is, in the first process."""
         if self.state.is_main_process and self.on_progress is not None:
             self.on_progress(what, done, total)

@@ -10,8 +10,10 @@ from matplotlib.figure import Figure
 from hdzoo.files import whole_file, write_json
 from hdzoo.leaderboard.board import Entry, Leaderboard
 from hdzoo.leaderboard.ranking import WIDTH, difference, matrix
+from hdzoo.markdown import fenced, prose, table
 from hdzoo.metrics.image_sets import open_images
 from hdzoo.metrics.report import plus_minus
+from hdzoo.text import counted, plain
 
 PAGE, DATA, PLOT, PICTURE = "leaderboard.md", "leaderboard.json", "quality.png", "samples.png"
 PICTURES = 12
@@ -77,21 +79,21 @@ def options_of(entry: Entry) -> str:
     """What an entry has in the place of the model's own options."""
     said = [f"{key}={value}" for key, value in entry.options.items()]
     if entry.num_start_steps:
-        said.append(f"{entry.num_start_steps} evaluations for the start")
+        said.append(f"{counted(entry.num_start_steps, 'evaluation')} for the start")
     return ", ".join(said) or "the model's own"
 
 
 def markdown(board: Leaderboard) -> str:
     """The whole page."""
     protocol = board.protocol
-    parts = [f"# Samplers on {protocol['model']}", summary(board)]
+    parts = [f"# Samplers on {prose(protocol['model'])}", summary(board)]
     for cost in board.costs:
-        parts += [f"## {cost} network evaluations an image", table(rows(board, cost))]
+        parts += [f"## {cost} network evaluations an image", table_of(rows(board, cost))]
         placed = board.at(cost)
         if len(placed) > 2:
             parts += [
                 "The row's sampler minus the column's:",
-                table(matrix([e.sampler for e in placed], [e.objective for e in placed])),
+                table_of(matrix([e.sampler for e in placed], [e.objective for e in placed])),
             ]
     if any(board.at(cost) for cost in board.costs):
         parts += [
@@ -105,14 +107,15 @@ def summary(board: Leaderboard) -> str:
     """The protocol in words."""
     protocol = board.protocol
     said = [
-        f"{protocol['num_images']:,} images of each, seed {protocol['seed']}, "
+        f"{counted(protocol['num_images'], 'image')} of each, seed {protocol['seed']}, "
         f"{protocol['dtype']}; image i starts from the same noise with every sampler."
     ]
     if protocol["trials"]:
         said.append(
-            f"Each sampler was tuned at each cost by at most {protocol['trials']} configurations "
-            f"of {protocol['trial_images']} images, seed {protocol['trial_seed']}, of which none "
-            "is reported."
+            f"Each sampler was tuned at each cost by at most "
+            f"{counted(protocol['trials'], 'configuration')} of "
+            f"{counted(protocol['trial_images'], 'image')}, seed {protocol['trial_seed']}, of "
+            "which none is reported."
         )
     else:
         said.append("No sampler was tuned.")
@@ -120,12 +123,14 @@ def summary(board: Leaderboard) -> str:
     if reported:
         report, own = reported[0].report, reported[0].objective
         assert report is not None
+        assert own.num_reference is not None
         floor = own.equal_size
         said.append(
-            f"Samplers are ranked by {own.name}, against {own.num_reference:,} images of "
-            f"{report.reference['dataset']} ({report.reference['split']}); ± is the {own.spread_of}"
+            f"Samplers are ranked by {prose(own.name)}, against "
+            f"{counted(own.num_reference, 'image')} of {prose(report.reference['dataset'])} "
+            f"({prose(report.reference['split'])}); ± is the {own.spread_of}"
             f". Real images get {plus_minus(floor.floor, floor.floor_spread)} at "
-            f"{floor.num_images:,} images."
+            f"{counted(floor.num_images, 'image')}."
         )
         said.append(
             f"A difference is given ± {WIDTH} standard errors of itself, by leaving out the same "
@@ -134,23 +139,19 @@ def summary(board: Leaderboard) -> str:
             "ranges of seeds."
         )
         said.append(
-            f"Features: {report.extractor['name']}, weights {report.extractor['weights_sha256']}."
+            f"Features: {prose(report.extractor['name'])}, weights "
+            f"{report.extractor['weights_sha256']}."
         )
     said.append(f"Model weights {protocol['weights_sha256']}.")
     versions = ", ".join(f"{name} {number}" for name, number in protocol["versions"].items())
     said.append(f"Versions: {versions}.")
     text = " ".join(said)
-    return f"{text}\n\n```bash\n{protocol['command']}\n```" if protocol["command"] else text
+    return f"{text}\n\n{fenced(protocol['command'], 'bash')}" if protocol["command"] else text
 
 
-def table(content: Sequence[dict[str, str]]) -> str:
-    """A table in Markdown."""
-    header = list(content[0])
-    lines = [header, ["---"] * len(header), *(list(row.values()) for row in content)]
-    return "\n".join(
-        "| " + " | ".join(" ".join(cell.replace("|", "\\|").split()) for cell in line) + " |"
-        for line in lines
-    )
+def table_of(content: Sequence[dict[str, str]]) -> str:
+    """Rows that have the same columns as a table in Markdown."""
+    return table(list(content[0]), (list(row.values()) for row in content))
 
 
 # ---- the pictures ---------------------------------------------------------------------------
@@ -181,9 +182,10 @@ def quality_figure(board: Leaderboard) -> Figure:
         xscale="log",
         yscale="log",
         xlabel="network evaluations an image",
-        ylabel=f"{own.name}, {own.num_images:,} images",
-        title=f"Samplers on {board.protocol['model']}",
     )
+    # Between two dollars a name would be taken for a formula.
+    axes.set_ylabel(f"{own.name}, {counted(own.num_images, 'image')}", parse_math=False)
+    axes.set_title(plain(f"Samplers on {board.protocol['model']}"), parse_math=False)
     axes.set_xticks(board.costs, [str(cost) for cost in board.costs])
     axes.minorticks_off()
     axes.legend(fontsize=8)
@@ -199,7 +201,7 @@ def samples_figure(board: Leaderboard) -> Figure:
     grid: Any = figure.subplots(len(placed), count, squeeze=False)
     figure.suptitle(f"{cost} network evaluations an image; each column from the same noise")
     for line, entry in zip(grid, placed, strict=True):
-        images = open_images(entry.images).images[:count]["image"]
+        images = open_images(entry.images).images[:count]
         for axes, image in zip(line, images, strict=True):
             axes.imshow(np.asarray(image), cmap="gray" if image.mode == "L" else None)
             axes.set(xticks=[], yticks=[])

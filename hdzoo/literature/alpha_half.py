@@ -180,17 +180,26 @@ def on_digits(progress: Progress) -> Numbers:
     """Every cell on the mixture fitted to digits: distance, mode weights, residual noise."""
     target = targets.digits()
     by_seed: list[dict[str, torch.Tensor]] = []
+    chains = len(HAND_OFFS) + 1
+    done, total = 0, len(SEEDS) * (NUM_SAMPLES // BATCH) * chains
     for seed in SEEDS:
         batches = []
         for batch in range(NUM_SAMPLES // BATCH):
             stream = 100 * seed + batch
-            progress(f"digits: seed {seed}, samples from {batch * BATCH} on")
+            progress(
+                f"digits: seed {seed}, {BATCH} samples from {batch * BATCH} on, {chains} chains of "
+                f"{EVALUATIONS} evaluations",
+                done,
+                total,
+            )
             samples: dict[str, torch.Tensor] = {}
             for hand_off in HAND_OFFS:
-                progress(f"  hand-off {hand_off}: {EVALUATIONS} evaluations")
                 samples |= branches(target, hand_off, stream)
-            progress(f"  {ALG_2}: {EVALUATIONS} evaluations")
+                done += 1
+                progress(f"  hand-off {hand_off}", done, total)
             samples[ALG_2] = simulate(target, AnnealedHalfDenoisingSampler(), stream)[0]
+            done += 1
+            progress(f"  {ALG_2}", done, total)
             batches.append(samples)
         by_seed.append({name: torch.cat([b[name] for b in batches]) for name in batches[0]})
     progress("digits: distances and their errors")

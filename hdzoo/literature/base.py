@@ -5,11 +5,11 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from hdzoo import __version__
 from hdzoo.errors import HDZooError
 from hdzoo.files import check_file, whole_file, write_json
+from hdzoo.version import __version__
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,18 @@ class Reproduction:
     settings: dict[str, Any] = field(default_factory=dict)
 
 
-# What each function gets: a progress callback, called with a line of text now and then.
-Progress = Callable[[str], None]
+class Progress(Protocol):
+    """What each function gets, to say now and then how far it is."""
+
+    def __call__(self, text: str, done: int = 0, total: int = 0) -> None:
+        """Says it.
+
+        Args:
+            text: what is done next, or was found.
+            done: how many of the longest steps are done.
+            total: how many there are; 0 where that says nothing of the time.
+        """
+
 
 REPRODUCTIONS: dict[str, str] = {
     "noise-corrected-langevin": "hdzoo.literature.noise_corrected:run",

@@ -42,8 +42,9 @@ SHORT_STEPS = 5
 def run(progress: Progress) -> Reproduction:
     """Follows the law of both samplers on NCSNv2's ladder, and of others on a short one."""
     numbers: dict[str, Any] = {"ladder": {}, "short ladder": short_ladder()}
-    for name, sampler in samplers().items():
-        progress(f"{name}: exact laws along {len(sampler)} steps")
+    walked = samplers()
+    for done, (name, sampler) in enumerate(walked.items()):
+        progress(f"{name}: exact laws along {len(sampler)} steps", done, len(walked))
         numbers["ladder"][name] = {
             f"{spread:g}": along(sampler, Gaussian.of(0.0, spread**2)) for spread in SPREADS
         }

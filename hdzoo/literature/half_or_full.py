@@ -107,13 +107,15 @@ def run(progress: Progress) -> Reproduction:
     functions = curves()
     results: dict[str, dict[str, list[float]]] = {}
     ratios: dict[str, list[float]] = {}
-    for name, curve in functions.items():
+    for done, (name, curve) in enumerate(functions.items(), 1):
         results[name] = _columns(curve, _sigmas(name))
         if name != "point":
             ratios[name] = [math.exp(balance(curve(sigma))) for sigma in WIDE_SIGMAS]
         progress(
             f"{name}: W2 half {results[name]['half'][2]:.3g}, full {results[name]['full'][2]:.3g} "
-            f"at sigma = {_sigmas(name)[2]:g}"
+            f"at sigma = {_sigmas(name)[2]:g}",
+            done,
+            len(functions),
         )
     discrepancies = _columns(partial(mmd, two_gaussians(), 6.5), SIGMAS)
     growth = {d: on_gaussian(subspace(d, 8), 0.2) for d in DIMENSIONS}

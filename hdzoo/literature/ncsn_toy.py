@@ -45,7 +45,7 @@ def run(progress: Progress) -> Reproduction:
     target, diagonal = targets.ncsn_toy(), diagonal_target()
     chains = {"Langevin": langevin(), "annealed Langevin": annealed()}
     numbers: dict[str, Any] = {}
-    for name, chain in chains.items():
+    for before, (name, chain) in enumerate(chains.items()):
         progress(f"{name}: exact weights by quadrature")
         curve, end = exact_weights(chain, diagonal)
         clean = density_law(diagonal, 0.0, np.linspace(-20, 20, 2001))
@@ -59,7 +59,11 @@ def run(progress: Progress) -> Reproduction:
             "samples": [],
         }
         for seed in SEEDS:
-            progress(f"{name}: {NUM_SAMPLES} samples, seed {seed}")
+            progress(
+                f"{name}: {NUM_SAMPLES} samples, seed {seed}",
+                before * len(SEEDS) + seed,
+                len(chains) * len(SEEDS),
+            )
             numbers[name]["samples"].append(measured(simulate(chain, target, seed), target, seed))
     numbers["exact samples"] = {
         "samples": [

@@ -96,10 +96,15 @@ def diversity(progress: Progress) -> dict[str, Any]:
     target = targets.digits_empirical()
     largest = ncsnv2_sigma_max(target.points)
     generator = torch.Generator().manual_seed(0)
-    rows = []
-    for sigma_max in (*FIRST_LEVELS, largest):
+    rows: list[dict[str, Any]] = []
+    levels = (*FIRST_LEVELS, largest)
+    for sigma_max in levels:
         for start in STARTS:
-            progress(f"technique 1: sigma_1 = {sigma_max:.3g} from {start}")
+            progress(
+                f"technique 1: sigma_1 = {sigma_max:.3g} from {start}",
+                len(rows),
+                len(levels) * len(STARTS),
+            )
             state = torch.rand(NUM_SAMPLES, 1, 8, 8, generator=generator)
             if start == "one image":
                 state = target.points[:1].view(1, 1, 8, 8).expand(NUM_SAMPLES, -1, -1, -1)

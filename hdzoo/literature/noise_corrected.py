@@ -65,7 +65,7 @@ def run(progress: Progress) -> Reproduction:
     distances: dict[str, list[float]] = {name: [] for name in CURVES}
     noise_bias: dict[str, list[float]] = {"basic": [], "half": [], "corrected_long": []}
     chains: dict[str, list[Any]] = {"oracle": [], "basic": [], "half": []}
-    for sigma in SIGMAS:
+    for done, sigma in enumerate(SIGMAS, 1):
         found, lengths = laws(target, sigma)
         for name, law in found.items():
             distances[name].append(law.wasserstein2(data))
@@ -76,7 +76,9 @@ def run(progress: Progress) -> Reproduction:
             walks.append(lengths[name])
         progress(
             f"sigma = {sigma:g}: W2 {distances['oracle'][-1]:.3g} (oracle), "
-            f"{distances['half'][-1]:.3g} (half-denoising), {distances['basic'][-1]:.3g} (basic)"
+            f"{distances['half'][-1]:.3g} (half-denoising), {distances['basic'][-1]:.3g} (basic)",
+            done,
+            len(SIGMAS),
         )
     spectrum = gaussian_data(EIGENVALUES, GAUSSIAN_SIGMA)
     progress(f"Gaussian data: formulas and samplers agree to {spectrum['deviation']:.1e}")

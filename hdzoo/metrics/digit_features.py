@@ -7,8 +7,8 @@ from diffusers.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
+from hdzoo.bundled import bundled_folder
 from hdzoo.checksums import check_tensors
-from hdzoo.hub.resolve import bundled_folder
 from hdzoo.metrics.classifier import DigitClassifier
 from hdzoo.metrics.image_features import ImageFeatures
 

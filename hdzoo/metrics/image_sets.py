@@ -1,26 +1,23 @@
 """Sets of images to be judged: generated ones, folders, Parquet files, data sets on the Hub."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
-from datasets import Image as ImageFeature
-from PIL import Image
 
 from hdzoo.errors import HDZooError
+from hdzoo.files import named_path
 from hdzoo.generation.manifest import MANIFEST, read_manifest
 from hdzoo.generation.shards import Shards
+from hdzoo.images.images import Images
+from hdzoo.images.parquet import load_parquet
+from hdzoo.images.picture import Given, read_picture
+from hdzoo.images.sources import load_images
 from hdzoo.metrics.features import Extractor
-from hdzoo.training.data import load_images
-
-if TYPE_CHECKING:
-    from datasets import Dataset
-
-# Pillow's modes with a byte for each channel; of others the range is not known.
-MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr")
+from hdzoo.text import counted
 
 # Called with what is read, the number of images done, and that of all.
 OnProgress = Callable[[str, int, int], None]
@@ -33,14 +30,16 @@ class ImageSet:
     Args:
         source: where they are from, as the user said it.
         split: of the source.
-        images: one column, ``"image"``.
+        images: its pictures.
         manifest: of a generated set; None for other images.
+        image_column: that was asked for.
     """
 
     source: str
     split: str
-    images: "Dataset"
+    images: Images
     manifest: dict[str, Any] | None = None
+    image_column: str | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -53,29 +52,45 @@ class ImageSet:
         Args:
             extractor: whose.
             batch_size: images together; features depend on it by rounding alone.
-            on_progress: called after each batch.
+            on_progress: called at the start and after each batch.
 
         Raises:
-            HDZooError: an image has another size than the first, or no bytes as pixels.
+            HDZooError: an image cannot be read, has another size than the first, or has 16 bits a
+                pixel.
         """
         if batch_size < 1:
             raise HDZooError(f"batch_size is {batch_size}; it must be at least 1")
-        batches, size = [], self.images[0]["image"].size
+        batches, done = [], 0
+        if on_progress is not None:
+            on_progress(self.source, done, len(self))
+        for batch in self.batches(batch_size):
+            layers = extractor(batch)
+            batches.append({name: values.float().cpu() for name, values in layers.items()})
+            done += len(batch)
+            if on_progress is not None:
+                on_progress(self.source, done, len(self))
+        layers = {name: torch.cat([layers[name] for layers in batches]) for name in batches[0]}
+        return Features(layers, self.images[0].size)
+
+    def batches(self, batch_size: int = 256) -> Iterator[torch.Tensor]:
+        """All images, in their order: uint8, shape (batch, 3, height, width).
+
+        Raises:
+            HDZooError: as `extract`, when it comes to the image.
+        """
+        size = self.images[0].size
         for begin in range(0, len(self), batch_size):
-            batch = self.images[begin : begin + batch_size]["image"]
-            for i, image in enumerate(batch, begin):
-                if image.size != size:
+            indices = range(begin, min(begin + batch_size, len(self)))
+            batch = list(self.images.read(indices, pixels))
+            for i, image in zip(indices, batch, strict=True):
+                found = (image.shape[2], image.shape[1])
+                if found != size:
                     raise HDZooError(
                         f"the images of {self.source} have several sizes: the first is "
-                        f"{render(size)}, number {i} is {render(image.size)}; bring them to one "
-                        "size first, since how that is done changes the metrics"
+                        f"{render(size)}, number {i} is {render(found)}; bring them to one size "
+                        "first, since how that is done changes the metrics"
                     )
-            layers = extractor(torch.stack([pixels(image, self.source) for image in batch]))
-            batches.append({name: values.float().cpu() for name, values in layers.items()})
-            if on_progress is not None:
-                on_progress(self.source, begin + len(batch), len(self))
-        layers = {name: torch.cat([layers[name] for layers in batches]) for name in batches[0]}
-        return Features(layers, size)
+            yield torch.stack(batch)
 
 
 @dataclass(frozen=True)
@@ -91,40 +106,44 @@ class Features:
     image_size: tuple[int, int]
 
 
-def open_images(source: str | Path, split: str = "train") -> ImageSet:
+def open_images(
+    source: str | Path, split: str = "train", image_column: str | None = None
+) -> ImageSet:
     """Finds a set of images.
 
     Args:
-        source: the folder of a generated set, or what `hdzoo.training.data.load_images` takes: a
-            registered name, ``.parquet`` file(s), a folder of images, or a Hub id.
+        source: the folder of a generated set, or what `hdzoo.images.sources.load_images` takes: a
+            folder of images, ``.parquet`` file(s), a registered name, or a Hub id.
         split: of the source; a generated set has none.
+        image_column: of the source; by default ``"image"``, or the only one that holds images.
 
     Raises:
         HDZooError: there is no such source, it has no images, or a generated set is incomplete or
             damaged.
     """
-    folder = Path(source)
+    folder, source = named_path(source, "the source of the images"), str(source)
     manifest = read_manifest(folder) if folder.is_dir() else None
     if manifest is None:
-        images = load_images(str(source), split)
-    else:
-        check_complete(folder, manifest)
-        images, split = load_images(str(folder / "data" / "train-*.parquet")), "train"
-    if not len(images):
-        raise HDZooError(f"{source} has no images in the split {split!r}")
-    column = next(name for name, f in images.features.items() if isinstance(f, ImageFeature))
-    images = images.select_columns([column])
-    if column != "image":
-        images = images.rename_column(column, "image")
-    return ImageSet(str(source), split, images, manifest)
+        rows = load_images(source, split, image_column=image_column)
+        return ImageSet(source, split, Images(rows, source), image_column=image_column)
+    images = Images(load_parquet(check_complete(folder, manifest)), source)
+    if len(images) != manifest["num_images"]:
+        raise HDZooError(
+            f"the shards of {source} have {len(images)} images, and its manifest lists "
+            f"{manifest['num_images']}"
+        )
+    return ImageSet(source, "train", images, manifest)
 
 
-def check_complete(folder: Path, manifest: dict[str, Any]) -> None:
-    """Refuses a generated set of which something is missing or damaged.
+def check_complete(folder: Path, manifest: dict[str, Any]) -> list[Path]:
+    """Refuses a generated set of which something is missing, too much, or damaged.
 
     Args:
         folder: of the set.
         manifest: that is in it.
+
+    Returns:
+        Its shards.
     """
     again = "give the command of its manifest again, which draws what is missing"
     missing = [key for key in ("model", "chunk_size") if key not in manifest]
@@ -137,26 +156,40 @@ def check_complete(folder: Path, manifest: dict[str, Any]) -> None:
     found = shards.count_images()
     if found != shards.num_images:
         raise HDZooError(
-            f"{folder} has {found} of the {shards.num_images} images of its manifest; {again}"
+            f"{folder} has {found} of {counted(shards.num_images, 'image')} of its manifest; "
+            f"{again}"
+        )
+    paths = [shards.path(number) for number in range(len(shards))]
+    strange = shards.present() - {path.name for path in paths}
+    if strange:
+        raise HDZooError(
+            f"{folder} has {len(strange)} more shards than its manifest lists, such as "
+            f"{min(strange)}; take them away"
         )
     for number in range(len(shards)):
         fault = shards.fault(number)
         if fault is not None:
             raise HDZooError(f"{shards.path(number)} is damaged: {fault}; {again}")
+    return paths
 
 
-def pixels(image: Image.Image, source: str) -> torch.Tensor:
+def pixels(given: Given, name: str) -> torch.Tensor:
     """A picture as extractors take it: uint8, shape (3, height, width).
 
+    Args:
+        given: as `hdzoo.images.picture.read_picture` takes it.
+        name: what to call it in a message.
+
     Raises:
-        HDZooError: it does not have a byte for each channel.
+        HDZooError: it cannot be read, or not with a byte for each channel.
     """
-    if image.mode not in MODES:
+    picture = read_picture(given, name)
+    if picture.mode == "I;16":
         raise HDZooError(
-            f"an image of {source} has the mode {image.mode!r}; the modes {', '.join(MODES)} can "
-            "be judged, so convert the images to 8 bits a channel"
+            f"{name} has 16 bits a pixel (mode 'I;16'), and feature extractors take 8; convert the "
+            "images first"
         )
-    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+    return torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)
 
 
 def render(size: tuple[int, int]) -> str:

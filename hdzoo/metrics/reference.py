@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 
-from hdzoo import __version__
 from hdzoo.checksums import check_tensors, save_tensors
 from hdzoo.errors import HDZooError
 from hdzoo.files import check_file
@@ -18,6 +17,8 @@ from hdzoo.hub.resolve import resolve_model
 from hdzoo.metrics.features import Extractor
 from hdzoo.metrics.image_sets import Features, ImageSet, OnProgress
 from hdzoo.metrics.metrics import LEAST_IMAGES, Moments, moments
+from hdzoo.text import counted
+from hdzoo.version import __version__
 
 # The entry of a file's metadata.
 PROTOCOL = "hdzoo_reference"
@@ -144,6 +145,7 @@ def make_reference(
             "dataset": dataset or images.source,
             "source": images.source,
             "split": images.split,
+            "image_column": images.image_column,
             "num_images": len(images),
             "num_features": len(next(iter(layers.values()))),
             "image_size": list(found.image_size),
@@ -214,4 +216,6 @@ def reference_of(model: str | Path, features: str | None = None) -> Path:
 def check_enough(count: int, source: str) -> None:
     """Refuses fewer images than the metrics can do with."""
     if count < LEAST_IMAGES:
-        raise HDZooError(f"{source} has {count} images; at least {LEAST_IMAGES} are needed")
+        raise HDZooError(
+            f"{source} has {counted(count, 'image')}; at least {LEAST_IMAGES} are needed"
+        )

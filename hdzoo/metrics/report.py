@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from hdzoo import __version__, plugins
+from hdzoo import plugins
 from hdzoo.errors import HDZooError
 from hdzoo.files import write_json
 from hdzoo.metrics.comparison import REPEATS, EqualSize, Result, judge
@@ -24,6 +24,8 @@ from hdzoo.metrics.reference import (
     make_reference,
     reference_of,
 )
+from hdzoo.text import counted
+from hdzoo.version import __version__
 
 LEAST_SUBSETS = 5
 
@@ -141,8 +143,10 @@ def evaluate(
     images: str | Path,
     *,
     split: str = "train",
+    image_column: str | None = None,
     reference: str | Path | None = None,
     reference_split: str = "test",
+    reference_image_column: str | None = None,
     features: str | None = None,
     weights: str | Path | None = None,
     metrics: Sequence[str] = tuple(METRICS),
@@ -160,9 +164,11 @@ def evaluate(
     Args:
         images: as `open_images` takes them, such as the folder of a generated set.
         split: of the images.
+        image_column: of the images.
         reference: images likewise, or a file of `Reference.save`; by default the one that the model
             in the manifest of a generated set has with it.
         reference_split: of reference images.
+        reference_image_column: of reference images.
         features: the name of an extractor; by default that of a saved reference.
         weights: of the extractor, in the place of its own.
         metrics: of torch-fidelity: some of `METRICS`.
@@ -177,12 +183,12 @@ def evaluate(
     """
     begin = time.perf_counter()
     check_metrics(metrics, subsets, seed)
-    generated = open_images(images, split)
+    generated = open_images(images, split, image_column)
     check_enough(len(generated), generated.source)
     if subsets > len(generated) // 2:
         raise HDZooError(
-            f"subsets is {subsets} and {generated.source} has {len(generated)} images; give at "
-            f"most {len(generated) // 2} subsets"
+            f"subsets is {subsets} and {generated.source} has "
+            f"{counted(len(generated), 'image')}; give at most {len(generated) // 2} subsets"
         )
     saved = find_saved(generated, reference, features)
     if saved is not None:
@@ -197,14 +203,14 @@ def evaluate(
             )
         extractor = get_extractor(features, weights)
         real = make_reference(
-            open_images(str(reference), reference_split),
+            open_images(str(reference), reference_split, reference_image_column),
             extractor,
             batch_size=batch_size,
             on_progress=on_progress,
         )
     if real.num_features < 2 * LEAST_IMAGES:
         raise HDZooError(
-            f"the reference has the features of {real.num_features} images; at least "
+            f"the reference has the features of {counted(real.num_features, 'image')}; at least "
             f"{2 * LEAST_IMAGES} are needed, so that its halves can be compared"
         )
     found = generated.extract(extractor, batch_size, on_progress)
@@ -217,6 +223,7 @@ def evaluate(
         images={
             "source": generated.source,
             "split": generated.split,
+            "image_column": generated.image_column,
             "num_images": len(generated),
             "image_size": list(found.image_size),
             "manifest": generated.manifest,

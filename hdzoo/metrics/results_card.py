@@ -12,7 +12,7 @@ from huggingface_hub.utils import yaml_dump  # type: ignore[attr-defined]
 from hdzoo.cards import CARD, TASK
 from hdzoo.catalog import weights_hash
 from hdzoo.errors import HDZooError
-from hdzoo.files import check_file, whole_file
+from hdzoo.files import check_file, named_path, whole_file
 from hdzoo.metrics.report import Report
 
 HEADER = re.compile(r"\A---\n(.*?\n)---[ \t]*(?=\n|\Z)", re.DOTALL)
@@ -39,7 +39,7 @@ def write_results(folder: str | Path, report: Report) -> Path:
     Raises:
         HDZooError: there is no card, it is damaged, or another model drew the images.
     """
-    folder = Path(folder)
+    folder = named_path(folder, "folder")
     path = folder / CARD
     check_drawn_by(folder, report.images["source"], report.images["manifest"])
     content = path.read_bytes().decode()

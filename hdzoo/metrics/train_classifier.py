@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,8 @@ from accelerate.utils import tqdm
 from torch.nn import functional as F
 
 from hdzoo.errors import HDZooError
-from hdzoo.files import check_folder, exclusive, write_json
+from hdzoo.files import check_folder, exclusive, named_path, write_json
+from hdzoo.images.images import Images
 from hdzoo.metrics.classifier import DigitClassifier
 from hdzoo.pipelines.saving import replacing
 from hdzoo.training.data import StepBatchSampler, image_loader, image_transform
@@ -58,8 +60,8 @@ class ClassifierConfig:
 
 
 def train_classifier(
-    dataset: "Dataset",
-    test: "Dataset",
+    dataset: "Dataset | Images",
+    test: "Dataset | Images",
     output_dir: str | Path,
     config: ClassifierConfig,
     *,
@@ -74,7 +76,8 @@ def train_classifier(
     no more.
 
     Args:
-        dataset: images with an integer column ``"label"``, from 0 to 9; brought to 28x28 and grey.
+        dataset: images with an integer column ``"label"``, from 0 to 9; brought to 28x28 and grey,
+            which is said in a warning if they are not so.
         test: images to measure the accuracy on at the end, not seen before.
         output_dir: the folder to write: ``config.json``, the weights as safetensors, and the record
             ``training.json``, with ``"test_accuracy"`` among the rest.
@@ -89,7 +92,7 @@ def train_classifier(
         HDZooError: the folder holds another run, the data have no such labels, the loss is not
             finite, or the run is interrupted.
     """
-    output_dir = Path(output_dir)
+    output_dir = named_path(output_dir, "output_dir")
     check_folder(output_dir)
     record_file = output_dir / RECORD_FILE
     if record_file.is_file():
@@ -111,8 +114,11 @@ def _train(
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         model = DigitClassifier()
-        images, labels = tensors(dataset, model)
-        test_images, test_labels = tensors(test, model)
+        pictures = Images.of(dataset, dataset_name or "the data set")
+        test_pictures = Images.of(test, "the test set")
+        check_classes(pictures, test_pictures)
+        images, labels = tensors(pictures, model)
+        test_images, test_labels = tensors(test_pictures, model)
         begin = time.monotonic()
         fit(model.to(device), images, labels, config)
     seconds = time.monotonic() - begin
@@ -203,27 +209,58 @@ def test_accuracy(folder: Path) -> float:
     return float(json.loads((folder / RECORD_FILE).read_text())["test_accuracy"])
 
 
-def tensors(dataset: "Dataset", model: DigitClassifier) -> tuple[torch.Tensor, torch.Tensor]:
+def check_classes(images: Images, test: Images) -> None:
+    """Refuses data sets that number their classes differently."""
+    one, other = (
+        getattr(part.dataset.features.get(LABELS), "names", None) for part in (images, test)
+    )
+    if one and other and one != other:
+        raise HDZooError(
+            f"the classes of {images.name} are {', '.join(one)}, and those of {test.name} "
+            f"{', '.join(other)}; their numbers must mean the same"
+        )
+
+
+def tensors(
+    dataset: "Dataset | Images", model: DigitClassifier
+) -> tuple[torch.Tensor, torch.Tensor]:
     """All images and labels of a data set, as a network takes them.
 
     Raises:
         HDZooError: the labels are missing, or not those of the network.
     """
     config = model.config
-    if LABELS not in dataset.column_names:
+    images = Images.of(dataset)
+    columns = images.dataset.column_names
+    if LABELS not in columns:
         raise HDZooError(
-            f"a classifier needs a column {LABELS!r}, and the data set has "
-            f"{', '.join(dataset.column_names)}; rename or add it"
+            f"a classifier needs a column {LABELS!r}, and {images.name} has {', '.join(columns)}; "
+            "rename or add it, or put the images of each class into a folder"
         )
-    labels = torch.as_tensor(dataset[LABELS][:])
+    found = images.dataset[LABELS][:]
+    try:
+        labels = torch.as_tensor(found)
+        if labels.is_floating_point() or labels.ndim != 1:
+            raise TypeError(f"they are {labels.dtype} of shape {tuple(labels.shape)}")
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise HDZooError(
+            f"the labels of {images.name} are no whole numbers, one for each image: {error}"
+        ) from error
     wrong = labels[(labels < 0) | (labels >= config.num_classes)]
     if len(wrong):
         raise HDZooError(
             f"label {wrong[0].item()} is none of the {config.num_classes} classes, which count "
             f"from 0 to {config.num_classes - 1}"
         )
+    survey = images.survey()
+    if survey.side != config.sample_size or (survey.has_colour and config.in_channels == 1):
+        warnings.warn(
+            f"{images.name} has {survey}; they are brought to {config.sample_size} x "
+            f"{config.sample_size} pixels, {'grey' if config.in_channels == 1 else 'RGB'}",
+            stacklevel=2,
+        )
     transform = image_transform(config.sample_size, config.in_channels, config.data_range)
-    return torch.cat(list(image_loader(dataset, transform, batch_size=500))), labels
+    return torch.cat(list(image_loader(images, transform, batch_size=500))), labels
 
 
 def check_same(record_file: Path, config: ClassifierConfig, num_images: int) -> None:

@@ -11,7 +11,11 @@ from diffusers.models.unets.unet_2d import UNet2DOutput
 from torch import Tensor
 from torch.nn import functional as F
 
+from hdzoo.checks import checked
+from hdzoo.memory import within_memory
+from hdzoo.models.inputs import LADDER_RULES
 from hdzoo.models.refinenet import (
+    CHANNELS,
     ConditionalInstanceNormPlus,
     RefineNetModel,
     Stage,
@@ -61,11 +65,13 @@ class NCSNModel(RefineNetModel):
             data, as ``{"sigmas": [...], "loss": [...]}``; recorded by the trainer.
 
     Raises:
-        HDZooError: the noise levels are not positive and descending, or ``sigma_rounding`` is
-            neither of the two.
+        HDZooError: an option is of a wrong type or out of its range, the noise levels are not
+            positive and descending, or the network would not fit in memory.
     """
 
+    @checked(base_channels=CHANNELS, **LADDER_RULES)
     @register_to_config
+    @within_memory
     def __init__(
         self,
         sample_size: int = 32,
@@ -106,6 +112,9 @@ class NCSNModel(RefineNetModel):
 
         Returns:
             The score, in the shape and dtype of ``sample``.
+
+        Raises:
+            HDZooError: the images or the timestep do not fit.
         """
         score = self._network(sample, self.rungs(timestep, len(sample))).to(sample.dtype)
         return UNet2DOutput(sample=score) if return_dict else (score,)

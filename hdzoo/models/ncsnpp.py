@@ -14,7 +14,10 @@ from diffusers.models.unets.unet_2d import UNet2DOutput
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hdzoo.checks import COUNT, POSITIVE, Flag, Many, Number, OneOf, Whole, as_float64, checked
 from hdzoo.errors import HDZooError
+from hdzoo.memory import within_memory
+from hdzoo.models.inputs import LADDER_RULES, images, noise_levels
 from hdzoo.models.ncsnpp_layers import (
     AddPicture,
     AddResidual,
@@ -30,10 +33,19 @@ from hdzoo.models.ncsnpp_layers import (
 )
 from hdzoo.models.rungs import LadderModel, noise_ladder
 
-CHOICES = {
-    "embedding": ("fourier", "positional"),
-    "progressive": ("none", "output_skip"),
-    "progressive_input": ("none", "input_skip", "residual"),
+RULES = LADDER_RULES | {
+    "base_channels": Whole(4),
+    "channel_multipliers": Many(COUNT, most=16),
+    "num_res_blocks": Whole(1, 256),
+    "attention_resolutions": Many(COUNT, 0, 16),
+    "embedding": OneOf(("fourier", "positional")),
+    "fourier_scale": POSITIVE,
+    "fir_kernel": Many(Number(), 2, 16),
+    "skip_rescale": Flag(),
+    "progressive": OneOf(("none", "output_skip")),
+    "progressive_input": OneOf(("none", "input_skip", "residual")),
+    "scale_by_sigma": Flag(),
+    "dropout": Number(low=0, below=1),
 }
 
 
@@ -128,8 +140,8 @@ class NCSNppModel(LadderModel):
             data, as ``{"sigmas": [...], "loss": [...]}``; recorded by the trainer.
 
     Raises:
-        HDZooError: an option is unknown or out of its range, or the noise levels are not positive
-            and descending.
+        HDZooError: an option is of a wrong type or out of its range, the noise levels are not
+            positive and descending, or the network would not fit in memory.
     """
 
     prediction_type = "score"
@@ -144,7 +156,9 @@ class NCSNppModel(LadderModel):
     down: Any
     up: Any
 
+    @checked(**RULES)
     @register_to_config
+    @within_memory
     def __init__(
         self,
         sample_size: int = 32,
@@ -233,24 +247,17 @@ class NCSNppModel(LadderModel):
 
     def _check_options(self) -> None:
         config = self.config
-        for option, allowed in CHOICES.items():
-            if config[option] not in allowed:
-                raise HDZooError(
-                    f"{option} is {config[option]!r}; allowed are {', '.join(map(repr, allowed))}"
-                )
+        if config["embedding"] == "positional" and config["base_channels"] % 2:
+            raise HDZooError(
+                f"base_channels is {config['base_channels']}; with embedding='positional', of as "
+                "many sines as cosines, it must be even"
+            )
         if config["embedding"] == "fourier" and config["sigma_levels"] is not None:
             raise HDZooError(
                 "sigma_levels is given, and a network with embedding='fourier' knows every noise "
                 "level; give sigma_max, sigma_min and num_levels"
             )
         multipliers, size = config["channel_multipliers"], config["sample_size"]
-        positive = (size, config["num_res_blocks"], config["base_channels"], *multipliers)
-        if not multipliers or min(positive) < 1:
-            raise HDZooError(
-                f"sample_size is {size}, base_channels {config['base_channels']}, "
-                f"channel_multipliers {list(multipliers)}, num_res_blocks "
-                f"{config['num_res_blocks']}; each must be at least 1"
-            )
         factor = 2 ** (len(multipliers) - 1)
         if size % factor:
             raise HDZooError(
@@ -274,7 +281,7 @@ class NCSNppModel(LadderModel):
             super().check_sigmas(sigmas)
             return
         low, high = self.config.sigma_min, self.config.sigma_max
-        for sigma in torch.as_tensor(sigmas).flatten().tolist():
+        for sigma in as_float64("sigmas", sigmas).flatten().tolist():
             # A ladder's ends come out of exp(log(.)), which may miss the range by a rounding.
             if not low * (1 - 1e-6) <= sigma <= high * (1 + 1e-6):
                 raise HDZooError(
@@ -287,7 +294,7 @@ class NCSNppModel(LadderModel):
         if self.fourier is None:
             labels = self.rungs(timestep, batch)
             return self.sigmas[labels], positional_embedding(labels, self.config.base_channels)
-        sigma = torch.as_tensor(timestep, device=self.device).reshape(-1)
+        sigma = noise_levels(timestep, batch, self.device, self.config.num_levels)
         if not sigma.is_floating_point():
             ratio = self.config.sigma_min / self.config.sigma_max
             sigma = self.config.sigma_max * ratio ** (sigma / (self.config.num_levels - 1))
@@ -338,7 +345,12 @@ class NCSNppModel(LadderModel):
 
         Returns:
             The score, in the shape and dtype of ``sample``.
+
+        Raises:
+            HDZooError: the images or the timestep do not fit.
         """
+        multiple = 2 ** (len(self.config.channel_multipliers) - 1)
+        images(sample, self.config.in_channels, multiple, type(self).__name__)
         sigma, features = self._embed(timestep, len(sample))
         embedding = self.linear_2(F.silu(self.linear_1(features.to(self.dtype))))
         x = sample if self.config.centered else 2 * sample - 1

@@ -11,9 +11,11 @@ from diffusers.models.unets.unet_2d import UNet2DOutput
 from torch import Tensor
 from torch.nn import functional as F
 
-from hdzoo.errors import HDZooError
+from hdzoo.checks import OneOf, checked
+from hdzoo.memory import within_memory
+from hdzoo.models.inputs import LADDER_RULES
 from hdzoo.models.ncsn import STAGES
-from hdzoo.models.refinenet import InstanceNormPlus, NoNorm, RefineNetModel, Stage
+from hdzoo.models.refinenet import CHANNELS, InstanceNormPlus, NoNorm, RefineNetModel, Stage
 from hdzoo.models.rungs import noise_ladder
 
 VARIANTS = {
@@ -74,14 +76,16 @@ class NCSNv2Model(RefineNetModel):
             data, as ``{"sigmas": [...], "loss": [...]}``; recorded by the trainer.
 
     Raises:
-        HDZooError: the noise levels are not positive and descending, or ``variant`` or
-            ``sigma_rounding`` is unknown.
+        HDZooError: an option is of a wrong type or out of its range, the noise levels are not
+            positive and descending, or the network would not fit in memory.
     """
 
     # The loader casts what a state dict holds; half precision would make rungs coincide.
     _keep_in_fp32_modules: ClassVar[list[str]] = ["sigmas"]
 
+    @checked(base_channels=CHANNELS, variant=OneOf(tuple(VARIANTS)), **LADDER_RULES)
     @register_to_config
+    @within_memory
     def __init__(
         self,
         sample_size: int = 32,
@@ -97,8 +101,6 @@ class NCSNv2Model(RefineNetModel):
         data_range: Sequence[float] = (0.0, 1.0),
         held_out_loss: dict[str, list[float]] | None = None,
     ) -> None:
-        if variant not in VARIANTS:
-            raise HDZooError(f"unknown variant {variant!r}; allowed are {', '.join(VARIANTS)}")
         super().__init__(
             in_channels,
             base_channels,
@@ -124,6 +126,9 @@ class NCSNv2Model(RefineNetModel):
 
         Returns:
             The score, in the shape and dtype of ``sample``.
+
+        Raises:
+            HDZooError: the images or the timestep do not fit.
         """
         labels = self.rungs(timestep, len(sample))
         # Divided in the ladder's float32 and cast after, so that half precision rounds once.

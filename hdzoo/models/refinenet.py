@@ -16,12 +16,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hdzoo.checks import Whole
+from hdzoo.errors import HDZooError
+from hdzoo.models.inputs import images
 from hdzoo.models.rungs import LadderModel
 
 NormFactory = Callable[[int], nn.Module]
 """Makes a norm for a number of channels; the norm is called with images and class indices."""
 
 Pool = Callable[[Tensor], Tensor]
+
+# Instance norm++ looks at how the channels' means differ.
+CHANNELS = Whole(2)
 
 
 class InstanceNormPlus(nn.Module):
@@ -375,6 +381,13 @@ class RefineNetModel(LadderModel):
         return block(*args)
 
     def _network(self, sample: Tensor, labels: Tensor) -> Tensor:
+        images(sample, self.config["in_channels"], 1, type(self).__name__)
+        halvings = sum(stage.halve for stage in self.stages)
+        if (sample.shape[2] >> halvings) * (sample.shape[3] >> halvings) < 2:
+            raise HDZooError(
+                f"sample has the shape {tuple(sample.shape)}, of which {halvings} halvings leave "
+                "less than two pixels; give larger images"
+            )
         x = sample if self.config["centered"] else 2 * sample - 1
         h = self.begin_conv(x.to(self.dtype))
         features = []

@@ -8,7 +8,11 @@ import torch
 from diffusers import ConfigMixin, ModelMixin
 from torch import Tensor
 
+from hdzoo.bundled import LoadedByName
+from hdzoo.checks import NOT_NEGATIVE, as_float64
 from hdzoo.errors import HDZooError
+from hdzoo.models.inputs import noise_levels
+from hdzoo.scores.denoising import Denoises
 
 
 def noise_ladder(
@@ -39,7 +43,7 @@ def noise_ladder(
     return ladder
 
 
-class LadderModel(ModelMixin, ConfigMixin):
+class LadderModel(Denoises, LoadedByName, ModelMixin, ConfigMixin):
     """A network whose noise levels are class indices into its ladder, the buffer ``sigmas``.
 
     The options ``sigma_rounding`` (what becomes of noise levels off the ladder) and
@@ -54,13 +58,7 @@ class LadderModel(ModelMixin, ConfigMixin):
         Args:
             ladder: the noise levels, descending; None for a network that takes any level.
             persistent: whether the state dict holds them.
-
-        Raises:
-            HDZooError: the config's ``sigma_rounding`` is unknown.
         """
-        rounding = self.config["sigma_rounding"]
-        if rounding not in ("strict", "nearest"):
-            raise HDZooError(f"sigma_rounding is {rounding!r}; allowed are 'strict' and 'nearest'")
         if ladder is None:
             self.register_buffer("sigmas", None)
             return
@@ -93,8 +91,12 @@ class LadderModel(ModelMixin, ConfigMixin):
 
         Returns:
             Integers from 0 to num_levels - 1, shape (batch,).
+
+        Raises:
+            HDZooError: it is no such number; see `noise_levels`.
         """
-        level = torch.as_tensor(timestep, device=self.sigmas.device).reshape(-1)
+        ladder = self.sigmas
+        level = noise_levels(timestep, batch, ladder.device, len(ladder), NOT_NEGATIVE)
         if level.is_floating_point():
             # log 0 would be equally far from every rung.
             sigma = level.float().clamp(self.sigmas[-1], self.sigmas[0])
@@ -116,7 +118,7 @@ class LadderModel(ModelMixin, ConfigMixin):
         if self.config["sigma_rounding"] == "nearest":
             return
         ladder = self.sigmas.cpu().double()
-        asked = torch.as_tensor(sigmas).flatten().cpu().double()
+        asked = torch.from_numpy(as_float64("sigmas", sigmas).flatten())
         nearest = ladder[(asked[:, None] - ladder).abs().argmin(dim=1)]
         strays = ~((asked - nearest).abs() <= 1e-3 * nearest)
         if strays.any():

@@ -1,5 +1,7 @@
 """A preconditioned U-Net denoiser: diffusers' `UNet2DModel` as a score network."""
 
+from typing import ClassVar
+
 import torch
 from diffusers import ConfigMixin, ModelMixin, UNet2DModel
 from diffusers import SchedulerMixin as SchedulerMixin  # diffusers' loader looks it up here
@@ -7,10 +9,41 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.models.unets.unet_2d import UNet2DOutput
 from torch.nn import functional as F
 
+from hdzoo.bundled import LoadedByName
+from hdzoo.checks import (
+    COUNT,
+    NOISE_LEVEL,
+    POSITIVE,
+    Flag,
+    Many,
+    Number,
+    Whole,
+    checked,
+)
 from hdzoo.errors import HDZooError
+from hdzoo.memory import within_memory
+from hdzoo.models.inputs import IMAGE_RULES, images, noise_levels
+from hdzoo.models.ranges import check_range
+from hdzoo.scores.denoising import Denoises
+
+# Channels of an attention head, which diffusers chooses.
+HEAD = 8
+
+RULES = IMAGE_RULES | {
+    "patch_size": COUNT,
+    "block_out_channels": Many(COUNT, most=16),
+    "layers_per_block": Whole(1, 256),
+    "norm_num_groups": COUNT,
+    "add_attention": Flag(),
+    "dropout": Number(low=0, below=1),
+    "data_mean": Number(),
+    "data_std": POSITIVE,
+    "sigma_min": NOISE_LEVEL,
+    "sigma_max": NOISE_LEVEL,
+}
 
 
-class UNetScoreModel(ModelMixin, ConfigMixin):
+class UNetScoreModel(Denoises, LoadedByName, ModelMixin, ConfigMixin):
     r"""`UNet2DModel` behind a pixel-unshuffle, preconditioned over a continuous range of noise.
 
     .. math::
@@ -46,17 +79,20 @@ class UNetScoreModel(ModelMixin, ConfigMixin):
             data, as ``{"sigmas": [...], "loss": [...]}``; recorded by the trainer.
 
     Raises:
-        HDZooError: ``sample_size`` is no such multiple.
+        HDZooError: an option is of a wrong type or out of its range, or the network would not fit
+            in memory.
     """
 
     prediction_type = "sample"
     coordinates = "ve"
     config_name = "config.json"
     _supports_gradient_checkpointing = True
-    _no_split_modules = ("ResnetBlock2D",)
-    _repeated_blocks = ("ResnetBlock2D",)
+    _no_split_modules: ClassVar[list[str]] = ["ResnetBlock2D"]
+    _repeated_blocks: ClassVar[list[str]] = ["ResnetBlock2D"]
 
+    @checked(**RULES)
     @register_to_config
+    @within_memory
     def __init__(
         self,
         sample_size: int = 28,
@@ -82,6 +118,22 @@ class UNetScoreModel(ModelMixin, ConfigMixin):
                 f"{patch_size} times a halving for each of block_out_channels but the last; choose "
                 "another sample_size or patch_size, or fewer block_out_channels"
             )
+        uneven = [width for width in block_out_channels if width % norm_num_groups]
+        if uneven:
+            raise HDZooError(
+                f"block_out_channels has {uneven[0]}, no multiple of norm_num_groups, "
+                f"{norm_num_groups}; choose others"
+            )
+        if add_attention and block_out_channels[-1] < HEAD:
+            raise HDZooError(
+                f"block_out_channels ends with {block_out_channels[-1]}; for attention it must end "
+                f"with at least {HEAD}, the channels of a head"
+            )
+        if not sigma_min < sigma_max:
+            raise HDZooError(
+                f"sigma_min is {sigma_min:g} and sigma_max is {sigma_max:g}; the smallest noise "
+                "level is below the largest"
+            )
         channels = in_channels * patch_size**2
         self.unet = UNet2DModel(
             sample_size=sample_size // patch_size,
@@ -95,6 +147,8 @@ class UNetScoreModel(ModelMixin, ConfigMixin):
             add_attention=add_attention,
             dropout=dropout,
         )
+        # accelerate asks each ModelMixin inside for device_map="auto".
+        self.unet._no_split_modules = self._no_split_modules
 
     def check_sigmas(self, sigmas: list[float]) -> None:
         """Refuses noise levels outside the range that the network was trained for.
@@ -105,14 +159,7 @@ class UNetScoreModel(ModelMixin, ConfigMixin):
         Raises:
             HDZooError: one of them is outside ``[sigma_min, sigma_max]``.
         """
-        low, high = self.config.sigma_min, self.config.sigma_max
-        # A ladder's ends come out of exp(log(.)), which may miss the range by a rounding.
-        outside = [s for s in sigmas if not low * (1 - 1e-6) <= s <= high * (1 + 1e-6)]
-        if outside:
-            raise HDZooError(
-                f"this network was trained for noise levels from {low:g} to {high:g}, and the "
-                f"sampler asks for {outside[0]:g}; change its sigma_max, sigma_min or sigmas"
-            )
+        check_range(sigmas, self.config.sigma_min, self.config.sigma_max)
 
     def forward(
         self, sample: torch.Tensor, timestep: torch.Tensor | float, return_dict: bool = True
@@ -127,11 +174,15 @@ class UNetScoreModel(ModelMixin, ConfigMixin):
 
         Returns:
             The denoised images, in the shape and dtype of ``sample``.
+
+        Raises:
+            HDZooError: the images or the timestep do not fit.
         """
         config = self.config
-        sigma = torch.as_tensor(timestep, dtype=sample.dtype, device=sample.device).view(
-            -1, 1, 1, 1
-        )
+        multiple = config.patch_size * 2 ** (len(config.block_out_channels) - 1)
+        images(sample, config.in_channels, multiple, type(self).__name__)
+        sigma = noise_levels(timestep, len(sample), sample.device)
+        sigma = sigma.to(sample.dtype).view(-1, 1, 1, 1)
         scale = torch.rsqrt(sigma**2 + config.data_std**2)
         centred = sample - config.data_mean
         time = sigma.flatten().log() / 4

@@ -1,6 +1,7 @@
 """`HDInpaintPipeline`: images of which a part is given, from a score network and a sampler."""
 
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,17 +9,22 @@ import torch
 from diffusers import ImagePipelineOutput
 from diffusers import ModelMixin as ModelMixin  # diffusers' loader looks them up here
 from diffusers import SchedulerMixin as SchedulerMixin
-from diffusers.image_processor import PipelineImageInput, VaeImageProcessor
-from diffusers.utils import load_image
+from diffusers.image_processor import PipelineImageInput
 from PIL import Image
 
 from hdzoo.errors import HDZooError
-from hdzoo.pipelines.pictures import check_unit, read_pictures
-from hdzoo.pipelines.pipeline import HDPipeline, sample_generators
+from hdzoo.images.address import open_picture
+from hdzoo.pipelines.generators import sample_generators
+from hdzoo.pipelines.labels import check_class_labels, labels_by_index
+from hdzoo.pipelines.pictures import check_unit, read_pictures, resize
+from hdzoo.pipelines.pipeline import HDPipeline
 from hdzoo.pipelines.walk import Callback, Walk, check_finite
 from hdzoo.samplers.noise import Noise
+from hdzoo.text import counted
 
 KNOWN_NOISES = ("step", "level")
+# What a mask is at least where is to be painted.
+WHITE = 0.5
 
 
 class HDInpaintPipeline(HDPipeline):
@@ -79,19 +85,20 @@ class HDInpaintPipeline(HDPipeline):
         return_dict: bool = True,
         callback_on_step_end: Callback | None = None,
         callback_on_step_end_tensor_inputs: Iterable[str] = ("latents",),
+        class_labels: int | Sequence[int] | torch.Tensor | None = None,
     ) -> ImagePipelineOutput | tuple[Any]:
         """Paints.
 
         Args:
-            image: one image or several: PIL images, or arrays (batch, height, width, channels) or
-                tensors (batch, channels, height, width) in [0, 1]; resized if the network's size is
-                another. For a model whose samples are no images, points (batch, *sample_shape) in
-                the network's units.
+            image: one image or several: PIL images, turned as their EXIF orientation says, or
+                arrays (batch, height, width, channels) or tensors (batch, channels, height, width)
+                in [0, 1]; resized, with a warning, if the network's size is another. For a model
+                whose samples are no images, points (batch, *sample_shape) in the network's units.
             mask_image: one for all, one for each image, or several for one image; of one channel,
                 in [0, 1] or bool, and of the image's size. White (0.5 and above) is painted, black
                 is kept: as in diffusers' ``StableDiffusionInpaintPipeline``, and the other way
-                round than in its ``RePaintPipeline``. For a model whose samples are no images,
-                (batch, *sample_shape).
+                round than in its ``RePaintPipeline``. One that paints nothing, or all, is said in a
+                warning. For a model whose samples are no images, (batch, *sample_shape).
             num_samples_per_image: how many of each; those of one image follow one another.
             num_inference_steps: network evaluations, all told; the sampler's own by default.
             generator: one generator, or one for each sample (`sample_generators`): then sample i
@@ -113,6 +120,7 @@ class HDInpaintPipeline(HDPipeline):
             callback_on_step_end: as in `HDPipeline`, with the known part of the latents in its
                 place.
             callback_on_step_end_tensor_inputs: as in `HDPipeline`.
+            class_labels: as in `HDPipeline`, one for all samples or one for each.
 
         Returns:
             The samples, as ``.images``.
@@ -131,7 +139,14 @@ class HDInpaintPipeline(HDPipeline):
         start = self._start(start_image, latents, len(known))
         self._check(len(known), generator, latents, start, output_type)
         scheduler = self._ready_scheduler(num_inference_steps, sigmas)
-        walk = Walk(self, scheduler, callback_on_step_end, callback_on_step_end_tensor_inputs)
+        labels = check_class_labels(self.unet, class_labels, len(known), known.device)
+        walk = Walk(
+            self,
+            scheduler,
+            callback_on_step_end,
+            callback_on_step_end_tensor_inputs,
+            class_labels=labels,
+        )
         if latents is None and start is None and not getattr(scheduler, "starts_from_noise", True):
             start = self._starting_samples(
                 HDInpaintPipeline,
@@ -140,6 +155,7 @@ class HDInpaintPipeline(HDPipeline):
                 num_samples_per_image=num_samples_per_image,
                 generator=generator,
                 known_noise=known_noise,
+                class_labels=labels,
             )
         timesteps = scheduler.timesteps
         levels = timesteps.tolist()
@@ -162,11 +178,6 @@ class HDInpaintPipeline(HDPipeline):
         self.maybe_free_model_hooks()
         return ImagePipelineOutput(images=images) if return_dict else (images,)
 
-    @property
-    def mask_processor(self) -> VaeImageProcessor:
-        """What turns masks into tensors in [0, 1] of one channel."""
-        return VaeImageProcessor(vae_scale_factor=1, do_normalize=False, do_convert_grayscale=True)
-
     def _given(
         self, image: Any, mask_image: Any, num_samples_per_image: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -177,28 +188,30 @@ class HDInpaintPipeline(HDPipeline):
             known = self._points("image", image)
             mask = check_unit("mask_image", self._points("mask_image", mask_image))
         else:
-            size = read_pictures("image", image, self.image_processor).shape[-2:]
-            mask_size = read_pictures("mask_image", mask_image, self.mask_processor).shape[-2:]
-            if mask_size != size:
+            channels = self.sample_shape[0]
+            known = read_pictures("image", image, channels)
+            mask = read_pictures("mask_image", mask_image, 1)
+            if mask.shape[-2:] != known.shape[-2:]:
                 raise HDZooError(
-                    f"mask_image has the height and width {tuple(mask_size)}, and image "
-                    f"{tuple(size)}; give a mask of the image's size"
+                    f"mask_image has the height and width {tuple(mask.shape[-2:])}, and image "
+                    f"{tuple(known.shape[-2:])}; give a mask of the image's size"
                 )
+            mask = self._fitted("mask_image", mask, 1)
             low, high = self.data_range
-            known = low + (high - low) * self._picture("image", image, self.image_processor)
-            mask = self._picture("mask_image", mask_image, self.mask_processor)
+            known = low + (high - low) * self._fitted("image", known, channels)
+        say_extremes(mask)
         count = max(len(known), len(mask))
         if not {len(known), len(mask)} <= {1, count}:
             raise HDZooError(
-                f"{len(known)} images and {len(mask)} masks are given; give one mask for all, one "
-                "for each image, or several for one image"
+                f"{counted(len(known), 'image')} and {counted(len(mask), 'mask')} are given; "
+                "give one mask for all, one for each image, or several for one image"
             )
         device = self._execution_device
         known, painted = (
             part.to(device)
             .expand(count, *part.shape[1:])
             .repeat_interleave(num_samples_per_image, 0)
-            for part in (known, mask >= 0.5)
+            for part in (known, mask >= WHITE)
         )
         return known, painted
 
@@ -215,26 +228,25 @@ class HDInpaintPipeline(HDPipeline):
                     f"start_image is given, and the samples of {type(self.unet).__name__} are no "
                     "images; give latents, at the noise level scheduler.sigmas[0]"
                 )
-            low, high = self.data_range
-            start = self._picture("start_image", start_image, self.image_processor)
-            start = low + (high - low) * start
+            channels, (low, high) = self.sample_shape[0], self.data_range
+            start = read_pictures("start_image", start_image, channels)
+            start = low + (high - low) * self._fitted("start_image", start, channels)
         for name, given in (("latents", latents), ("start_image", start)):
             if given is not None and len(given) != count:
-                raise HDZooError(f"{name} has {len(given)} for {count} samples; give one for each")
+                raise HDZooError(
+                    f"{name} has {len(given)} for {counted(count, 'sample')}; give one for each"
+                )
         return start
 
-    def _picture(self, name: str, pictures: Any, processor: VaeImageProcessor) -> torch.Tensor:
-        """Pictures in [0, 1], at the network's size."""
-        channels, height, width = self.sample_shape
-        if processor.config.do_convert_grayscale:
-            channels = 1
-        pixels = read_pictures(name, pictures, processor, height, width)
-        if tuple(pixels.shape[1:]) != (channels, height, width):
+    def _fitted(self, name: str, pixels: torch.Tensor, channels: int) -> torch.Tensor:
+        """Pictures at the network's size."""
+        _, height, width = self.sample_shape
+        if pixels.shape[1] != channels:
             raise HDZooError(
                 f"{name} has the shape {tuple(pixels.shape)}; it must be (batch, {channels}, "
                 f"{height}, {width})"
             )
-        return pixels
+        return resize(name, pixels, height, width)
 
     def _points(self, name: str, values: Any) -> torch.Tensor:
         """Points, or their mask, for a model whose samples are no images."""
@@ -261,6 +273,7 @@ def paint(
     batch_size: int = 64,
     start: Any = None,
     known_noise: str = "step",
+    class_label: int | None = None,
 ) -> list[Image.Image]:
     """Paints the missing part of an image file, each time a function of (seed, index) alone.
 
@@ -275,6 +288,8 @@ def paint(
         start: a sampler whose paintings the pipeline's own starts from, with noise of its first
             level added, on top of ``num_inference_steps``; None to start from noise.
         known_noise: as in `HDInpaintPipeline`.
+        class_label: for a class-conditional network, the class of all; evenly over all classes by
+            index by default.
 
     Raises:
         HDZooError: a file cannot be read, a number is out of its range, or the chain does not go
@@ -286,8 +301,8 @@ def paint(
     if seed < 0:
         raise HDZooError(f"seed is {seed}; it must not be negative")
     given: dict[str, Any] = {
-        "image": _open(image),
-        "mask_image": _open(mask_image),
+        "image": open_picture(image),
+        "mask_image": open_picture(mask_image),
         "known_noise": known_noise,
         "return_dict": False,
     }
@@ -295,18 +310,33 @@ def paint(
     first = HDInpaintPipeline(pipe.unet, start) if start is not None else None
     images: list[Image.Image] = []
     for begin in range(0, num_images, batch_size):
-        generator = sample_generators(seed, range(begin, min(begin + batch_size, num_images)))
-        common = given | {"num_samples_per_image": len(generator), "generator": generator}
+        indices = range(begin, min(begin + batch_size, num_images))
+        common = given | {
+            "num_samples_per_image": len(indices),
+            "generator": sample_generators(seed, indices),
+            "class_labels": labels_by_index(pipe.unet, indices, class_label),
+        }
         begun = None if first is None else first(**common, output_type="pt")[0]
         images += painter(**common, num_inference_steps=num_inference_steps, start_image=begun)[0]
     return images
 
 
-def _open(path: str | Path) -> Image.Image:
-    try:
-        return load_image(str(path))
-    except (ValueError, OSError) as error:
-        raise HDZooError(f"{path} cannot be read as an image: {error}") from error
+def say_extremes(mask: torch.Tensor) -> None:
+    """Warns of masks that paint nothing, or everything.
+
+    Args:
+        mask: in [0, 1], shape (masks, ...).
+    """
+    share = (mask >= WHITE).flatten(1).float().mean(1)
+    for extreme, painted in ((0.0, "nothing"), (1.0, "everything")):
+        found = int((share == extreme).sum())
+        if found:
+            which = "mask_image" if len(mask) == 1 else f"{found} of the {len(mask)} masks"
+            warnings.warn(
+                f"{which} paints {painted}: its values are from {mask.min():.3g} to "
+                f"{mask.max():.3g}, where 0 is black and 1 is white; from {WHITE} on is painted",
+                stacklevel=4,
+            )
 
 
 def fork(

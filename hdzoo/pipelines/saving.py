@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from hdzoo.bundled import INDEX
 from hdzoo.checksums import add_checksum
 from hdzoo.files import check_folder, inner_folder, move, partial_name, remove, writing
 from hdzoo.hub import weights
-from hdzoo.hub.index import INDEX
 
 
 @contextmanager

@@ -134,6 +134,9 @@ class Sampler(NetworkCoordinates, Indexing, Configured):
     starts_from_noise = True
     # What it converges to; None where nothing is claimed.
     limit: ClassVar[Limit | None] = None
+    # The law that a chain which starts in it stays in, exactly, at any step size and after any
+    # number of evaluations: "noisy data", or None.
+    leaves_invariant: ClassVar[str | None] = None
     # "real": R^d, with Gaussian noise. "signs": {-1, 1}^d, with bit-flip noise.
     state_space = "real"
     # What the network must give beside its prediction ("energy", "variance"); without it, the
@@ -335,7 +338,8 @@ class Sampler(NetworkCoordinates, Indexing, Configured):
         prediction, variance = self._parts(model_output, sample)
         prediction = prediction.to(state.dtype)
         if other or self.needs or self.uses:
-            self._take_extras(other if variance is None else {"variance": variance} | other)
+            given = other if variance is None else {"variance": variance} | other
+            self._take_extras(given, len(sample))
         score = None
         if type(self).update is Sampler.update:
             moved = state * keep
@@ -365,7 +369,7 @@ class Sampler(NetworkCoordinates, Indexing, Configured):
             score=score.to(sample.dtype),
         )
 
-    def _take_extras(self, given: dict[str, Any]) -> None:
+    def _take_extras(self, given: dict[str, Any], batch_size: int) -> None:
         """Keeps what the network gives beside its prediction; refuses what is none of it."""
         known = (*self.needs, *self.uses)
         for name in given:
@@ -382,6 +386,12 @@ class Sampler(NetworkCoordinates, Indexing, Configured):
                     "is given none; take HDPipeline, with a network that has it"
                 )
         self.extras = {name: given[name] for name in known if given.get(name) is not None}
+        energy = self.extras.get("energy")
+        if energy is not None and tuple(energy.shape) != (batch_size,):
+            raise HDZooError(
+                f"the network's energy has the shape {tuple(energy.shape)} for {batch_size} "
+                f"samples; it must be ({batch_size},), one for each"
+            )
 
     def __copy__(self) -> Self:
         copied = type(self).__new__(type(self))

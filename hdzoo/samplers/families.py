@@ -1,4 +1,5 @@
-"""The two families of samplers: down a ladder of noise levels, and at a single one."""
+"""The families of samplers: down a ladder of noise levels, down one that is as fine as their
+evaluations allow, and at a single level."""
 
 import math
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from hdzoo.samplers.ladders import (
     geometric_ladder,
     langevin_step_sizes,
     ncsnv2_step_size,
+    refine_ladder,
     whole_number,
 )
 from hdzoo.samplers.noise import Noise
@@ -66,7 +68,7 @@ class LadderSampler(Sampler):
 
     @classmethod
     def adopt(cls, config: dict[str, Any]) -> dict[str, Any]:
-        return keep_own_step_size(config, "num_steps", "single_level_step_size", "ladder_step_size")
+        return keep_own_step_size(config, "sigma", "single_level_step_size", "ladder_step_size")
 
     @property
     def default_num_inference_steps(self) -> int:
@@ -75,12 +77,20 @@ class LadderSampler(Sampler):
     @property
     def ladder(self) -> list[float]:
         """The configured noise levels, descending."""
+        return self.ladder_of(self.config.num_levels)
+
+    def ladder_of(self, num_levels: int) -> list[float]:
+        """The configured ladder.
+
+        Args:
+            num_levels: how many levels it has where it is geometric.
+        """
         config = self.config
         if config.get("start", "normal") not in STARTS:
             raise HDZooError(f"unknown start {config.start!r}; allowed are {', '.join(STARTS)}")
         if config.sigmas is not None:
             return check_ladder(config.sigmas)
-        return geometric_ladder(config.sigma_max, config.sigma_min, config.num_levels)
+        return geometric_ladder(config.sigma_max, config.sigma_min, num_levels)
 
     def rungs(self, num_inference_steps: int) -> list[float]:
         return self.ladder
@@ -130,6 +140,68 @@ class LadderSampler(Sampler):
                     f"converges for 0 < alpha < 2 sigma^2 = {2 * sigma**2:g}"
                 )
         return alphas
+
+
+class RefinedLadderSampler(LadderSampler):
+    r"""A sampler that goes down a ladder as fine as its number of evaluations allows.
+
+    The chain starts at the largest level, however few its evaluations.
+
+    Args:
+        sigma_max: the first level.
+        sigma_min: the last level above 0.
+        sigmas: an explicit ladder instead, descending, on whose curve the levels are put.
+        rho: :math:`\rho`, from 1 to 1000: between the levels that are given,
+            :math:`\sigma^{1 / \rho}` is spaced evenly; 7 is the schedule of Karras et al. (arXiv
+            2206.00364), equation 5. None for :math:`\log \sigma`, a geometric ladder.
+        num_steps: network evaluations, when no number is asked for.
+        start: the law of the first state, as in `LadderSampler`.
+        prediction_type: what the network predicts.
+        timestep_type: how it is told the noise level.
+        sigma_data: standard deviation of the data, for a bare network in Karras' preconditioning.
+
+    Raises:
+        HDZooError: the ladder does not descend.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        sigma_max: float = 1.0,
+        sigma_min: float = 0.01,
+        sigmas: list[float] | None = None,
+        rho: float | None = 7.0,
+        num_steps: int = 50,
+        start: str = "normal",
+        prediction_type: str = "score",
+        timestep_type: str = "sigma",
+        sigma_data: float | None = None,
+    ) -> None:
+        self.set_timesteps()
+
+    @classmethod
+    def adopt(cls, config: dict[str, Any]) -> dict[str, Any]:
+        # No step size of its own, so none to be mistaken for it.
+        return config
+
+    @property
+    def default_num_inference_steps(self) -> int:
+        return whole_number(self.config.num_steps, "num_steps")
+
+    @property
+    def ladder(self) -> list[float]:
+        # The two ends, where it is not given.
+        return self.ladder_of(2)
+
+    def levels_for(self, num_inference_steps: int) -> int:
+        """How many levels so many network evaluations are for; as many, if not overridden."""
+        return num_inference_steps
+
+    def rungs(self, num_inference_steps: int) -> list[float]:
+        ladder, num_levels = self.ladder, self.levels_for(num_inference_steps)
+        if num_levels == 1:
+            return ladder[:1]
+        return refine_ladder(ladder, num_levels, self.config.rho)
 
 
 def root(share: float) -> float:

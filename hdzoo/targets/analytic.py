@@ -1,17 +1,34 @@
 """What every score model with a closed form shares."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers import SchedulerMixin as SchedulerMixin  # diffusers' loader looks it up here
-from diffusers.models.unets.unet_2d import UNet2DOutput
 
+from hdzoo.checks import (
+    COUNT,
+    NOT_NEGATIVE,
+    POSITIVE,
+    Interval,
+    Many,
+    Maybe,
+    Whole,
+    floating,
+    real_array,
+    refuse,
+)
 from hdzoo.errors import HDZooError
+from hdzoo.scores.output import ScoreOutput
 
 Sigma = float | torch.Tensor
+
+# The rules of options that several targets have.
+SHAPE = Many(Whole(1, 2**31), most=16)
+PIXELS = Maybe(Interval())
 
 
 class AnalyticScore(ModelMixin, ConfigMixin):
@@ -32,6 +49,8 @@ class AnalyticScore(ModelMixin, ConfigMixin):
 
     prediction_type = "score"
     coordinates = "ve"
+    # What `forward` gives beside the score to those who ask for it.
+    provides: tuple[str, ...] = ("energy",)
     config_name = "config.json"
 
     # ---- what a subclass gives --------------------------------------------------------------
@@ -94,9 +113,9 @@ class AnalyticScore(ModelMixin, ConfigMixin):
         Raises:
             HDZooError: one of the numbers is out of its range.
         """
-        if num_samples < 1:
-            raise HDZooError(f"num_samples is {num_samples}; it must be at least 1")
-        _check(sigma, needs_noise=False)
+        num_samples, sigma = COUNT("num_samples", num_samples), NOT_NEGATIVE("sigma", sigma)
+        if not isinstance(generator, torch.Generator | None):
+            refuse("generator", generator, "a torch.Generator, or None")
         samples = self._draw(num_samples, generator)
         if sigma > 0:
             samples = samples + sigma * self._normal(samples.shape, generator)
@@ -108,13 +127,15 @@ class AnalyticScore(ModelMixin, ConfigMixin):
         Args:
             x: points, shape (n, *sample_shape).
             sigma: noise level: a number, or a tensor with one for all or one for each point. 0 for
-                the data themselves, where they have a density. A tensor's values are not checked.
+                the data themselves, where they have a density. The values of a tensor on an
+                accelerator are not checked.
 
         Returns:
             Shape (n,).
 
         Raises:
-            HDZooError: a shape or a noise level does not fit.
+            HDZooError: the points are no floating-point tensor, or a shape or a noise level does
+                not fit.
         """
         points, level = self._flat(x, sigma)
         return self._log_density(points, level).to(x.dtype)
@@ -151,37 +172,64 @@ class AnalyticScore(ModelMixin, ConfigMixin):
         return self._posterior_covariance(points, level).to(x.dtype)
 
     def forward(
-        self, sample: torch.Tensor, timestep: Sigma, return_dict: bool = True
-    ) -> UNet2DOutput | tuple[torch.Tensor]:
-        """The score, as a network gives it.
+        self,
+        sample: torch.Tensor,
+        timestep: Sigma,
+        return_dict: bool = True,
+        extras: Sequence[str] = (),
+    ) -> ScoreOutput | tuple[torch.Tensor, ...]:
+        r"""The score, as a network gives it.
 
         Args:
             sample: noisy points, shape (n, *sample_shape).
             timestep: the noise level: a number, a scalar tensor, or one for each sample.
-            return_dict: whether to return a `UNet2DOutput` or a tuple.
+            return_dict: whether to return a `ScoreOutput` or a tuple.
+            extras: what else to compute: ``"energy"``, :math:`-\log p_\sigma(x)`, shape (n,).
+
+        Raises:
+            HDZooError: a shape does not fit, or something else is asked for.
         """
-        score = self.score(sample, timestep)
-        return UNet2DOutput(sample=score) if return_dict else (score,)
+        unknown = [name for name in extras if name not in self.provides]
+        if unknown:
+            raise HDZooError(
+                f"{type(self).__name__} is asked for {unknown[0]!r} beside its score; it gives "
+                + ", ".join(self.provides)
+            )
+        energy = -self.log_density(sample, timestep) if "energy" in extras else None
+        output = ScoreOutput(sample=self.score(sample, timestep), energy=energy)
+        return output if return_dict else output.to_tuple()
 
     # ---- checks and dtypes ------------------------------------------------------------------
 
     def _flat(self, x: torch.Tensor, sigma: Sigma) -> tuple[torch.Tensor, torch.Tensor]:
+        floating("x", x, f"of shape (n, {', '.join(map(str, self.sample_shape))})")
         if tuple(x.shape[1:]) != self.sample_shape:
             raise HDZooError(
                 f"the points have the shape {tuple(x.shape)}; this target needs "
                 f"(n, {', '.join(map(str, self.sample_shape))})"
             )
-        # A tensor comes from a loop over timesteps on a device, where a look at it would wait.
-        if not isinstance(sigma, torch.Tensor):
-            _check(sigma, needs_noise=sigma == 0 and not self._has_density)
+        self._check(sigma)
         points = x.flatten(1).to(torch.float64)
-        level = torch.as_tensor(sigma, dtype=points.dtype, device=points.device).view(-1, 1)
+        level = torch.as_tensor(sigma, dtype=points.dtype, device=points.device).reshape(-1, 1)
         if len(level) not in (1, len(points)):
             raise HDZooError(
                 f"{len(level)} noise levels are given for {len(points)} points; give one, or one "
                 "for each point"
             )
         return points, level
+
+    def _check(self, sigma: Sigma) -> None:
+        lowest: Any = sigma
+        if isinstance(sigma, torch.Tensor):
+            if sigma.dtype == torch.bool or sigma.is_complex():
+                refuse("sigma", sigma, "a tensor of real numbers")
+            # A tensor may come from a loop over timesteps on a device, where a look would wait.
+            if sigma.device.type != "cpu" or sigma.numel() == 0:
+                return
+            broken = sigma[~torch.isfinite(sigma)]
+            lowest = (broken if len(broken) else sigma.min()).flatten()[0]
+        if NOT_NEGATIVE("sigma", lowest) == 0 and not self._has_density:
+            refuse("sigma", lowest, f"{POSITIVE}, for the data have no density without noise")
 
     def _uniform(self, shape: Any, generator: torch.Generator | None) -> torch.Tensor:
         return self._random(torch.rand, shape, generator)
@@ -196,13 +244,22 @@ class AnalyticScore(ModelMixin, ConfigMixin):
         return draw(shape, generator=generator, device=device, dtype=self.dtype).to(self.device)
 
 
-def fixed(value: Any, dtype: torch.dtype = torch.float64) -> torch.nn.Parameter:
-    """A number or an array as a parameter that no optimiser moves."""
-    tensor = torch.as_tensor(value, dtype=dtype)
-    return torch.nn.Parameter(tensor.clone(), requires_grad=False)
+def fixed(maker: Callable[..., torch.Tensor], *args: Any, **kwargs: Any) -> torch.nn.Parameter:
+    """A parameter that no optimiser moves, in float64 if nothing else is said.
+
+    Args:
+        maker: a function that makes a tensor, such as `torch.zeros`.
+        *args: its arguments.
+        **kwargs: the others.
+    """
+    tensor = maker(*args, **{"dtype": torch.float64} | kwargs)
+    return torch.nn.Parameter(tensor, requires_grad=False)
 
 
-def _check(sigma: float, needs_noise: bool) -> None:
-    if not (math.isfinite(sigma) and (sigma > 0 if needs_noise else sigma >= 0)):
-        allowed = "positive, for the data have no density without noise" if needs_noise else ">= 0"
-        raise HDZooError(f"the noise level is {sigma}; it must be finite and {allowed}")
+def real_tensor(name: str, values: Any) -> torch.Tensor:
+    """Finite numbers in any form as a tensor of float64.
+
+    Raises:
+        HDZooError: they are none.
+    """
+    return torch.from_numpy(np.array(real_array(name, values), order="C"))

@@ -9,8 +9,10 @@ from diffusers import ModelMixin as ModelMixin  # diffusers' loader looks them u
 from diffusers import SchedulerMixin as SchedulerMixin
 from diffusers.configuration_utils import register_to_config
 
+from hdzoo.checks import COUNT, OneOf, checked, refuse
 from hdzoo.errors import HDZooError
-from hdzoo.targets.analytic import AnalyticScore, fixed
+from hdzoo.memory import within_memory
+from hdzoo.targets.analytic import PIXELS, SHAPE, AnalyticScore, fixed
 
 POINTS_DTYPES = ("float64", "float32", "bfloat16", "float16")
 
@@ -40,10 +42,19 @@ class EmpiricalScore(AnalyticScore):
         data_range: lowest and highest value of a pixel, where the samples are images.
 
     Raises:
-        HDZooError: ``chunk_size`` is not positive, or there is no such dtype.
+        HDZooError: an option is of a wrong type or out of its range, or the points would not fit in
+            memory.
     """
 
+    @checked(
+        sample_shape=SHAPE,
+        num_points=COUNT,
+        chunk_size=COUNT,
+        points_dtype=OneOf(POINTS_DTYPES),
+        data_range=PIXELS,
+    )
     @register_to_config
+    @within_memory
     def __init__(
         self,
         sample_shape: tuple[int, ...] = (1,),
@@ -53,14 +64,8 @@ class EmpiricalScore(AnalyticScore):
         data_range: tuple[float, float] | None = None,
     ) -> None:
         super().__init__()
-        if chunk_size < 1:
-            raise HDZooError(f"chunk_size is {chunk_size}; it must be at least 1")
-        if points_dtype not in POINTS_DTYPES:
-            raise HDZooError(
-                f"points_dtype is {points_dtype!r}; allowed are {', '.join(POINTS_DTYPES)}"
-            )
-        zeros = torch.zeros(num_points, math.prod(sample_shape))
-        self.points = fixed(zeros, getattr(torch, points_dtype))
+        dtype = getattr(torch, points_dtype)
+        self.points = fixed(torch.zeros, num_points, math.prod(sample_shape), dtype=dtype)
 
     @classmethod
     def from_points(
@@ -79,7 +84,10 @@ class EmpiricalScore(AnalyticScore):
         Raises:
             HDZooError: there is no point, or the points are no floating numbers, or not finite.
         """
-        tensor = torch.as_tensor(points)
+        try:
+            tensor = torch.as_tensor(points)
+        except (TypeError, ValueError, RuntimeError) as error:
+            refuse("points", points, "an array or a tensor, shape (N, *sample_shape)", error)
         dtype = str(tensor.dtype).removeprefix("torch.")
         if tensor.ndim < 2 or tensor.numel() == 0:
             raise HDZooError(

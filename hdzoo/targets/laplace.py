@@ -9,8 +9,10 @@ from diffusers import ModelMixin as ModelMixin  # diffusers' loader looks them u
 from diffusers import SchedulerMixin as SchedulerMixin
 from diffusers.configuration_utils import register_to_config
 
+from hdzoo.checks import checked
 from hdzoo.errors import HDZooError
-from hdzoo.targets.analytic import AnalyticScore, fixed
+from hdzoo.memory import within_memory
+from hdzoo.targets.analytic import PIXELS, SHAPE, AnalyticScore, fixed, real_tensor
 from hdzoo.targets.quadrature import truncated_normal
 
 
@@ -39,17 +41,22 @@ class LaplaceScore(AnalyticScore):
     Args:
         sample_shape: shape of one sample.
         data_range: lowest and highest value of a pixel, where the samples are images.
+
+    Raises:
+        HDZooError: an option is of a wrong type or out of its range.
     """
 
+    @checked(sample_shape=SHAPE, data_range=PIXELS)
     @register_to_config
+    @within_memory
     def __init__(
         self,
         sample_shape: tuple[int, ...] = (1,),
         data_range: tuple[float, float] | None = None,
     ) -> None:
         super().__init__()
-        self.center = fixed(torch.zeros(math.prod(sample_shape)))
-        self.scale = fixed(torch.ones(math.prod(sample_shape)))
+        self.center = fixed(torch.zeros, math.prod(sample_shape))
+        self.scale = fixed(torch.ones, math.prod(sample_shape))
 
     @classmethod
     def from_parameters(
@@ -71,20 +78,19 @@ class LaplaceScore(AnalyticScore):
         Raises:
             HDZooError: a shape does not fit, or a scale is not positive.
         """
-        centers = torch.as_tensor(center, dtype=torch.float64)
+        centers, scales = real_tensor("center", center), real_tensor("scale", scale)
         centers = centers[None] if centers.ndim == 0 else centers
-        scales = torch.as_tensor(scale, dtype=torch.float64)
-        shape = tuple(centers.shape if sample_shape is None else sample_shape)
+        shape = tuple(
+            SHAPE("sample_shape", centers.shape if sample_shape is None else sample_shape)
+        )
         if math.prod(shape) != centers.numel() or scales.numel() not in (1, centers.numel()):
             raise HDZooError(
                 f"sample_shape is {shape}, center has {centers.numel()} values and scale "
                 f"{scales.numel()}; center needs one for each coordinate, and scale too, or a "
                 "single one"
             )
-        if not (torch.isfinite(scales).all() and (scales > 0).all()):
-            raise HDZooError(
-                f"scale has the value {scales.min().item():g}; it must be finite and positive"
-            )
+        if not (scales > 0).all():
+            raise HDZooError(f"scale has the value {scales.min().item():g}; it must be positive")
         model = cls(shape, data_range)
         model.center.data.copy_(centers.flatten())
         model.scale.data.copy_(scales.flatten())

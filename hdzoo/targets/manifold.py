@@ -8,8 +8,10 @@ from diffusers import ModelMixin as ModelMixin  # diffusers' loader looks them u
 from diffusers import SchedulerMixin as SchedulerMixin
 from diffusers.configuration_utils import register_to_config
 
+from hdzoo.checks import NOT_NEGATIVE, POSITIVE, Whole, checked
 from hdzoo.errors import HDZooError
-from hdzoo.targets.analytic import AnalyticScore, fixed
+from hdzoo.memory import within_memory
+from hdzoo.targets.analytic import PIXELS, SHAPE, AnalyticScore, fixed, real_tensor
 from hdzoo.targets.quadrature import CUT, legendre, truncated_normal
 
 
@@ -28,17 +30,15 @@ class _ManifoldScore(AnalyticScore):
     """
 
     def _frame(self, size: int) -> None:
-        """Checks the configuration and makes the parameters."""
-        dimension, thickness = math.prod(self.config.sample_shape), self.config.thickness
+        """Checks the dimension and makes the parameters."""
+        dimension = math.prod(self.config.sample_shape)
         if dimension < size:
             raise HDZooError(
                 f"sample_shape is {tuple(self.config.sample_shape)}, which has {dimension} "
                 f"coordinates; this manifold needs at least {size}"
             )
-        if not (thickness >= 0 and math.isfinite(thickness)):
-            raise HDZooError(f"thickness is {thickness}; it must be finite and at least 0")
-        self.center = fixed(torch.zeros(dimension))
-        self.basis = fixed(torch.eye(dimension, size))
+        self.center = fixed(torch.zeros, dimension)
+        self.basis = fixed(torch.eye, dimension, size)
 
     @classmethod
     def from_frame(cls, center: Any, basis: Any, **config: Any) -> Self:
@@ -53,8 +53,7 @@ class _ManifoldScore(AnalyticScore):
         Raises:
             HDZooError: a shape does not fit, or the vectors are not independent.
         """
-        middle = torch.as_tensor(center, dtype=torch.float64)
-        vectors = torch.as_tensor(basis, dtype=torch.float64)
+        middle, vectors = real_tensor("center", center), real_tensor("basis", basis)
         vectors = vectors[:, None] if vectors.ndim == 1 else vectors
         model = cls(**{"sample_shape": tuple(middle.shape)} | config)
         for name, value in (("center", middle), ("basis", vectors)):
@@ -188,7 +187,9 @@ class SegmentScore(_ManifoldScore):
         HDZooError: a number is out of its range.
     """
 
+    @checked(sample_shape=SHAPE, length=POSITIVE, thickness=NOT_NEGATIVE, data_range=PIXELS)
     @register_to_config
+    @within_memory
     def __init__(
         self,
         sample_shape: tuple[int, ...] = (2,),
@@ -197,8 +198,6 @@ class SegmentScore(_ManifoldScore):
         data_range: tuple[float, float] | None = None,
     ) -> None:
         super().__init__()
-        if not (length > 0 and math.isfinite(length)):
-            raise HDZooError(f"length is {length}; it must be finite and positive")
         self._frame(1)
 
     @property
@@ -276,7 +275,15 @@ class SphereScore(_ManifoldScore):
         HDZooError: a number is out of its range.
     """
 
+    @checked(
+        sample_shape=SHAPE,
+        sphere_dimension=Whole(1, 2),
+        radius=POSITIVE,
+        thickness=NOT_NEGATIVE,
+        data_range=PIXELS,
+    )
     @register_to_config
+    @within_memory
     def __init__(
         self,
         sample_shape: tuple[int, ...] = (2,),
@@ -286,12 +293,6 @@ class SphereScore(_ManifoldScore):
         data_range: tuple[float, float] | None = None,
     ) -> None:
         super().__init__()
-        if sphere_dimension not in (1, 2):
-            raise HDZooError(
-                f"sphere_dimension is {sphere_dimension}; allowed are 1, a circle, and 2, a sphere"
-            )
-        if not (radius > 0 and math.isfinite(radius)):
-            raise HDZooError(f"radius is {radius}; it must be finite and positive")
         self._frame(sphere_dimension + 1)
 
     @property

@@ -9,8 +9,10 @@ from diffusers import ModelMixin as ModelMixin  # diffusers' loader looks them u
 from diffusers import SchedulerMixin as SchedulerMixin
 from diffusers.configuration_utils import register_to_config
 
+from hdzoo.checks import COUNT, Maybe, checked
 from hdzoo.errors import HDZooError
-from hdzoo.targets.analytic import AnalyticScore, fixed
+from hdzoo.memory import within_memory
+from hdzoo.targets.analytic import PIXELS, SHAPE, AnalyticScore, fixed, real_tensor
 
 
 class _Block(NamedTuple):
@@ -53,9 +55,15 @@ class GaussianMixtureScore(AnalyticScore):
         rank: None for covariances that are diagonal; ``d`` for full ones; less for low-rank ones
             with isotropic noise.
         data_range: lowest and highest value of a pixel, where the samples are images.
+
+    Raises:
+        HDZooError: an option is of a wrong type or out of its range, or the components would not
+            fit in memory.
     """
 
+    @checked(sample_shape=SHAPE, num_components=COUNT, rank=Maybe(COUNT), data_range=PIXELS)
     @register_to_config
+    @within_memory
     def __init__(
         self,
         sample_shape: tuple[int, ...] = (1,),
@@ -65,14 +73,20 @@ class GaussianMixtureScore(AnalyticScore):
     ) -> None:
         super().__init__()
         count, dimension = num_components, math.prod(sample_shape)
-        self.weights = fixed(torch.full((count,), 1 / count, dtype=torch.float64))
-        self.means = fixed(torch.zeros(count, dimension))
+        if rank is not None and rank > dimension:
+            raise HDZooError(
+                f"rank is {rank} and the dimension {dimension}; there are at most as many "
+                "directions as coordinates"
+            )
+        self.weights = fixed(torch.full, (count,), 1 / count)
+        self.means = fixed(torch.zeros, count, dimension)
         if rank is None:
-            self.variances = fixed(torch.ones(count, dimension))
-        else:
-            self.basis = fixed(torch.eye(dimension, rank).expand(count, -1, -1))
-            self.basis_variances = fixed(torch.ones(count, rank))
-            self.rest_variances = fixed(torch.ones(count))
+            self.variances = fixed(torch.ones, count, dimension)
+            return
+        self.basis = fixed(torch.zeros, count, dimension, rank)
+        self.basis.diagonal(dim1=1, dim2=2).fill_(1)
+        self.basis_variances = fixed(torch.ones, count, rank)
+        self.rest_variances = fixed(torch.ones, count)
 
     @classmethod
     def from_components(
@@ -101,7 +115,7 @@ class GaussianMixtureScore(AnalyticScore):
         Raises:
             HDZooError: a shape does not fit, a weight is not positive, or a covariance is none.
         """
-        centres, spread = _tensor("means", means), _tensor("covariances", covariances)
+        centres, spread = real_tensor("means", means), real_tensor("covariances", covariances)
         if centres.ndim == 0:
             centres = centres[None]
         if centres.ndim == 1:
@@ -152,8 +166,8 @@ class GaussianMixtureScore(AnalyticScore):
         Raises:
             HDZooError: a shape does not fit, or a weight or a variance is out of its range.
         """
-        centres, factors = _tensor("means", means), _tensor("factors", factors)
-        rest = _tensor("rest_variances", rest_variances)
+        centres, factors = real_tensor("means", means), real_tensor("factors", factors)
+        rest = real_tensor("rest_variances", rest_variances)
         count, dimension = _two_axes(centres)
         if (
             factors.ndim != 3
@@ -190,14 +204,14 @@ class GaussianMixtureScore(AnalyticScore):
         parts: dict[str, torch.Tensor],
     ) -> Self:
         count, dimension = means.shape
-        shares = torch.ones(count).double() if weights is None else _tensor("weights", weights)
+        shares = torch.ones(count) if weights is None else real_tensor("weights", weights)
         if tuple(shares.shape) != (count,) or not (shares > 0).all():
             raise HDZooError(
                 f"weights have the shape {tuple(shares.shape)} and the smallest is "
                 f"{shares.min().item():g}; there must be {count}, one for each component, all "
                 "positive: leave out a component of weight 0"
             )
-        shape = (dimension,) if sample_shape is None else tuple(sample_shape)
+        shape = tuple(SHAPE("sample_shape", (dimension,) if sample_shape is None else sample_shape))
         if math.prod(shape) != dimension:
             raise HDZooError(
                 f"sample_shape is {shape}, which has {math.prod(shape)} coordinates, and means "
@@ -205,6 +219,8 @@ class GaussianMixtureScore(AnalyticScore):
             )
         rank = parts["basis"].shape[2] if "basis" in parts else None
         model = cls(shape, count, rank, data_range)
+        # Their sum may be too large for float64.
+        shares = shares.double() / shares.max()
         for name, value in {"weights": shares / shares.sum(), "means": means, **parts}.items():
             getattr(model, name).data.copy_(value)
         return model
@@ -329,13 +345,6 @@ class GaussianMixtureScore(AnalyticScore):
             along = self.basis_variances[k].sqrt() * along
             samples[mine] += along @ basis.T + self.rest_variances[k].sqrt() * across
         return samples
-
-
-def _tensor(name: str, value: Any) -> torch.Tensor:
-    tensor = torch.as_tensor(value, dtype=torch.float64)
-    if not torch.isfinite(tensor).all():
-        raise HDZooError(f"{name} have a value that is not finite; all must be finite numbers")
-    return tensor
 
 
 def _two_axes(means: torch.Tensor) -> tuple[int, int]:

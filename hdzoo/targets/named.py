@@ -170,7 +170,7 @@ def digits() -> GaussianMixtureScore:
     The covariances are singular, for in each class some pixels are always black. The moments of the
     whole are those of the 1,797 images.
 
-    Source: as in `hdzoo.training.data.load_digits`.
+    Source: as in `hdzoo.images.digits.load_digits`.
     """
     images, labels = _digits()
     flat = images.reshape(len(images), -1)
@@ -187,7 +187,7 @@ def digits() -> GaussianMixtureScore:
 def digits_empirical() -> EmpiricalScore:
     """The empirical law of scikit-learn's 1,797 digits, 8 x 8 pixels.
 
-    Source: as in `hdzoo.training.data.load_digits`.
+    Source: as in `hdzoo.images.digits.load_digits`.
     """
     # The pixels are multiples of 1/16.
     return EmpiricalScore.from_points(_digits()[0].astype("float32"), data_range=(0.0, 1.0))

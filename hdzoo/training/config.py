@@ -46,6 +46,8 @@ class TrainingConfig:
             the dtype.
         seed: of the order of the data, and of the noise.
         random_flip: whether each image is mirrored with probability 1/2.
+        resize: whether images of another size than the network's are cropped to squares around
+            their centres and resized; else they are refused.
         initial_weights: the hash of the weights that the run starts from
             (`hdzoo.training.setup.initial_network`); None for fresh ones.
     """
@@ -65,6 +67,7 @@ class TrainingConfig:
     mixed_precision: str = "no"
     seed: int = 0
     random_flip: bool = False
+    resize: bool = False
     initial_weights: str | None = None
 
     def __post_init__(self) -> None:

@@ -82,7 +82,8 @@ def save_samples(
         num_inference_steps: the sampler's own by default.
         quiet: whether to leave out the progress.
     """
-    from hdzoo.pipelines.pipeline import HDPipeline, sample_generators
+    from hdzoo.pipelines.generators import sample_generators
+    from hdzoo.pipelines.pipeline import HDPipeline
     from hdzoo.sampling import image_grid
 
     pipe = HDPipeline(unet=network, scheduler=scheduler)

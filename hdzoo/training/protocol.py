@@ -8,16 +8,15 @@ import warnings
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from diffusers import ModelMixin
 
 from hdzoo.errors import HDZooError
+from hdzoo.images.images import Images
+from hdzoo.images.sources import IMAGE
 from hdzoo.training.config import TrainingConfig
-
-if TYPE_CHECKING:
-    from datasets import Dataset
 
 # Reading all of a large set would take longer than many a run.
 MOST_HASHED = 10_000
@@ -26,13 +25,13 @@ RESULT = "held_out_loss"
 
 
 def run_protocol(
-    network: ModelMixin, dataset: "Dataset", config: TrainingConfig, num_processes: int
+    network: ModelMixin, images: Images, config: TrainingConfig, num_processes: int
 ) -> dict[str, Any]:
     """All that the weights of a run depend on, as JSON has it.
 
     Args:
         network: that is trained.
-        dataset: its images.
+        images: that it is trained on.
         config: the run.
         num_processes: that share each batch: each has noise of its own.
     """
@@ -40,8 +39,8 @@ def run_protocol(
     options.pop(RESULT, None)
     protocol = {
         **dataclasses.asdict(config),
-        "images": len(dataset),
-        "images_sha256": images_hash(dataset),
+        "images": len(images),
+        "images_sha256": images_hash(images),
         "num_processes": num_processes,
         "network": type(network).__name__,
         **{f"network.{key}": value for key, value in sorted(options.items())},
@@ -49,20 +48,19 @@ def run_protocol(
     return dict(json.loads(json.dumps(protocol, default=str)))
 
 
-def images_hash(dataset: "Dataset") -> str:
+def images_hash(images: Images) -> str:
     """SHA-256 over the image files of a data set, in their order; of 10,000 spread evenly at most.
 
     Args:
-        dataset: with an image column.
+        images: of the data set.
     """
     from datasets import Image
 
-    column = next(name for name, f in dataset.features.items() if isinstance(f, Image))
-    stride = -(-len(dataset) // MOST_HASHED)
-    encoded = dataset.select_columns([column]).cast_column(column, Image(decode=False))
+    stride = -(-len(images) // MOST_HASHED)
+    encoded = images.dataset.select_columns([IMAGE]).cast_column(IMAGE, Image(decode=False))
     digest = hashlib.sha256()
-    for batch in encoded.select(range(0, len(dataset), stride)).iter(batch_size=1000):
-        for image in batch[column]:
+    for batch in encoded.select(range(0, len(images), stride)).iter(batch_size=1000):
+        for image in batch[IMAGE]:
             content = image["bytes"]
             content = Path(image["path"]).read_bytes() if content is None else content
             digest.update(hashlib.sha256(content).digest())

@@ -17,6 +17,7 @@ from diffusers.training_utils import EMAModel
 
 from hdzoo.errors import HDZooError, StoppedError
 from hdzoo.files import check_no_link, inner_folder, sweep
+from hdzoo.images.images import Images
 from hdzoo.scores.conversions import score_weights
 from hdzoo.training.checkpoints import (
     Progress,
@@ -44,7 +45,7 @@ from hdzoo.training.protocol import (
 from hdzoo.training.setup import network_ladder, prediction_type, seed_step
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    pass
 
 LOG_EVERY = 50
 # Held-out images and noise levels on the way; at the end it is all of them.
@@ -58,7 +59,7 @@ class Run:
     Args:
         accelerator: the processes that share each batch.
         network: that is trained.
-        dataset: images, with an image column.
+        images: that it is trained on.
         output_dir: the folder of the run.
         config: of the run.
         num_workers: processes that decode images.
@@ -71,7 +72,7 @@ class Run:
         self,
         accelerator: Accelerator,
         network: ModelMixin,
-        dataset: "Dataset",
+        images: Images,
         output_dir: Path,
         config: TrainingConfig,
         num_workers: int = 0,
@@ -82,8 +83,8 @@ class Run:
         self.output_dir = output_dir
         self.checkpoints = output_dir / "checkpoints"
         self.transform = image_transform(
-            network.config.sample_size,
-            network.config.in_channels,
+            network.config.get("sample_size"),
+            network.config.get("in_channels"),
             network.config.get("data_range", (-1.0, 1.0)),
         )
         processes, parts = accelerator.num_processes, config.gradient_accumulation_steps
@@ -93,15 +94,15 @@ class Run:
                 f"processes in {parts} parts each; choose a multiple of {processes * parts}"
             )
         self.batches = StepBatchSampler(
-            len(dataset),
+            len(images),
             config.train_batch_size,
             config.seed,
             range(config.max_train_steps),
             accelerator.process_index,
             processes,
         )
-        self.loader = image_loader(dataset, self.transform, num_workers, batch_sampler=self.batches)
-        self.protocol = run_protocol(network, dataset, config, processes)
+        self.loader = image_loader(images, self.transform, num_workers, batch_sampler=self.batches)
+        self.protocol = run_protocol(network, images, config, processes)
         self.surroundings = surroundings()
         self.progress = Progress(running=(0.0,) * processes)
 
@@ -310,9 +311,10 @@ class Run:
             self.ema.restore(self.network.parameters())
             self.network.train()
 
-    def log_held_out(self, dataset: "Dataset") -> None:
+    def log_held_out(self, images: Images) -> None:
         """Logs the held-out loss of the averaged weights, on a part of the images."""
-        part = dataset.select(range(0, len(dataset), -(-len(dataset) // HELD_OUT_IMAGES)))
+        chosen = range(0, len(images), -(-len(images) // HELD_OUT_IMAGES))
+        part = Images(images.dataset.select(chosen), images.name)
         with self.averaged_weights() as network:
             loss = held_out_loss(
                 network,

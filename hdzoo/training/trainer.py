@@ -11,10 +11,12 @@ from accelerate.utils import DistributedType, GradientAccumulationPlugin, Projec
 from diffusers import ModelMixin
 
 from hdzoo.errors import HDZooError
-from hdzoo.files import check_folder, exclusive
+from hdzoo.files import check_folder, exclusive, named_path
+from hdzoo.images.images import Images
 from hdzoo.processes import all_processes, in_first_process
 from hdzoo.training.config import TrainingConfig
 from hdzoo.training.data import image_loader
+from hdzoo.training.fitting import check_images
 from hdzoo.training.outcome import finish, save_samples
 from hdzoo.training.run import Run
 from hdzoo.training.setup import build_scheduler, has_own_ladder, network_ladder
@@ -30,11 +32,11 @@ SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGA
 
 def train(
     model: ModelMixin,
-    dataset: "Dataset",
+    dataset: "Dataset | Images",
     output_dir: str | Path,
     config: TrainingConfig,
     *,
-    held_out: "Dataset | None" = None,
+    held_out: "Dataset | Images | None" = None,
     held_out_every: int = 0,
     checkpoint_every: int = 500,
     keep_checkpoints: bool = True,
@@ -62,7 +64,8 @@ def train(
         model: a score network: `hdzoo.models`, or any ``ModelMixin`` that is told the noise level
             and has ``sample_size``, ``in_channels``, ``sigma_min`` and ``sigma_max`` in its config.
             It predicts its ``prediction_type``, the score if it has none. In float32.
-        dataset: images, with an image column.
+        dataset: images, in the column ``"image"`` or the only one that holds some. Each is read
+            once before anything is written (`hdzoo.images.images.Images.survey`).
         output_dir: the pipeline folder to write. The checkpoint that a longer run starts from stays
             below it, in ``checkpoints/``; a ``.gitignore`` keeps it from the Hub. ``losses.jsonl``
             has the mean loss of every 50 steps.
@@ -93,7 +96,7 @@ def train(
             finite, or the data or the options do not fit the network.
         StoppedError: the run was.
     """
-    output_dir = Path(output_dir)
+    output_dir = named_path(output_dir, "output_dir")
     check_network(model, config)
     if held_out_every and held_out is None:
         raise HDZooError("held_out_every needs images to measure on; give held_out as well")
@@ -103,7 +106,12 @@ def train(
     accelerator = build_accelerator(output_dir, config, tracker)
     is_main = accelerator.is_main_process
     in_first_process(accelerator, lambda: check_folder(output_dir))
-    run = Run(accelerator, model, dataset, output_dir, config, num_workers)
+    pictures = Images.of(dataset, dataset_name or "the data set")
+    held_out = None if held_out is None else Images.of(held_out, "the held-out data set")
+    for given in (pictures, held_out):
+        if given is not None:
+            check_images(model, given, config.resize)
+    run = Run(accelerator, model, pictures, output_dir, config, num_workers)
 
     def on_step(step: int) -> None:
         if is_main and held_out_every and step % held_out_every == 0:

@@ -25,7 +25,7 @@ from hdzoo.errors import HDZooError
 from hdzoo.generation import generate as generation
 from hdzoo.generation import manifest
 from hdzoo.generation.generate import generate
-from hdzoo.pipelines.pipeline import sample_generators
+from hdzoo.pipelines.generators import sample_generators
 from hdzoo.targets.mixture import GaussianMixtureScore
 
 # Three shards, the last not full.
@@ -446,7 +446,9 @@ def test_a_chunk_that_does_not_fit_into_memory_is_a_message(model, tmp_path, mon
         raise torch.OutOfMemoryError("tried to allocate 20 GiB")
 
     monkeypatch.setattr(generation, "draw_batch", fail)
-    with pytest.raises(HDZooError, match=r"16 images do not fit.*20 GiB.*smaller chunk_size"):
+    with pytest.raises(
+        HDZooError, match=r"16 images at a time do not fit.*20 GiB.*smaller chunk_size"
+    ):
         generate(model, tmp_path, **SET)
 
 

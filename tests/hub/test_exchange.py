@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,10 +18,12 @@ from safetensors.torch import load_file
 
 from hdzoo import HDPipeline, HDZooError, UNetScoreModel, get_sampler, plugins
 from hdzoo.cards import write_card
-from hdzoo.hub.publishing import push_folder
+from hdzoo.hub import publishing
 from hdzoo.hub.pulling import pull
 from hdzoo.hub.uploads import Upload
 from hdzoo.targets.mixture import GaussianMixtureScore
+
+push_folder = partial(publishing.push_folder, load=HDPipeline.from_pretrained)
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 HALF = "unet/diffusion_pytorch_model.fp16.safetensors"

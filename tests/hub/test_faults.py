@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,10 @@ import torch
 from huggingface_hub import constants
 
 from hdzoo import HDPipeline, HDZooError
-from hdzoo.hub.publishing import push_folder
+from hdzoo.hub import publishing
 from hdzoo.hub.pulling import pull
+
+push_folder = partial(publishing.push_folder, load=HDPipeline.from_pretrained)
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 REVISION = "GET .*/revision/main"

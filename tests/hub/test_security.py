@@ -4,6 +4,7 @@ import json
 import pickle
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,10 @@ import torch
 from safetensors.torch import load_file
 
 from hdzoo import HDPipeline, HDZooError
-from hdzoo.hub.publishing import push_folder
+from hdzoo.hub import publishing
 from hdzoo.hub.pulling import pull
+
+push_folder = partial(publishing.push_folder, load=HDPipeline.from_pretrained)
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 PICKLE = "unet/diffusion_pytorch_model.bin"
@@ -157,7 +160,7 @@ def test_an_index_does_not_choose_what_is_imported(
 )
 def test_code_in_a_repository_is_not_run(changes, hub, files, stranger, mark):
     code = f"open({str(mark)!r}, 'w')".encode()
-    names = ("pipeline.py", "stranger.py", "unet/stranger.py", "unet/hdzoo.models.unet.py")
+    names = ("pipeline.py", "stranger.py", "unet/stranger.py", "unet/hdzoo.py")
     hub.put(
         "me/x",
         files | dict.fromkeys(names, code) | {"model_index.json": index(files, **changes)},

@@ -12,6 +12,7 @@ from hdzoo import HDPipeline, get_sampler, plugins
 from hdzoo.errors import HDZooError
 from hdzoo.generation import generate as generation
 from hdzoo.generation.manifest import read_manifest
+from hdzoo.images.sources import load_images
 from hdzoo.leaderboard import compare as comparing
 from hdzoo.leaderboard.compare import compare
 from hdzoo.leaderboard.pages import PICTURES, rows, write_page, write_pictures
@@ -20,7 +21,6 @@ from hdzoo.metrics.features import get_extractor
 from hdzoo.metrics.image_sets import open_images
 from hdzoo.metrics.reference import make_reference
 from hdzoo.samplers.langevin import AnnealedLangevinSampler
-from hdzoo.training.data import load_images
 
 SAMPLERS = ("alpha-half-denoising", "annealed-langevin", "example-ddim", "half-denoising")
 SETTINGS = {
@@ -67,10 +67,28 @@ def model(tiny_model):
 
 
 @pytest.fixture(scope="module")
-def board(model, tmp_path_factory):
+def told():
+    """What `board` has told meanwhile: notes, and progress over all."""
+    return {"notes": [], "progress": []}
+
+
+@pytest.fixture(scope="module")
+def board(model, told, tmp_path_factory):
     """A comparison in one go; not to be changed."""
     folder = tmp_path_factory.mktemp("boards") / "whole"
-    board = compare(model, folder, on_entry=write_page, **SETTINGS)
+
+    def on_progress(what, done, total):
+        if what == comparing.ALL:
+            told["progress"].append((done, total))
+
+    board = compare(
+        model,
+        folder,
+        on_entry=write_page,
+        on_progress=on_progress,
+        on_note=told["notes"].append,
+        **SETTINGS,
+    )
     write_pictures(board)
     return board
 
@@ -200,6 +218,40 @@ def test_a_comparison_of_failures_alone_is_a_page(model, tmp_path):
     assert not (tmp_path / "board" / "quality.png").exists()
 
 
+# ---- how long it takes ----------------------------------------------------------------------
+
+
+def evaluations_of(board):
+    """What the sets of a comparison have cost, from their manifests."""
+    return sum(
+        manifest["num_images"]
+        * (manifest["num_inference_steps"] + manifest["start_num_inference_steps"])
+        for kind in ("sets", "trials")
+        for manifest in map(read_manifest, (board.folder / kind).iterdir())
+    )
+
+
+def test_what_is_left_is_told_in_network_evaluations(board, told):
+    # 4 samplers, (3 x 20 + 40) images of each, at 8 and at 12 evaluations.
+    assert any("at most 8,000 network evaluations" in note for note in told["notes"])
+    assert told["progress"][0] == (0, 8000)
+    done, total = zip(*told["progress"], strict=True)
+    assert list(done) == sorted(done)
+    # Fewer trials than three make it less, never more.
+    assert list(total) == sorted(total, reverse=True)
+    assert done[-1] == total[-1] == evaluations_of(board) < 8000
+
+
+@pytest.mark.parametrize(
+    ("given", "used"),
+    [({}, 250), ({"num_images": 64}, 64), ({"num_images": 64, "trial_images": 20}, 20)],
+)
+def test_samplers_are_tuned_on_no_more_images_than_are_judged(given, used):
+    assert comparing.Settings(**given).trial_images == used
+    with pytest.raises(HDZooError, match="trial_images is 65 and num_images is 64"):
+        comparing.Settings(num_images=64, trial_images=65)
+
+
 # ---- going on -------------------------------------------------------------------------------
 
 
@@ -227,8 +279,14 @@ def test_an_interrupted_comparison_ends_with_the_same_result(model, board, monke
     for _ in range(3):
         with pytest.raises(KeyboardInterrupt):
             compare(model, tmp_path / "board", **SETTINGS)
-    again = compare(model, tmp_path / "board", **SETTINGS)
+    told = []
+    again = compare(
+        model, tmp_path / "board", on_progress=lambda *work: told.append(work), **SETTINGS
+    )
     assert summary(again) == summary(board)
+    # What was there already is no work that is left.
+    (*_, last) = (work[1:] for work in told if work[0] == comparing.ALL)
+    assert 0 < last[0] == last[1] < evaluations_of(board)
 
 
 def test_two_processes_find_the_same(model, board, start_processes, tmp_path):

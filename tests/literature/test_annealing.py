@@ -305,7 +305,7 @@ def test_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     for constant, value in changes.items():
         monkeypatch.setattr(module, constant, value)
     said: list[str] = []
-    result = reproduce(name, tmp_path, "test", said.append)
+    result = reproduce(name, tmp_path, "test", lambda text, *_: said.append(text))
     assert said
     assert result.claims
     assert len(result.conclusion) > 100

@@ -31,7 +31,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str]
 
     def read(name: str) -> dict[str, Any]:
         if not (folder / f"{name}.json").exists():
-            reproduce(name, folder, "hdzoo reproduce " + name, lambda line: None)
+            reproduce(name, folder, "hdzoo reproduce " + name, lambda *_: None)
             assert (folder / f"{name}.png").stat().st_size > 50_000
         return json.loads((folder / f"{name}.json").read_text())
 

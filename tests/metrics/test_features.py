@@ -17,12 +17,12 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
 
 from hdzoo import HDZooError, plugins
-from hdzoo.hub.resolve import bundled_folder
+from hdzoo.bundled import bundled_folder
+from hdzoo.images.sources import load_images
 from hdzoo.metrics.classifier import DigitClassifier
 from hdzoo.metrics.digit_features import DigitFeatures
 from hdzoo.metrics.features import METRICS, get_extractor
 from hdzoo.metrics.inception import InceptionFeatures
-from hdzoo.training.data import load_images
 
 WEIGHTS = bundled_folder() / "mnist-classifier" / "diffusion_pytorch_model.safetensors"
 QUIET = {"save_cpu_ram": True, "verbose": False}

@@ -7,6 +7,8 @@ import torch
 from torch.utils.data import Dataset
 from torch_fidelity import calculate_metrics
 
+from hdzoo.images.images import Images
+from hdzoo.images.sources import load_images
 from hdzoo.metrics.comparison import equal_size, judge
 from hdzoo.metrics.features import METRICS, get_extractor
 from hdzoo.metrics.image_sets import ImageSet, pixels
@@ -21,7 +23,6 @@ from hdzoo.metrics.metrics import (
     standard_errors,
 )
 from hdzoo.metrics.reference import make_reference
-from hdzoo.training.data import load_images
 
 
 class Pictures(Dataset):
@@ -32,11 +33,11 @@ class Pictures(Dataset):
         return len(self.images)
 
     def __getitem__(self, i):
-        return pixels(self.images.images[i]["image"], "")
+        return pixels(self.images.images[i], "")
 
 
 def digits(rows):
-    return ImageSet("digits", "train", load_images("digits").select_columns(["image"]).select(rows))
+    return ImageSet("digits", "train", Images(load_images("digits").select(rows), "digits"))
 
 
 @pytest.fixture(scope="module")

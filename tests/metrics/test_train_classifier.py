@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 
 from hdzoo import cli
 from hdzoo.errors import HDZooError
+from hdzoo.images.sources import load_images
 from hdzoo.metrics import train_classifier as classifier
 from hdzoo.metrics.classifier import DigitClassifier
 from hdzoo.metrics.train_classifier import ClassifierConfig, accuracy, move, train_classifier
-from hdzoo.training.data import load_images
 
 CONFIG = ClassifierConfig(num_epochs=2, train_batch_size=64)
 STILL = {"max_rotation": 0.0, "max_shift": 0.0, "max_scaling": 0.0}
@@ -165,3 +165,26 @@ def test_the_command_prints_the_folder_and_says_how_good_it_is(monkeypatch, caps
     record = json.loads((tmp_path / "run" / "training.json").read_text())
     assert record["command"] == " ".join(command)
     assert (record["config"]["num_epochs"], record["config"]["seed"]) == (1, 5)
+
+
+def test_classes_that_are_numbered_differently_are_refused(digits, tmp_path):
+    for name, labels in (("one", ("cat", "dog")), ("other", ("ape", "cat", "dog"))):
+        for label in labels:
+            folder = tmp_path / name / label
+            folder.mkdir(parents=True)
+            digits[0][0]["image"].save(folder / "1.png")
+    one, other = (load_images(tmp_path / name) for name in ("one", "other"))
+    with pytest.raises(HDZooError, match=r"classes of the data set are cat, dog, and .* ape, cat"):
+        train_classifier(one, other, tmp_path / "run", CONFIG)
+
+
+@pytest.mark.parametrize("labels", [["a"] * 3, [0.5] * 3, [1, None, 2], [[1]] * 3])
+def test_labels_that_are_no_numbers_are_refused(labels):
+    rows = load_images("digits").select(range(3)).remove_columns("label")
+    with pytest.raises(HDZooError, match="labels of the data set are no whole numbers"):
+        classifier.tensors(rows.add_column("label", labels), DigitClassifier())
+
+
+def test_what_is_done_to_images_is_said():
+    with pytest.warns(UserWarning, match=r"8 x 8 pixels, grey; .* brought to 28 x 28 pixels, grey"):
+        classifier.tensors(load_images("digits").select(range(3)), DigitClassifier())

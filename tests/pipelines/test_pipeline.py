@@ -18,7 +18,8 @@ from hdzoo import (
     get_sampler,
     list_samplers,
 )
-from hdzoo.pipelines.pipeline import OUTPUT_TYPES, sample_generators
+from hdzoo.pipelines.generators import sample_generators
+from hdzoo.pipelines.pipeline import OUTPUT_TYPES
 
 STEPS = 8
 
@@ -47,6 +48,14 @@ def exact(sampler="annealed-langevin", network=None, **options):
     if sampler == "annealed-langevin":
         options = {"num_levels": 4} | options
     pipe = HDPipeline(network or GaussianScore(), get_sampler(sampler)(**options))
+    # For samplers at a single level, which start from samples.
+    pipe.starter = get_sampler("annealed-langevin")(
+        num_levels=4,
+        sigma_max=10 * options.get("sigma", 0.1),
+        sigma_min=options.get("sigma", 0.1),
+        steps_per_level=1,
+        prediction_type=options.get("prediction_type", "score"),
+    )
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
@@ -86,8 +95,9 @@ def test_samples_have_the_law_of_the_published_recursion():
 
 @pytest.mark.parametrize("sampler", list_samplers())
 def test_same_picture_whatever_the_units_of_the_network(sampler):
-    ladder = {} if "sigma" in get_sampler(sampler)().config else {"num_levels": 4}
-    level = {"sigma": 0.2} if not ladder else {"sigma_max": 1.0, "sigma_min": 0.2}
+    own = get_sampler(sampler)().config
+    ladder = {"num_levels": 4} if "num_levels" in own else {}
+    level = {"sigma": 0.2} if "sigma" in own else {"sigma_max": 1.0, "sigma_min": 0.2}
     doubled = {name: 2 * value for name, value in level.items()}
     unit = exact(sampler, GaussianScore(0.3, 0.2), **ladder | level)
     symmetric = exact(sampler, GaussianScore(-0.4, 0.4, data_range=(-1.0, 1.0)), **ladder | doubled)
@@ -182,7 +192,7 @@ def test_steps_are_network_evaluations_at_the_schedulers_timesteps(sampler, step
     pipe = exact(sampler)
     if "num_levels" in pipe.scheduler.config:
         pipe.scheduler = get_sampler(sampler)(num_levels=4)
-    draw(pipe, steps=steps)
+    draw(pipe, steps=steps, latents=torch.zeros(3, 1, 4, 4))
     assert len(pipe.unet.timesteps) == steps
     assert pipe.unet.timesteps == pipe.scheduler.timesteps.tolist()
 
@@ -376,13 +386,13 @@ REFUSED = {
     "output_type": ({"output_type": "tensor"}, "output_type 'tensor'; allowed are pil, np, pt"),
     "callback_inputs": (
         {"callback_on_step_end_tensor_inputs": ["latents", "noise"]},
-        "has 'noise'; allowed is latents",
+        "has 'noise'; allowed are latents, denoised, score",
     ),
     "both_starts": ({"latents": START, "image": START}, "both latents and image"),
     "latents_shape": ({"latents": torch.zeros(3, 1, 4, 5)}, r"\(3, 1, 4, 5\); .* 1, 4, 4\)"),
     "latents_one": ({"latents": START[0]}, r"latents has the shape \(1, 4, 4\)"),
-    "latents_count": ({"latents": START, "batch_size": 2}, "batch_size is 2; .* number of latents"),
-    "image_count": ({"image": START, "batch_size": 4}, "batch_size is 4; .* or images"),
+    "latents_count": ({"latents": START, "batch_size": 2}, "batch_size is 2, and 3 latents"),
+    "image_count": ({"image": START, "batch_size": 4}, "batch_size is 4, and 3 latents or images"),
     "image_channels": ({"image": START.expand(3, 3, 4, 4)}, r"image has the shape \(3, 3, 4, 4\)"),
     "image_kind": ({"image": "a.png"}, "image cannot be read: .* give PIL images"),
     "image_empty": ({"image": []}, "image cannot be read"),
@@ -392,7 +402,7 @@ REFUSED = {
     ),
     "image_nan": ({"image": START * math.nan}, "image has values from nan"),
     "image_negative": ({"image": START - 1}, "image has values from -1"),
-    "no_sample": ({"batch_size": 0}, "batch_size is 0; it must be at least 1"),
+    "no_sample": ({"batch_size": 0}, "batch_size is 0; at least 1"),
     "negative": ({"batch_size": -1}, "batch_size is -1"),
     "generators": (
         {"batch_size": 3, "generator": [torch.Generator(), torch.Generator()]},

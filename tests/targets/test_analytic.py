@@ -123,6 +123,34 @@ def test_score_is_the_gradient_of_the_log_density(name):
 
 
 @every_target
+def test_energy_is_given_to_those_who_ask(name, monkeypatch):
+    """Its gradient is minus the score: far from the data too."""
+    model = build(name)
+    points = torch.cat([near(model, 0.5), far(model, 0.5)]).requires_grad_()
+    sigma = torch.tensor(0.5, dtype=torch.float64)
+    output = model(points, sigma, extras=("energy",))
+    assert output.energy.shape == (50,)
+    assert torch.equal(output.energy, -model.log_density(points, sigma))
+    slope = torch.autograd.grad(output.energy.sum(), points)[0]
+    # As in the test of the score above.
+    torch.testing.assert_close(slope, -output.sample, rtol=1e-6, atol=1e-6)
+    as_tuple = model(points, sigma, return_dict=False, extras=("energy",))
+    assert torch.equal(as_tuple[0], output.sample)
+    assert torch.equal(as_tuple[1], output.energy)
+
+    # Who does not ask, does not pay.
+    monkeypatch.setattr(type(model), "_log_density", None)
+    assert model(points, sigma).energy is None
+    assert len(model(points, sigma, return_dict=False)) == 1
+
+
+def test_what_a_target_does_not_give():
+    model = build("line mixture")
+    with pytest.raises(HDZooError, match="asked for 'variance' beside its score; it gives energy"):
+        model(randn(3, 1), 0.5, extras=("energy", "variance"))
+
+
+@every_target
 @pytest.mark.parametrize("sigma", [0.1, 0.5, 2.0])
 def test_posterior_covariance_is_second_order_tweedie(name, sigma):
     model = build(name)
@@ -345,16 +373,16 @@ def test_pipeline(name, tmp_path):
 def test_noise_level_out_of_range(sigma):
     model = build("laplace")
     for method in (model.score, model.log_density, model.denoise, model.posterior_covariance):
-        with pytest.raises(HDZooError, match=f"the noise level is {sigma}; it must be finite and"):
+        with pytest.raises(HDZooError, match=f"sigma is {sigma}; it must be a finite number of"):
             method(torch.zeros(1, 2), sigma)
-    with pytest.raises(HDZooError, match="it must be finite and >= 0"):
+    with pytest.raises(HDZooError, match="it must be a finite number of at least 0"):
         model.sample(3, sigma=sigma)
 
 
 @pytest.mark.parametrize("name", [name for name in TARGETS if not TARGETS[name][1]])
 def test_no_density_without_noise(name):
     model = build(name)
-    with pytest.raises(HDZooError, match=r"the noise level is 0.*positive, for the data have no"):
+    with pytest.raises(HDZooError, match=r"sigma is 0.*above 0, for the data have no density"):
         model.score(torch.zeros(1, *model.sample_shape), 0.0)
 
 
@@ -364,5 +392,7 @@ def test_shapes_that_do_not_fit():
         model.score(torch.zeros(4, 2), 1.0)
     with pytest.raises(HDZooError, match="3 noise levels are given for 4 points; give one, or one"):
         model.score(torch.zeros(4, 1, 2), torch.ones(3))
-    with pytest.raises(HDZooError, match="num_samples is 0; it must be at least 1"):
+    with pytest.raises(
+        HDZooError, match="num_samples is 0; it must be a whole number of at least 1"
+    ):
         model.sample(0)

@@ -123,7 +123,11 @@ def test_points_keep_their_dtype(dtype, tmp_path):
         (torch.zeros(0, 2), {}, r"points have the shape \(0, 2\)"),
         (torch.zeros(3, 2, dtype=torch.uint8), {}, "points have the dtype uint8; allowed are flo"),
         (torch.full((3, 2), math.nan), {}, "points have values that are not finite; leave those"),
-        (torch.zeros(3, 2), {"chunk_size": 0}, "chunk_size is 0; it must be at least 1"),
+        (
+            torch.zeros(3, 2),
+            {"chunk_size": 0},
+            "chunk_size is 0; it must be a whole number of at least 1",
+        ),
     ],
 )
 def test_errors(data, options, message):
@@ -132,5 +136,7 @@ def test_errors(data, options, message):
 
 
 def test_unknown_dtype():
-    with pytest.raises(HDZooError, match="points_dtype is 'int8'; allowed are float64, float32"):
+    with pytest.raises(
+        HDZooError, match="points_dtype is 'int8'; allowed are 'float64', 'float32'"
+    ):
         EmpiricalScore(points_dtype="int8")

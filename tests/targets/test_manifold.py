@@ -277,10 +277,16 @@ def test_frame_is_made_orthonormal():
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: SegmentScore(length=0.0), r"length is 0\.0; it must be finite and positive"),
-        (lambda: SphereScore(radius=-1.0), r"radius is -1\.0; it must be finite and positive"),
-        (lambda: SphereScore(sphere_dimension=3), "sphere_dimension is 3; allowed are 1, a circle"),
-        (lambda: SegmentScore(thickness=-0.1), r"thickness is -0\.1; it must be finite and at lea"),
+        (lambda: SegmentScore(length=0.0), r"length is 0\.0; it must be a finite number above 0"),
+        (lambda: SphereScore(radius=-1.0), r"radius is -1\.0; it must be a finite number above 0"),
+        (
+            lambda: SphereScore(sphere_dimension=3),
+            "sphere_dimension is 3; it must be a whole number from 1 to 2",
+        ),
+        (
+            lambda: SegmentScore(thickness=-0.1),
+            r"thickness is -0\.1; it must be a finite number of at least 0",
+        ),
         (
             lambda: SphereScore((2,), sphere_dimension=2),
             r"sample_shape is \(2,\), which has 2 coordinates; this manifold needs at least 3",

@@ -284,7 +284,10 @@ def test_as_it_is_a_standard_normal():
             r"covariances have the shape \(3,\) for 2 components of dimension 3; allowed are a num",
         ),
         (lambda f: f.from_components([0.0], -1.0), "covariances have the value -1; a variance mu"),
-        (lambda f: f.from_components([0.0], math.nan), "covariances have a value that is not fin"),
+        (
+            lambda f: f.from_components([0.0], math.nan),
+            "covariances has 1 of 1 values that are not finite",
+        ),
         (
             lambda f: f.from_components([0.0, 0.0], [[1.0, 0.5], [0.2, 1.0]]),
             r"covariance 0 is not symmetric: it differs from its transpose by 0\.3",

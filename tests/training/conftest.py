@@ -8,8 +8,8 @@ from training_runs import (
     run,
 )
 
+from hdzoo.images.sources import load_images
 from hdzoo.training import run as runs
-from hdzoo.training.data import load_images
 
 
 @pytest.fixture(scope="module")

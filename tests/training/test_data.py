@@ -1,26 +1,20 @@
-"""Sources of images, the map to tensors, and the order of batches."""
+"""The map from pictures to tensors, and the order of batches."""
 
 from itertools import chain
 
-import datasets
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from hdzoo.errors import HDZooError
+from hdzoo.images.sources import load_images
 from hdzoo.training.data import (
     StepBatchSampler,
     flip_half,
     image_loader,
     image_transform,
-    load_images,
 )
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 
 def picture(value, size=(8, 8), mode="L"):
@@ -31,88 +25,6 @@ def pixels(dataset):
     """All images of a grey 8x8 set as integers, through the loader."""
     loader = image_loader(dataset, image_transform(8, 1, (0.0, 255.0)), batch_size=7)
     return torch.cat(list(loader)).round().to(torch.uint8).numpy()[:, 0]
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """A folder of five PNGs whose grey level is 10, 20, ... 50."""
-    path = tmp_path / "pictures"
-    path.mkdir()
-    for i in range(1, 6):
-        picture(10 * i).save(path / f"{i}.png")
-    return path
-
-
-def levels(dataset):
-    return sorted(pixels(dataset)[:, 0, 0].tolist())
-
-
-def test_digits_are_scikit_learns():
-    from sklearn.datasets import load_digits
-
-    train, test = load_images("digits"), load_images("digits", "test")
-    assert (len(train), len(test)) == (1500, 297)
-    expected = np.round(load_digits().images * (255 / 16)).astype(np.uint8)
-    assert np.array_equal(np.concatenate([pixels(train), pixels(test)]), expected)
-
-
-def test_unknown_split_is_refused():
-    with pytest.raises(HDZooError, match=r"no split 'validation'.*'train' and 'test'"):
-        load_images("digits", "validation")
-
-
-def test_parquet_holds_the_same_images(tmp_path):
-    digits = load_images("digits").select(range(20))
-    digits.to_parquet(tmp_path / "part-0.parquet")
-    digits.to_parquet(tmp_path / "part-1.parquet")
-    assert np.array_equal(pixels(load_images(str(tmp_path / "part-0.parquet"))), pixels(digits))
-    assert len(load_images(str(tmp_path / "part-*.parquet"))) == 40
-
-
-def test_image_folder(folder):
-    assert levels(load_images(str(folder))) == [10, 20, 30, 40, 50]
-
-
-def test_image_folder_with_sub_folders(tmp_path):
-    for i, name in enumerate(("cats", "dogs")):
-        (tmp_path / "animals" / name).mkdir(parents=True)
-        picture(100 + i).save(tmp_path / "animals" / name / "0.png")
-    assert levels(load_images(str(tmp_path / "animals"))) == [100, 101]
-
-
-def test_hub_id_goes_to_datasets(monkeypatch):
-    asked = []
-
-    def load_dataset(name, split):
-        asked.append((name, split))
-        return datasets.Dataset.from_dict(
-            {"img": [picture(7)]}, features=datasets.Features({"img": datasets.Image()})
-        )
-
-    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    assert levels(load_images("someone/pictures", "test")) == [7]
-    assert asked == [("someone/pictures", "test")]
-
-
-@pytest.mark.parametrize("source", ["no/such/folder/at/all", "missing.parquet", "no such name"])
-def test_missing_source_is_refused(source, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    with pytest.raises(HDZooError, match=r"cannot load images from .*digits.*parquet"):
-        load_images(source)
-
-
-def test_empty_folder_and_damaged_parquet_are_refused(tmp_path):
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "damaged.parquet").write_bytes(b"PAR1 no parquet")
-    for source in ("empty", "damaged.parquet"):
-        with pytest.raises(HDZooError, match="cannot load images"):
-            load_images(str(tmp_path / source))
-
-
-def test_data_without_images_is_refused(tmp_path):
-    datasets.Dataset.from_dict({"text": ["a"]}).to_parquet(tmp_path / "text.parquet")
-    with pytest.raises(HDZooError, match=r"no image column; its columns are \['text'\]"):
-        load_images(str(tmp_path / "text.parquet"))
 
 
 @pytest.mark.parametrize("data_range", [(0.0, 1.0), (-1.0, 1.0)])

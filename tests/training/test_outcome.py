@@ -26,12 +26,12 @@ from hdzoo import HDPipeline
 from hdzoo.cards import pictures_in, write_card
 from hdzoo.checksums import content_hash
 from hdzoo.errors import HDZooError, StoppedError
+from hdzoo.images.sources import load_images
 from hdzoo.models.ncsn import NCSNModel
 from hdzoo.models.ncsnv2 import NCSNv2Model
 from hdzoo.models.unet import UNetScoreModel
 from hdzoo.samplers.langevin import AnnealedLangevinSampler
 from hdzoo.training import run as runs
-from hdzoo.training.data import load_images
 from hdzoo.training.losses import held_out_loss
 from hdzoo.training.setup import build_scheduler, initial_network
 from hdzoo.training.trainer import TrainingConfig

@@ -28,8 +28,8 @@ from training_runs import (
 from hdzoo import HDPipeline
 from hdzoo.checksums import save_tensors
 from hdzoo.errors import HDZooError, StoppedError
+from hdzoo.images.sources import load_images
 from hdzoo.training.checkpoints import STATE, latest_checkpoint
-from hdzoo.training.data import load_images
 from hdzoo.training.protocol import check_same_run
 
 
@@ -48,7 +48,7 @@ KILLED = """
     import torch
     torch.set_num_threads(1)
     from hdzoo.models.unet import UNetScoreModel
-    from hdzoo.training.data import load_images
+    from hdzoo.images.sources import load_images
     from hdzoo.training.trainer import TrainingConfig, train
     import hdzoo.pipelines.pipeline
 

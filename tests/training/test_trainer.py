@@ -28,10 +28,11 @@ from training_runs import (
 
 from hdzoo import HDPipeline
 from hdzoo.errors import HDZooError, StoppedError
+from hdzoo.images.sources import load_images
 from hdzoo.models.ncsn import NCSNModel
 from hdzoo.models.ncsnv2 import NCSNv2Model
 from hdzoo.training import run as runs
-from hdzoo.training.data import image_loader, image_transform, load_images
+from hdzoo.training.data import image_loader, image_transform
 from hdzoo.training.losses import held_out_loss
 from hdzoo.training.trainer import TrainingConfig
 

@@ -59,8 +59,7 @@ def test_unknown_sampler(tmp_path: Path) -> None:
 
 BROKEN = """
 import pytest
-from hdzoo import LangevinSampler
-from hdzoo.verification import verify
+from hdzoo import LangevinSampler, plugins
 from hdzoo.verification.testing import test_sampler
 
 class Broken(LangevinSampler):
@@ -69,7 +68,7 @@ class Broken(LangevinSampler):
 
 @pytest.fixture(autouse=True)
 def broken(monkeypatch):
-    monkeypatch.setattr(verify.plugins, "get_sampler", lambda name: Broken)
+    monkeypatch.setattr(plugins, "get_sampler", lambda name: Broken)
 """
 
 

@@ -11,12 +11,11 @@ from typing import Any
 import pytest
 import torch
 
-from hdzoo import get_sampler, list_samplers
+from hdzoo import get_sampler, list_samplers, plugins
 from hdzoo.errors import HDZooError
 from hdzoo.samplers.base import Move, Sampler
-from hdzoo.verification import verify
 from hdzoo.verification.contract import CONTRACT
-from hdzoo.verification.verify import CHECKS, run_check
+from hdzoo.verification.verify import CHECKS, run_check, verify
 
 # The contract's clauses have tests of their own.
 LAWS = [check for check in CHECKS if check not in CONTRACT]
@@ -163,7 +162,7 @@ EQUIVALENT = {
 @pytest.mark.parametrize("name", list_samplers())
 def test_broken_sampler_is_caught(name: str, mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = MUTANTS[mutant](get_sampler(name))
-    monkeypatch.setattr(verify.plugins, "get_sampler", lambda _: broken)
+    monkeypatch.setattr(plugins, "get_sampler", lambda _: broken)
     # The exact law first, which needs one configuration to see most of them.
     order = ["exact-law", "batch-independence", "determinism", "monte-carlo"]
     outcomes = [run_check(name, check).outcome for check in order]
@@ -173,7 +172,7 @@ def test_broken_sampler_is_caught(name: str, mutant: str, monkeypatch: pytest.Mo
 @pytest.mark.parametrize("mutant", ["factor 2 in the noise", "batch-mean step"])
 def test_which_check_catches_it(mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = MUTANTS[mutant](get_sampler("annealed-langevin"))
-    monkeypatch.setattr(verify.plugins, "get_sampler", lambda _: broken)
+    monkeypatch.setattr(plugins, "get_sampler", lambda _: broken)
     if mutant == "batch-mean step":
         message = run_check("annealed-langevin", "batch-independence").message
         assert "the others' outputs are made 100 times larger" in message
@@ -191,7 +190,7 @@ def test_without_a_closed_form(monkeypatch: pytest.MonkeyPatch) -> None:
     class Undeclared(get_sampler("annealed-langevin")):  # type: ignore[misc]
         closed_form = None
 
-    monkeypatch.setattr(verify.plugins, "get_sampler", lambda _: Undeclared)
+    monkeypatch.setattr(plugins, "get_sampler", lambda _: Undeclared)
     verdict = run_check("annealed-langevin", "exact-law")
     assert verdict.outcome == "not applicable"
     assert "no closed form is declared" in verdict.message
@@ -204,14 +203,14 @@ def test_whatever_a_sampler_raises_is_a_verdict(monkeypatch: pytest.MonkeyPatch)
     def explode(name: str) -> Any:
         raise RuntimeError("boom")
 
-    monkeypatch.setattr(verify.plugins, "get_sampler", explode)
+    monkeypatch.setattr(plugins, "get_sampler", explode)
     verdict = run_check("langevin", "exact-law")
     assert (verdict.outcome, verdict.message) == ("fail", "RuntimeError: boom")
 
 
 def test_unknown_name() -> None:
     with pytest.raises(HDZooError, match="unknown sampler 'langvin'; did you mean 'langevin'"):
-        verify.verify(["langvin"])
+        verify(["langvin"])
 
 
 # ---- the command ----------------------------------------------------------------------------

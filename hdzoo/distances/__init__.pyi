@@ -1,0 +1,14 @@
+from .chains import effective_sample_size as effective_sample_size
+from .chains import integrated_autocorrelation_time as integrated_autocorrelation_time
+from .chains import split_rhat as split_rhat
+from .divergences import kl_divergence as kl_divergence
+from .divergences import median_bandwidth as median_bandwidth
+from .divergences import mmd as mmd
+from .moments import ModeWeights as ModeWeights
+from .moments import Moments as Moments
+from .moments import mode_weights as mode_weights
+from .moments import moments as moments
+from .wasserstein import gaussian_wasserstein2 as gaussian_wasserstein2
+from .wasserstein import sliced_wasserstein2 as sliced_wasserstein2
+from .wasserstein import wasserstein2 as wasserstein2
+from .wasserstein import wasserstein2_1d as wasserstein2_1d

@@ -1,0 +1,37 @@
+"""Text for people: what others wrote, made harmless, and numbers of things."""
+
+import unicodedata
+
+# Control characters, invisible ones and those that turn the direction, halves of a character,
+# and separators of lines and paragraphs.
+_UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
+# Line breaks, tabs, and what joins letters or emoji, or keeps them apart.
+_HARMLESS = "\n\t\u200c\u200d"
+
+
+def plain(text: object) -> str:
+    r"""A text in which everything can be seen: control characters are spelt out, as in ``\x1b``.
+
+    A terminal obeys them, so that a name in a downloaded file could clear the screen, hide what
+    follows, or fill the clipboard. Line breaks and tabs stay.
+
+    Args:
+        text: anything that has a string.
+    """
+    return "".join(
+        character.encode("unicode_escape").decode()
+        if character not in _HARMLESS and unicodedata.category(character) in _UNSEEN
+        else character
+        for character in str(text)
+    )
+
+
+def counted(number: int, singular: str, plural: str | None = None) -> str:
+    """A number of things in words, such as "1 image" and "2,000 images".
+
+    Args:
+        number: how many.
+        singular: what one is called.
+        plural: what several are called; with an s by default.
+    """
+    return f"{number:,} {singular if number == 1 else plural or f'{singular}s'}"

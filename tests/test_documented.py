@@ -1,0 +1,59 @@
+"""Every hook, and all that a sampler may override, is documented."""
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+from hdzoo.plugins import HookSpecs
+from hdzoo.samplers.base import Sampler
+
+GUIDE = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text()
+HOOKS = [name for name in vars(HookSpecs) if name.startswith("hdzoo_")]
+OWN = [cls for cls in Sampler.__mro__ if cls.__module__.startswith("hdzoo.")]
+METHODS = {
+    name: thing
+    for cls in OWN
+    for name, thing in vars(cls).items()
+    if not name.startswith("_") and (callable(thing) or isinstance(thing, property | classmethod))
+}
+# Those that diffusers' pipelines call, and those that samplers use: the same in every sampler.
+FIXED = {
+    "add_noise",
+    "begin_index",
+    "compatibles",
+    "from_config",
+    "from_ve",
+    "index_for_timestep",
+    "init_noise_sigma",
+    "scale_model_input",
+    "set_begin_index",
+    "set_timesteps",
+    "step",
+    "step_index",
+}
+
+
+def in_a_table(name: str) -> bool:
+    """Whether the guide has it in the first cell of a row."""
+    return re.search(rf"^\| [^|]*`{name}`[^|]* \|", GUIDE, re.MULTILINE) is not None
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_hooks(hook):
+    assert inspect.getdoc(getattr(HookSpecs, hook))
+    assert in_a_table(hook)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_methods_of_a_sampler(name):
+    documented = [vars(cls)[name] for cls in OWN if name in vars(cls)]
+    assert any(inspect.getdoc(getattr(thing, "__func__", thing)) for thing in documented)
+    assert name in FIXED or in_a_table(name)
+
+
+def test_class_attributes_of_a_sampler():
+    for name, value in vars(Sampler).items():
+        if not name.startswith("_") and name not in METHODS and name not in ("order", "config"):
+            assert in_a_table(name), f"{name} = {value!r}"
