@@ -4,11 +4,13 @@ from . import verification as verification
 from .errors import HDZooError as HDZooError
 from .models import NCSNModel as NCSNModel
 from .models import NCSNppModel as NCSNppModel
+from .models import NCSNUNetModel as NCSNUNetModel
 from .models import NCSNv2Model as NCSNv2Model
 from .models import UNetScoreModel as UNetScoreModel
+from .models import wrap as wrap
+from .pipelines.generators import sample_generators as sample_generators
 from .pipelines.inpainting import HDInpaintPipeline as HDInpaintPipeline
 from .pipelines.pipeline import HDPipeline as HDPipeline
-from .pipelines.pipeline import sample_generators as sample_generators
 from .plugins import get_sampler as get_sampler
 from .plugins import hookimpl as hookimpl
 from .plugins import list_samplers as list_samplers

@@ -8,6 +8,7 @@ tensors of one number are numbers too; ``True``, ``"3"`` and NaN are none.
 import functools
 import inspect
 import math
+import reprlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -22,6 +23,10 @@ Rule = Callable[[str, Any], Any]
 Init = TypeVar("Init", bound=Callable[..., None])
 
 LONGEST_REPR = 60
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 3, LONGEST_REPR, LONGEST_REPR
+_SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = 10
 
 
 def refuse(name: str, value: Any, allowed: str, cause: Exception | None = None) -> NoReturn:
@@ -42,7 +47,8 @@ def shown(value: Any) -> str:
     if getattr(value, "shape", ()) != () and hasattr(value, "dtype"):
         return f"a {kind} of shape {tuple(value.shape)} and dtype {value.dtype}"
     try:
-        text = " ".join(repr(value.item() if hasattr(value, "dtype") else value).split())
+        # A list of lists of lists may have more to print than to hold.
+        text = " ".join(_SHORT.repr(value.item() if hasattr(value, "dtype") else value).split())
     except Exception:
         # Integers of more than 4300 digits, and objects that cannot be printed.
         return f"a {kind}"

@@ -1,5 +1,6 @@
 """Drawing pictures: samples, grids, and the trajectory that leads to them."""
 
+import hashlib
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -12,27 +13,32 @@ from diffusers.utils import make_image_grid
 from PIL import Image, PngImagePlugin
 
 from hdzoo import plugins
+from hdzoo.catalog import weights_hash
 from hdzoo.errors import HDZooError
 from hdzoo.files import whole_file
-from hdzoo.pipelines.pipeline import HDPipeline, sample_generators
+from hdzoo.hub.resolve import resolve_model
+from hdzoo.pipelines.generators import sample_generators
+from hdzoo.pipelines.labels import labels_by_index, labels_in_words
+from hdzoo.pipelines.pipeline import HDPipeline
 from hdzoo.version import __version__
 
-# By PyTorch's names, and by Accelerate's for mixed precision.
 DTYPES = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
+    # As people who train call them.
+    "fp32": torch.float32,
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
 }
 TRAJECTORY_FRAMES = 48
 
 
-def torch_dtype(name: str) -> torch.dtype:
+def find_dtype(name: str) -> torch.dtype:
     """The dtype of a name, one of `DTYPES`.
 
     Raises:
-        HDZooError: it is none of them.
+        HDZooError: there is none.
     """
     if name not in DTYPES:
         raise HDZooError(f"unknown dtype {name!r}; allowed are {', '.join(DTYPES)}")
@@ -56,8 +62,9 @@ def load_pipeline(
     Raises:
         HDZooError: something is not found or does not fit.
     """
+    weights_dtype = find_dtype(dtype)
     chosen = plugins.get_sampler(sampler) if sampler else None
-    pipe = HDPipeline.from_pretrained(model, dtype=torch_dtype(dtype))
+    pipe = HDPipeline.from_pretrained(model, dtype=weights_dtype)
     chosen = chosen or type(pipe.scheduler)
     pipe.scheduler = chosen.from_config(pipe.scheduler.config, **(options or {}))
     return pipe.to(PartialState().device)
@@ -80,6 +87,7 @@ def draw(
     start: Any = None,
     on_step: Callable[[int, Any], None] | None = None,
     on_progress: Callable[[float], None] | None = None,
+    class_label: int | None = None,
 ) -> list[Image.Image]:
     """Draws images, each a function of (seed, its index) alone.
 
@@ -94,6 +102,8 @@ def draw(
         on_step: called as ``f(step, latents)`` after each step of the first batch.
         on_progress: called with the number of images done, shares of those that are forming
             included, in the place of diffusers' bars.
+        class_label: for a class-conditional network, the class of all; evenly over all classes by
+            index by default.
 
     Raises:
         HDZooError: a number is not positive, or the chain does not go with the network.
@@ -126,6 +136,7 @@ def draw(
             seed=seed,
             first=first,
             on_step=after_step,
+            class_label=class_label,
         )
     return images
 
@@ -139,6 +150,7 @@ def draw_batch(
     seed: int = 0,
     first: HDPipeline | None = None,
     on_step: Callable[[int, Any], None] | None = None,
+    class_label: int | None = None,
 ) -> list[Image.Image]:
     """Draws the images of some indices together.
 
@@ -150,8 +162,10 @@ def draw_batch(
         seed: of the set.
         first: a pipeline that draws the images to start from; None to start from noise.
         on_step: called as ``f(step, latents)`` after each step.
+        class_label: as in `draw`.
     """
     generator = sample_generators(seed, indices)
+    labels = labels_by_index(pipe.unet, indices, class_label)
     clean = None
     if first is not None:
         clean = first(
@@ -160,6 +174,7 @@ def draw_batch(
             generator=generator,
             output_type="pt",
             return_dict=False,
+            class_labels=labels,
         )[0]
 
     def callback(_: Any, step: int, __: Any, tensors: dict[str, Any]) -> dict[str, Any]:
@@ -174,6 +189,7 @@ def draw_batch(
         image=clean,
         callback_on_step_end=callback if on_step else None,
         return_dict=False,
+        class_labels=labels,
     )[0]
 
 
@@ -229,18 +245,35 @@ class Trajectory:
             )
 
 
-def protocol(pipe: HDPipeline, model: str, seed: int, start: Any = None) -> dict[str, Any]:
+def protocol(
+    pipe: HDPipeline, model: str, seed: int, start: Any = None, class_label: int | None = None
+) -> dict[str, Any]:
     """What made a set of images, to be written beside it."""
     return {
         "hdzoo": __version__,
         "model": model,
+        "weights_sha256": weights_hash(resolve_model(model)),
         "sampler": type(pipe.scheduler).__name__,
         "options": {k: v for k, v in pipe.scheduler.config.items() if not k.startswith("_")},
         "num_inference_steps": pipe.scheduler.num_inference_steps,
         "started_from": type(start).__name__ if start is not None else "noise",
         "dtype": str(pipe.unet.dtype).removeprefix("torch."),
         "seed": seed,
+        "class_labels": labels_in_words(pipe.unet, class_label),
     }
+
+
+def picture_path(subject: str | Path, sampler: str, made_by: dict[str, Any]) -> Path:
+    """Where a picture goes that nobody has named: none takes the place of one made otherwise.
+
+    Args:
+        subject: the model, or the image that was painted.
+        sampler: what to call it.
+        made_by: the protocol, and all else that the picture depends on.
+    """
+    digest = hashlib.sha256(json.dumps(made_by, sort_keys=True, default=str).encode()).hexdigest()
+    name = [Path(subject).resolve().stem, sampler, str(made_by["num_inference_steps"])]
+    return Path("samples") / f"{'-'.join(name)}-seed{made_by['seed']}-{digest[:8]}.png"
 
 
 def save_png(image: Image.Image, path: Path, made_by: dict[str, Any]) -> None:

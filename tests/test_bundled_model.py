@@ -9,9 +9,9 @@ from given import digits
 from hdzoo import HDPipeline
 from hdzoo.bundled import bundled_models
 from hdzoo.images.sources import load_images
-from hdzoo.pipelines.pipeline import sample_generators
+from hdzoo.pipelines.generators import sample_generators
 from hdzoo.training.data import image_loader, image_transform
-from hdzoo.training.trainer import held_out_loss
+from hdzoo.training.losses import held_out_loss
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ import typer
 
 from hdzoo.cli.options import (
     DEFAULT_MODEL,
+    ClassLabel,
     Dtype,
     Evaluations,
     FeaturesBatch,
@@ -26,6 +27,7 @@ from hdzoo.cli.options import (
 )
 from hdzoo.cli.terminal import note, note_evaluations, print_table, say, work_progress
 from hdzoo.errors import HDZooError
+from hdzoo.files import check_file
 from hdzoo.text import counted
 
 
@@ -145,11 +147,14 @@ def evaluate(
     options = parse_options(option)
     if model is None and (sampler or options or num_inference_steps):
         raise HDZooError("a sampler, its options and steps are to draw with; give --model as well")
+    from hdzoo.generation.manifest import read_manifest
     from hdzoo.metrics import report as reports
     from hdzoo.metrics import results_card
     from hdzoo.metrics.features import METRICS
 
     command = shlex.join(["hdzoo", *sys.argv[1:]])
+    if output is not None:
+        check_file(output)
     if model is not None:
         from hdzoo.generation.generate import generate as generate_set
 
@@ -169,6 +174,8 @@ def evaluate(
             )
         if not made.is_main_process:
             return
+    if card is not None:
+        results_card.check_drawn_by(card, images, read_manifest(Path(images)))
     with work_progress() as on_work:
         report = reports.evaluate(
             images,
@@ -186,19 +193,20 @@ def evaluate(
             command=command,
             on_progress=on_work,
         )
+    for text in report.notes:
+        note(text)
+    # Before anything is written, which may fail.
+    if as_json:
+        say(json.dumps(report.to_dict(), indent=2))
+    else:
+        rows = report.rows()
+        print_table(rows, tuple(rows[0]))
+        say("\n".join(report.legend()))
     if output is not None:
         report.save(output)
         note(f"report: {output}")
     if card is not None:
         note(f"card: {results_card.write_results(card, report)}")
-    for text in report.notes:
-        note(text)
-    if as_json:
-        say(json.dumps(report.to_dict(), indent=2))
-        return
-    rows = report.rows()
-    print_table(rows, tuple(rows[0]))
-    say("\n".join(report.legend()))
 
 
 def compare(
@@ -233,6 +241,7 @@ def compare(
         int, typer.Option(help="Images drawn together; processes share chunks.")
     ] = 125,
     dtype: Dtype = "float32",
+    class_label: ClassLabel = None,
     num_threads: Annotated[int, typer.Option(help="CPU threads of each process.")] = 1,
     reference: Annotated[
         str | None,
@@ -282,6 +291,7 @@ def compare(
                 trial_seed=trial_seed,
                 chunk_size=chunk_size,
                 dtype=dtype,
+                class_label=class_label,
                 num_threads=num_threads,
                 reference=reference,
                 reference_split=reference_split,
@@ -327,8 +337,9 @@ def reference(
     """Keep what `hdzoo evaluate` needs of real images, so that it needs no image."""
     from hdzoo.metrics.features import get_extractor
     from hdzoo.metrics.image_sets import open_images
-    from hdzoo.metrics.reference import make_reference
+    from hdzoo.metrics.reference import check_place, make_reference
 
+    check_place(output)
     images = open_images(dataset, split, image_column)
     extractor = get_extractor(features, features_weights)
     with work_progress() as on_work:

@@ -16,11 +16,12 @@ from hdzoo.demo.frames import Chains, View, draw_frames, save_gif
 from hdzoo.distances.moments import mode_weights
 from hdzoo.distances.wasserstein import sliced_wasserstein2, wasserstein2
 from hdzoo.errors import HDZooError
-from hdzoo.pipelines.pipeline import HDPipeline, sample_generators
+from hdzoo.pipelines.generators import sample_generators
+from hdzoo.pipelines.pipeline import HDPipeline
 from hdzoo.sampling import save_png
 from hdzoo.targets.analytic import AnalyticScore
 from hdzoo.targets.mixture import GaussianMixtureScore
-from hdzoo.verification.checks import option_names
+from hdzoo.verification.small import option_names
 from hdzoo.version import __version__
 
 # A target wants its own score, told the noise level as it is.

@@ -29,6 +29,8 @@ T = TypeVar("T")
 SURVEYED_PIXELS = 2**30
 OPENING_PIXELS = 2**13
 ROWS = 256
+# Of a mean of squares up to 1.
+ROUNDING = 1e-14
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,7 @@ class Images(Sequence[Image.Image]):
             sums += power_sums(picture if side is None else square(picture, side))
         by_area = sorted(sizes, key=lambda size: size[0] * size[1])
         mean, mean_square = sums[1:] / sums[0]
+        variance = mean_square - mean**2
         return Survey(
             num_images=len(self),
             num_decoded=len(chosen),
@@ -159,7 +162,8 @@ class Images(Sequence[Image.Image]):
             channels=max(channels),
             has_colour=colour,
             mean=float(mean),
-            std=float(max(mean_square - mean**2, 0.0) ** 0.5),
+            # What is left of equal pixels is rounding.
+            std=float(variance**0.5) if variance > ROUNDING else 0.0,
         )
 
     def read(

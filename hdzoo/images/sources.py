@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 IMAGE = "image"
+# What an extra brings.
+OPTIONAL = ("datasets", "sklearn")
 _HUB_ID = re.compile(r"\w[\w.-]*(/[\w.-]+)?")
 
 
@@ -129,12 +131,14 @@ def _load(source: str, split: str) -> Any:
         if source in registered:
             return plugins.get("datasets", source)(split)
         _check_hub_id(source)
-        return _load_from_hub(source, split)
+        from datasets import load_dataset
+
+        return load_dataset(source, split=split)
     except HDZooError:
         raise
     # Whatever libraries, the Hub's client and others' plugins raise.
     except Exception as error:
-        if isinstance(error, ModuleNotFoundError) and error.name == "datasets":
+        if isinstance(error, ModuleNotFoundError) and error.name in OPTIONAL:
             # The command knows the extra that brings it.
             raise
         raise HDZooError(
@@ -163,12 +167,6 @@ def _check_hub_id(source: str) -> None:
         home = os.path.expanduser(os.path.expandvars(source))
         hint = f"; {home!r} is there" if home != source and os.path.exists(home) else ""
         raise HDZooError(f"cannot load images from {source!r}: {what}{hint}. Give {_allowed()}")
-
-
-def _load_from_hub(source: str, split: str) -> Any:
-    from datasets import load_dataset
-
-    return load_dataset(source, split=split)
 
 
 def _allowed() -> str:

@@ -12,6 +12,7 @@ from hdzoo.bundled import LoadedByName
 from hdzoo.checks import NOT_NEGATIVE, as_float64
 from hdzoo.errors import HDZooError
 from hdzoo.models.inputs import noise_levels
+from hdzoo.scores.denoising import Denoises
 
 
 def noise_ladder(
@@ -42,7 +43,7 @@ def noise_ladder(
     return ladder
 
 
-class LadderModel(LoadedByName, ModelMixin, ConfigMixin):
+class LadderModel(Denoises, LoadedByName, ModelMixin, ConfigMixin):
     """A network whose noise levels are class indices into its ladder, the buffer ``sigmas``.
 
     The options ``sigma_rounding`` (what becomes of noise levels off the ladder) and

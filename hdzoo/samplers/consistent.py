@@ -11,7 +11,7 @@ from diffusers.configuration_utils import register_to_config
 
 from hdzoo.checks import MAX_LEVELS, POSITIVE, Maybe, checked
 from hdzoo.errors import HDZooError
-from hdzoo.samplers.base import Move
+from hdzoo.samplers.base import Limit, Move
 from hdzoo.samplers.families import LadderSampler, root
 from hdzoo.samplers.gaussian import GaussianLaw, published_ladder
 from hdzoo.samplers.ladders import refine_ladder
@@ -50,6 +50,7 @@ class ConsistentAnnealedSampler(LadderSampler):
 
     source = "Jolicoeur-Martineau et al. 2021, Algorithm 2"
     family = "ancestral"
+    limit = Limit("noisy data", "num_inference_steps")
     option_choices: ClassVar[dict[str, Sequence[Any]]] = {
         "readout": (None, "alpha", "half", "full", 0.625)
     }

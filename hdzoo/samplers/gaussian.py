@@ -2,14 +2,17 @@ r"""Normal laws on their way through a chain, for the closed forms that samplers
 
 On data :math:`N(m, s^2)` the score is :math:`-(x - m) / V`, :math:`V = s^2 + \sigma^2`; so a chain
 whose start is normal stays normal, and its law is two numbers for each coordinate.
+
+What the closed forms start from, a configuration's noise levels and step sizes, is written out here
+from the publications, apart from the samplers': a fault of theirs is not to be in both.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
 import numpy as np
-
-from hdzoo.scores.clocks import clock_of
+from diffusers import DDPMScheduler
+from scipy.optimize import brentq
 
 Number = float | np.ndarray
 
@@ -158,7 +161,7 @@ def published_ladder(config: Mapping[str, Any], num_levels: int | None = None) -
     if num_levels is not None:
         places = np.linspace(0, len(levels) - 1, num_levels)
         levels = np.exp(np.interp(places, np.arange(len(levels)), np.log(levels)))
-    return np.asarray(clock_of(config).known(levels.tolist()))
+    return trained_at(config, levels)
 
 
 def published_curve(config: Mapping[str, Any], num_levels: int) -> np.ndarray:
@@ -177,12 +180,76 @@ def published_curve(config: Mapping[str, Any], num_levels: int) -> np.ndarray:
     scaled = np.log(given) if rho is None else given ** (1 / rho)
     scaled = np.interp(np.linspace(0, len(given) - 1, num_levels), np.arange(len(given)), scaled)
     levels = np.exp(scaled) if rho is None else scaled**rho
-    return np.asarray(clock_of(config).known(levels.tolist()))
+    return trained_at(config, levels)
 
 
 def published_level(config: Mapping[str, Any]) -> float:
     """The noise level that the configuration of a sampler at a single level stands for."""
-    return clock_of(config).known([float(config["sigma"])])[0]
+    return float(trained_at(config, np.asarray([config["sigma"]], dtype=float))[0])
+
+
+def trained_at(config: Mapping[str, Any], levels: np.ndarray) -> np.ndarray:
+    """The noise levels of a ladder that the network was trained at, where they are numbered.
+
+    Args:
+        config: with ``timestep_type``; for ``"discrete"`` with the options of a `DDPMScheduler`.
+        levels: descending.
+
+    Returns:
+        The nearest on the scale of ``log sigma``, none of them twice: where the network's lie
+        wider apart than the ladder's, at the small ones, each from there up, as far as the first.
+        The ladder itself for other networks, and where the network has not so many.
+    """
+    if config.get("timestep_type") != "discrete":
+        return levels
+    known = numbered_levels(config)
+    nearest = np.abs(np.log(known / levels[:, None])).argmin(1)
+    first, behind = nearest[0], np.arange(len(levels))
+    if first - nearest[-1] < len(levels) - 1:
+        return levels
+    before = behind[::-1]
+    apart = np.maximum.accumulate((nearest - before)[::-1])[::-1] + before
+    return np.asarray(known[np.minimum(apart, first - behind)])
+
+
+def numbered_levels(config: Mapping[str, Any]) -> np.ndarray:
+    r"""The noise levels of a network that is told their number, ascending.
+
+    :math:`\sqrt{1 / \bar\alpha_t - 1}`, without a last one of nothing but noise.
+
+    Args:
+        config: with the options of a `DDPMScheduler`.
+    """
+    names = ("num_train_timesteps", "beta_schedule", "beta_start", "beta_end", "trained_betas")
+    options = {
+        name: config[name]
+        for name in (*names, "rescale_betas_zero_snr")
+        if config.get(name) is not None
+    }
+    signal = DDPMScheduler(**options).alphas_cumprod.double().numpy()
+    return np.asarray(np.sqrt((1 - signal[signal > 0]) / signal[signal > 0]))
+
+
+def technique_4(levels: np.ndarray, steps: int) -> float:
+    r"""The step size on the last level by technique 4 of Song and Ermon (arXiv 2006.09011).
+
+    Where :math:`(1 - \eta)^{2T} (\gamma^2 - b) + b`, :math:`b = 2 / (2 - \eta)`, is smallest, its
+    slope is 0:
+
+    .. math:: (1 - (1 - \eta)^{2T})\, b' = 2 T (1 - \eta)^{2T - 1} (\gamma^2 - b), \quad
+        b' = 2 / (2 - \eta)^2
+
+    Args:
+        levels: descending, of mean ratio :math:`\gamma`.
+        steps: ``T``, on each.
+    """
+    gamma = (levels[0] / levels[-1]) ** (1 / (len(levels) - 1))
+
+    def slope(eta: float) -> float:
+        left = (1 - (1 - eta) ** (2 * steps)) / (2 - eta) ** 2
+        return float(left - steps * (1 - eta) ** (2 * steps - 1) * (gamma**2 - 2 / (2 - eta)))
+
+    return float(brentq(slope, 0.0, 1.0, xtol=1e-15) * levels[-1] ** 2)
 
 
 def published_rungs(
@@ -207,10 +274,7 @@ def published_rungs(
     elif step_size is None:
         alphas = 0.2 * levels**2
     elif step_size == "ncsnv2":
-        from hdzoo.samplers.ladders import ncsnv2_step_size
-
-        epsilon = ncsnv2_step_size(list(levels), config["steps_per_level"])
-        alphas = epsilon * (levels / levels[-1]) ** 2
+        alphas = technique_4(levels, config["steps_per_level"]) * (levels / levels[-1]) ** 2
     elif isinstance(step_size, list | tuple):
         alphas = np.asarray(step_size, dtype=float)
     else:

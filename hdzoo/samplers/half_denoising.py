@@ -8,7 +8,7 @@ from diffusers.configuration_utils import register_to_config
 
 from hdzoo.checks import checked
 from hdzoo.errors import HDZooError
-from hdzoo.samplers.base import Move
+from hdzoo.samplers.base import Limit, Move
 from hdzoo.samplers.families import LadderSampler, SingleLevelSampler, root
 from hdzoo.samplers.gaussian import GaussianLaw, published_level, published_rungs
 from hdzoo.samplers.options import LADDER_RULES, SINGLE_LEVEL_RULES
@@ -38,6 +38,7 @@ class NoiseCorrectedLangevinSampler(SingleLevelSampler):
 
     source = "Hyvärinen 2025, eq. 4"
     family = "half-denoising"
+    limit = Limit("data", "sigma")
 
     def default_step_size(self, sigma: float) -> float:
         return sigma**2
@@ -138,6 +139,7 @@ class AlphaHalfDenoisingSampler(LadderSampler):
 
     source = "Algorithm 3 of the report on annealed half-denoising"
     family = "Langevin"
+    limit = Limit("noisy data", "step_size")
     # alpha over sigma^2, where the publication fixes it.
     _published_eta: float | None = None
 
@@ -175,6 +177,7 @@ class AnnealedHalfDenoisingSampler(AlphaHalfDenoisingSampler):
 
     source = "Algorithm 2 of the report on annealed half-denoising"
     family = "half-denoising"
+    limit = Limit("data", "sigma_min")
     _published_eta = 0.5
 
     @checked(**LADDER_RULES)

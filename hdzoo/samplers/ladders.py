@@ -18,7 +18,10 @@ from hdzoo.checks import (
     LOWEST_NOISE,
     MAX_LEVELS,
     NOISE_LEVEL,
+    NOT_NEGATIVE,
     POSITIVE,
+    Maybe,
+    Number,
     Whole,
     as_float64,
     floating,
@@ -29,6 +32,8 @@ from hdzoo.errors import HDZooError
 # Network evaluations of one chain: three hours at a millisecond each.
 MAX_EVALUATIONS = 10_000_000
 EVALUATIONS = Whole(1, MAX_EVALUATIONS)
+# Above, the roots of neighbouring levels would differ by roundings.
+RHO = Maybe(Number(1, 1000))
 
 
 def geometric_ladder(sigma_max: float, sigma_min: float, num_levels: int) -> list[float]:
@@ -121,10 +126,8 @@ def refine_ladder(
         HDZooError: ``num_levels`` is below 1, or above 1 when the ladder has a single level, or
             ``rho`` is out of its range.
     """
-    # Above, the roots of neighbouring levels would differ by roundings.
-    if rho is not None and not 1 <= rho <= 1000:
-        raise HDZooError(f"rho is {rho}; allowed are numbers from 1 to 1000, and None")
     ladder, num_levels = check_ladder(sigmas), EVALUATIONS("num_levels", num_levels)
+    rho = RHO("rho", rho)
     if num_levels == len(ladder):
         return ladder
     if len(ladder) == 1:
@@ -134,13 +137,14 @@ def refine_ladder(
         )
     if num_levels == 1:
         return ladder[-1:]
-    rungs, last = np.arange(len(ladder)), len(ladder) - 1
-    places = np.arange(1, num_levels - 1) * (last / (num_levels - 1))
-    if rho is None:
-        inner = np.exp(np.interp(places, rungs, np.log(ladder)))
-    else:
-        inner = np.interp(places, rungs, np.asarray(ladder) ** (1 / rho)) ** rho
-    return [ladder[0], *inner.tolist(), ladder[-1]]
+    places = [math.log(sigma) if rho is None else sigma ** (1 / rho) for sigma in ladder]
+    refined = [ladder[0]]
+    for i in range(1, num_levels - 1):
+        position = i * (len(ladder) - 1) / (num_levels - 1)
+        rung = min(int(position), len(ladder) - 2)
+        place = places[rung] + (position - rung) * (places[rung + 1] - places[rung])
+        refined.append(math.exp(place) if rho is None else place**rho)
+    return [*refined, ladder[-1]]
 
 
 def share_steps(num_steps: int, num_levels: int) -> list[int]:
@@ -180,9 +184,9 @@ def churned_ladder(
     Raises:
         HDZooError: a number is negative.
     """
-    gamma = min(not_negative(churn, "churn") / len(sigmas), math.sqrt(2) - 1)
-    low = not_negative(churn_min, "churn_min")
-    high = math.inf if churn_max is None else not_negative(churn_max, "churn_max")
+    gamma = min(NOT_NEGATIVE("churn", churn) / len(sigmas), math.sqrt(2) - 1)
+    low = NOT_NEGATIVE("churn_min", churn_min)
+    high = math.inf if churn_max is None else NOT_NEGATIVE("churn_max", churn_max)
     return [
         min(sigma * (1 + gamma), sigmas[0]) if low <= sigma <= high else sigma for sigma in sigmas
     ]
@@ -290,15 +294,17 @@ def ncsnv2_step_size(sigmas: Sequence[float], steps_per_level: int) -> float:
         raise HDZooError("technique 4 compares neighbouring levels; give at least 2")
     ratio = (sigmas[0] / sigmas[-1]) ** (1 / (len(sigmas) - 1))
 
-    def variance(eta: float) -> float:
-        floor = 2 * eta / (1 - (1 - eta) ** 2)
-        return (1 - eta) ** (2 * steps_per_level) * (ratio**2 - floor) + floor
+    def slope(eta: float) -> float:
+        floor = 2 / (2 - eta)
+        return (1 - (1 - eta) ** (2 * steps_per_level)) * floor**2 / 2 - (
+            2 * steps_per_level * (1 - eta) ** (2 * steps_per_level - 1) * (ratio**2 - floor)
+        )
 
-    from scipy.optimize import minimize_scalar
+    from scipy.optimize import brentq
 
-    # A weighted mean of gamma^2 and of the floor, both above 1: so nearest to 1 is the minimum.
-    best = minimize_scalar(variance, bounds=(0.0, 1.0), method="bounded", options={"xatol": 1e-9})
-    return float(best.x) * sigmas[-1] ** 2
+    # A weighted mean of gamma^2 and of the floor, both above 1: so nearest to 1 is the minimum,
+    # which is flat, so that only its slope tells where it is.
+    return float(brentq(slope, 0.0, 1.0, xtol=1e-15)) * sigmas[-1] ** 2
 
 
 def whole_number(number: Any, name: str) -> int:
@@ -308,14 +314,3 @@ def whole_number(number: Any, name: str) -> int:
         HDZooError: it is no whole number, below 1, or more than a chain may have.
     """
     return EVALUATIONS(name, number)
-
-
-def not_negative(number: float, name: str) -> float:
-    """A finite number that is not negative.
-
-    Raises:
-        HDZooError: it is none.
-    """
-    if isinstance(number, str) or not 0 <= number < math.inf:
-        raise HDZooError(f"{name} is {number!r}; it must be a finite number, 0 or more")
-    return float(number)

@@ -9,7 +9,7 @@ from diffusers import SchedulerMixin as SchedulerMixin
 from diffusers.configuration_utils import register_to_config
 
 from hdzoo.checks import OneOf, checked
-from hdzoo.samplers.base import Move
+from hdzoo.samplers.base import Limit, Move
 from hdzoo.samplers.families import LadderSampler, SingleLevelSampler
 from hdzoo.samplers.gaussian import GaussianLaw, published_level, published_rungs
 from hdzoo.samplers.options import LADDER_RULES, READOUTS
@@ -35,6 +35,7 @@ class LangevinSampler(SingleLevelSampler):
     """
 
     source = "Roberts and Tweedie 1996"
+    limit = Limit("noisy data", "step_size")
 
     def default_step_size(self, sigma: float) -> float:
         return 0.2 * sigma**2
@@ -75,6 +76,7 @@ class AnnealedLangevinSampler(LadderSampler):
     """
 
     source = "Song and Ermon 2019, Algorithm 1"
+    limit = Limit("noisy data", "step_size")
     option_choices: ClassVar[dict[str, Sequence[Any]]] = {
         "hand_off": HAND_OFFS,
         "readout": (None, "alpha", "half", "full", 0.625),

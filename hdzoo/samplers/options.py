@@ -15,7 +15,7 @@ from hdzoo.checks import (
     refuse,
 )
 from hdzoo.errors import HDZooError
-from hdzoo.samplers.ladders import EVALUATIONS, check_ladder
+from hdzoo.samplers.ladders import EVALUATIONS, RHO, check_ladder
 from hdzoo.scores.clocks import TIMESTEP_TYPES
 from hdzoo.scores.conversions import PREDICTION_TYPES
 
@@ -68,6 +68,8 @@ LADDER_RULES: dict[str, Rule] = {
     "steps_per_level": EVALUATIONS,
     "step_size": step_size,
     "start": OneOf(("normal", "uniform")),
+    "rho": RHO,
+    "num_steps": EVALUATIONS,
 }
 # ... and those at a single level.
 SINGLE_LEVEL_RULES: dict[str, Rule] = {

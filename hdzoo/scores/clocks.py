@@ -132,8 +132,8 @@ class TimeClock(SigmaClock):
         # A noise level may have been through float32.
         if not times.max() <= 1 + 1e-6:
             raise HDZooError(
-                f"the sampler asks for noise level {levels.max():g}, and the network was trained up "
-                f"to {self.sigma(self.factor):g}; change sigma, sigma_max or sigmas"
+                f"the sampler asks for noise level {levels.max():g}, and the network was trained "
+                f"up to {self.sigma(self.factor):g}; change sigma, sigma_max or sigmas"
             )
         return self.factor * times
 

@@ -6,8 +6,9 @@ import numpy as np
 
 from hdzoo.distances.wasserstein import gaussian_wasserstein2
 from hdzoo.errors import HDZooError
-from hdzoo.verification.checks import option_names
-from hdzoo.verification.laws import Gaussian, exact_law
+from hdzoo.verification.checks import CheckFailed, Finding, NotApplicable, on_options
+from hdzoo.verification.laws import Gaussian, NotAffineError, exact_law
+from hdzoo.verification.small import option_names
 
 # Like an image's directions: broad, narrow, and one in which the data do not vary at all. The mean
 # is where chains start.
@@ -73,5 +74,29 @@ def bias_curves(
             sampler.set_timesteps(steps)
         except HDZooError:
             continue
-        curves.setdefault(option, {})[value] = bias(sampler, target)
+        try:
+            curves.setdefault(option, {})[value] = bias(sampler, target)
+        except NotAffineError:
+            raise
+        except Exception as error:
+            with on_options(options | {"num_inference_steps": steps}):
+                raise error
     return curves
+
+
+def check_bias(sampler_class: type[Any]) -> Finding:
+    """Finds the exact distance to Gaussian data against cost, step size and noise level."""
+    try:
+        curves = bias_curves(sampler_class)
+    except NotAffineError as reason:
+        raise NotApplicable(str(reason)) from reason
+    values = [value for curve in curves.values() for value in curve.values()]
+    if not values:
+        raise NotApplicable("the sampler refuses every number of network evaluations tried")
+    if not np.isfinite(values).all():
+        raise CheckFailed(f"the chain diverges on Gaussian data: {curves}")
+    budget, last = list(curves["num_inference_steps"].items())[-1]
+    return Finding(
+        f"W2 {last:.2g} at {budget:g} NFE",
+        {"summary": f"{last:.2g} ({budget:g})", "wasserstein2": curves},
+    )

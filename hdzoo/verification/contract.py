@@ -9,9 +9,9 @@ A sampler is a diffusers scheduler. The checks use its public methods alone (``s
   levels;
 * the class attribute ``starts_from_noise``, True if it is missing; False for a sampler that needs
   states at its first noise level to start from;
-* the class attribute ``markov``, True if it is missing; False for a sampler that keeps more than
-  the state from one step to the next (momentum, noise to be used again), whose chain cannot be
-  taken up in the middle from the state alone;
+* the class attribute ``state_space``, ``"real"`` if it is missing; ``"signs"`` for states in
+  {-1, 1}^d;
+* the class attributes ``needs`` and ``uses``, for what the network gives beside its prediction;
 * the class attribute ``option_choices``, values to try of options that are the sampler's own.
 
 The docstring of a check is its clause of the contract: ``print(CONTRACT["nfe"].__doc__)``.
@@ -22,7 +22,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hdzoo.verification.checks import CheckFailed, quiet_diffusers
-from hdzoo.verification.clauses import numerics, randomness, saving, schedule
+from hdzoo.verification.clauses import extras, memory, numerics, randomness, saving, schedule
 
 Check = Callable[[type[Any]], str]
 
@@ -55,6 +55,8 @@ CONTRACT: dict[str, Check] = {
         "generators": randomness.generators,
         "batch-independence": randomness.batch_independence,
         "determinism": randomness.determinism,
+        "memory": memory.memory,
+        "extras": extras.extras,
         "save-load": saving.save_load,
         "dtype": numerics.dtype,
         "layout": numerics.layout,

@@ -222,11 +222,10 @@ def affine_map(sampler: Any, target: Gaussian) -> AffineMap:
 
     Raises:
         NotAffineError: the sampler draws other than normal noise, shares its noise among samples,
-            or is not affine.
+            is not affine, or needs more of a network than its prediction.
     """
     # Of the maps up to each state one is kept: all would be the square of the chain's length.
     (found,) = deque(_affine_maps(sampler, target), maxlen=1)
-    _check_affine(sampler, target.score(), found)
     return found
 
 
@@ -242,58 +241,67 @@ def laws_along(sampler: Any, target: Gaussian, start: Gaussian | None = None) ->
         NotAffineError: as for `exact_law`.
     """
     start = natural_start(sampler, target) if start is None else start
-    laws = [start]
-    for found in _affine_maps(sampler, target):
-        laws.append(found.law(start))
-    _check_affine(sampler, target.score(), found)
-    return laws
+    return [start, *(found.law(start) for found in _affine_maps(sampler, target))]
 
 
 def _affine_maps(sampler: Any, target: Gaussian) -> Iterator[AffineMap]:
     """What the chain does up to each of its states, from one run of unit impulses."""
+    name, space = type(sampler).__name__, getattr(sampler, "state_space", "real")
+    needs = ", ".join(getattr(sampler, "needs", ()))
+    if needs or space != "real":
+        why = f"needs the network's {needs}" if needs else f"has states in the space of {space}"
+        raise NotAffineError(f"{name} {why}, where no exact law is found by impulses")
+    # At random points: how many draws there are shows only in a run.
     dimension, score = len(target.mean), target.score()
-    # The number of draws shows only in a run.
-    counter = Draws(lambda _, shape: torch.zeros(shape, dtype=torch.float64))
-    run_chain(sampler, score, torch.zeros(2, dimension, dtype=torch.float64), counter)
-    draws = counter.count
+    rng = np.random.default_rng(0)
+    points = 3 * rng.standard_normal((3, dimension))
+    noises: list[np.ndarray] = []
+
+    def noise(_: int, shape: torch.Size) -> torch.Tensor:
+        noises.append(3 * rng.standard_normal((3, dimension)))
+        return torch.from_numpy(noises[-1])
+
+    ends = run_chain(sampler, score, torch.from_numpy(points), Draws(noise)).numpy()
+    draws = len(noises)
 
     rows = 1 + dimension * (1 + draws)
     start = torch.zeros(rows, dimension, dtype=torch.float64)
     start[1 : 1 + dimension] = torch.eye(dimension, dtype=torch.float64)
 
     def impulse(draw: int, shape: torch.Size) -> torch.Tensor:
+        if draw >= draws:
+            raise NotAffineError(f"{name} draws now {draws} times, now more")
         noise = torch.zeros(rows, dimension, dtype=torch.float64)
         first = 1 + dimension * (1 + draw)
         noise[first : first + dimension] = torch.eye(dimension, dtype=torch.float64)
         return noise
 
     for state in chain_states(sampler, score, start, Draws(impulse)):
-        ends = state.numpy()
-        images = (ends[1:] - ends[0]).reshape(1 + draws, dimension, dimension)
-        yield AffineMap(ends[0].copy(), images[0], images[1:])
+        reached = state.numpy()
+        images = (reached[1:] - reached[0]).reshape(1 + draws, dimension, dimension)
+        found = AffineMap(reached[0].copy(), images[0], images[1:])
+        yield found
+    _check_affine(name, found, points, np.array(noises), ends)
 
 
-def _check_affine(sampler: Any, score: Score, found: AffineMap) -> None:
+def _check_affine(
+    name: str, found: AffineMap, points: np.ndarray, noises: np.ndarray, ends: np.ndarray
+) -> None:
     """Compares the map with the chain itself, at other points and in another batch."""
-    rng = np.random.default_rng(0)
-    draws, dimension = len(found.noises), len(found.offset)
-    start = 3 * rng.standard_normal((3, dimension))
-    noises = 3 * rng.standard_normal((draws, 3, dimension))
-    ends = run_chain(
-        sampler,
-        score,
-        torch.from_numpy(start),
-        Draws(lambda draw, _: torch.from_numpy(noises[draw].copy())),
-    ).numpy()
-    expected = found.offset + start @ found.state + np.einsum("kni,kij->nj", noises, found.noises)
+    if not np.isfinite(ends).all():
+        raise HDZooError(f"{name} diverges on Gaussian data: its states are not finite in the end")
+    expected = found.offset + points @ found.state
     # A map that is off by a rounding is off by 1e-16 times the largest number met on the way.
-    size = 1 + np.abs(found.offset).max() + np.abs(found.state).max() * np.abs(start).max()
-    size += np.abs(found.noises).sum() * np.abs(noises).max() if draws else 0.0
-    if not np.abs(ends - expected).max() <= 1e-8 * size:
+    size = 1 + np.abs(found.offset).max() + np.abs(found.state).max() * np.abs(points).max()
+    if len(noises):
+        expected = expected + np.einsum("kni,kij->nj", noises, found.noises)
+        size += np.abs(found.noises).sum() * np.abs(noises).max()
+    gap = np.abs(ends - expected).max()
+    if not gap <= 1e-8 * size:
         raise NotAffineError(
-            f"{type(sampler).__name__} is not affine on Gaussian data, or its samples depend on "
-            f"one another: at a random point its end is off by {np.abs(ends - expected).max():.2g} "
-            "from what its response to unit impulses says, so it has no exact law here"
+            f"{name} is not affine on Gaussian data, or its samples depend on one another: at a "
+            f"random point its end is off by {gap:.2g} from what its response to unit impulses "
+            "says, so it has no exact law here"
         )
 
 
@@ -320,6 +328,8 @@ def chain_states(
         draws: what its draws are replaced by.
     """
     sampler.set_timesteps(sampler.num_inference_steps)
+    if hasattr(sampler, "set_begin_index"):
+        sampler.set_begin_index(0)
     levels = sampler.sigmas.tolist()
     # A sampler that wants a generator gets one; what it would draw is replaced.
     generator = torch.Generator()

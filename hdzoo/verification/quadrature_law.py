@@ -21,7 +21,7 @@ from scipy.interpolate import CubicSpline, PchipInterpolator
 from scipy.special import ndtr
 
 from hdzoo.errors import HDZooError
-from hdzoo.verification.laws import Draws, Score, network_output
+from hdzoo.verification.laws import Draws, NotAffineError, Score, network_output
 
 # The spacing is the smallest noise of a chain over this.
 POINTS_PER_NOISE = 1.5
@@ -109,25 +109,21 @@ class GridChain:
     """A sampler's chain on a one-dimensional target, step by step on a grid.
 
     Args:
-        sampler: a scheduler whose chain is fixed (`set_timesteps`); Markov.
+        sampler: a scheduler whose chain is fixed (`set_timesteps`).
         score: the exact score, of points of shape (n, 1).
         low: left end of where the chain may be.
         high: right end.
 
     Raises:
-        HDZooError: the chain keeps something beside its state, or its noise is too small for the
-            range.
+        HDZooError: the chain keeps something beside its state, its noise is not added to a function
+            of it, or is too small for the range.
     """
 
     def __init__(self, sampler: Any, score: Score, low: float, high: float) -> None:
-        if not getattr(sampler, "markov", True):
-            raise HDZooError(
-                f"{type(sampler).__name__} keeps more than its state (markov = False); its law is "
-                "not carried along a grid"
-            )
         sampler.set_timesteps(sampler.num_inference_steps)
         self.sampler, self.score = sampler, score
         self.num_steps = sampler.num_inference_steps
+        self._check_kind(np.linspace(low, high, 101))
         ends = np.array([low, (low + high) / 2, high])
         self.noises = [self.maps(step, ends)[1].min() for step in range(self.num_steps)]
         smallest = min((noise for noise in self.noises if noise > 0), default=np.inf)
@@ -140,19 +136,49 @@ class GridChain:
             )
         self.grid = np.linspace(low, high, count)
 
+    def _check_kind(self, points: np.ndarray) -> None:
+        """Refuses a chain that is no ``f(x) + g(x) z``, by runs from points of the range."""
+        name = type(self.sampler).__name__
+        whole, states = copy(self.sampler), points
+        whole.set_begin_index(0)
+        for step in range(self.num_steps):
+            still, parts = self._parts(step, points)
+            z = np.random.default_rng(step).standard_normal((len(parts), 2, len(points)))
+            given = [[torch.from_numpy(row)[:, None] for row in rows] for rows in z.swapaxes(0, 1)]
+            moved = self._move(step, points, _given(given[0]))
+            expected = still + sum(part * row for part, row in zip(parts, z[:, 0], strict=True))
+            if not np.allclose(moved, expected, rtol=1e-9, atol=1e-9):
+                raise NotAffineError(
+                    f"step {step} of {name} does not add its noise to a function of the state; its "
+                    "law is not carried along a grid"
+                )
+            alone = self._move(step, states, _given(given[1]))
+            states = self._step(whole, step, states, _given(given[1]))
+            if not np.allclose(alone, states, rtol=1e-9, atol=1e-9):
+                raise HDZooError(
+                    f"{name} keeps more than its state: step {step} depends on what was before; "
+                    "its law is not carried along a grid"
+                )
+
     def maps(self, step: int, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """``f`` and ``g`` of one step at some points."""
+        still, parts = self._parts(step, points)
+        return still, np.sqrt(sum((part**2 for part in parts), np.zeros_like(points)))
+
+    def _parts(self, step: int, points: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+        """``f``, and what each draw of the step is multiplied by."""
         zeros = _only(-1)
         still = self._move(step, points, zeros)
-        variances = np.zeros_like(points)
-        for draw in range(zeros.count):
-            variances += (self._move(step, points, _only(draw)) - still) ** 2
-        return still, np.sqrt(variances)
+        return still, [self._move(step, points, _only(draw)) - still for draw in range(zeros.count)]
 
     def _move(self, step: int, points: np.ndarray, draws: Draws) -> np.ndarray:
         # A copy counts its own steps, and costs less than setting up a long chain anew.
-        sampler, state = copy(self.sampler), torch.from_numpy(points)[:, None]
+        sampler = copy(self.sampler)
         sampler.set_begin_index(step)
+        return self._step(sampler, step, points, draws)
+
+    def _step(self, sampler: Any, step: int, points: np.ndarray, draws: Draws) -> np.ndarray:
+        state = torch.from_numpy(points)[:, None]
         t, sigma = sampler.timesteps[step], sampler.sigmas[step].item()
         with draws:
             given = sampler.scale_model_input(state, t)
@@ -246,6 +272,14 @@ class GridChain:
 def _only(chosen: int) -> Draws:
     """All noise 0, but for one draw of the step, which is 1 everywhere."""
     return Draws(lambda draw, shape: torch.full(shape, float(draw == chosen)))
+
+
+def _given(noises: list[torch.Tensor]) -> Draws:
+    """Each draw of the step as it is given; a draw too many is 0."""
+    zeros = torch.zeros_like(noises[0]) if noises else torch.zeros(1)
+    return Draws(
+        lambda draw, shape: noises[draw].clone() if draw < len(noises) else zeros.expand(shape)
+    )
 
 
 def moved(law: GridLaw, points: np.ndarray) -> GridLaw:

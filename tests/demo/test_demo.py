@@ -15,7 +15,7 @@ from hdzoo import HDPipeline, HDZooError, get_sampler, plugins
 from hdzoo.demo import demo
 from hdzoo.demo.demo import Demo, demo_2d, planar_target, scale_of
 from hdzoo.demo.frames import FIRST_MILLISECONDS, LAST_MILLISECONDS, MILLISECONDS
-from hdzoo.pipelines.pipeline import sample_generators
+from hdzoo.pipelines.generators import sample_generators
 from hdzoo.targets.mixture import GaussianMixtureScore
 
 PLANAR = ("circle", "eight-gaussians", "moons", "ncsn-toy", "segment")

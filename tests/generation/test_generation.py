@@ -25,7 +25,7 @@ from hdzoo.errors import HDZooError
 from hdzoo.generation import generate as generation
 from hdzoo.generation import manifest
 from hdzoo.generation.generate import generate
-from hdzoo.pipelines.pipeline import sample_generators
+from hdzoo.pipelines.generators import sample_generators
 from hdzoo.targets.mixture import GaussianMixtureScore
 
 # Three shards, the last not full.

@@ -9,6 +9,7 @@ import torch
 from given import digit_numbers, digits
 from huggingface_hub import ModelCard
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from hdzoo import HDZooError
@@ -19,7 +20,7 @@ from hdzoo.images.sources import load_images
 from hdzoo.metrics.features import get_extractor
 from hdzoo.metrics.image_sets import open_images
 from hdzoo.metrics.metrics import frechet_distance, moments
-from hdzoo.metrics.reference import load_reference, make_reference, reference_of
+from hdzoo.metrics.reference import PROTOCOL, load_reference, make_reference, reference_of
 from hdzoo.metrics.report import evaluate
 from hdzoo.metrics.results_card import write_results
 
@@ -311,6 +312,23 @@ def test_a_file_that_is_no_reference_is_refused(real):
     path.write_bytes(b"nothing")
     with pytest.raises(HDZooError, match="is no reference"):
         evaluate(real / "one.parquet", reference=path)
+
+
+def test_one_flipped_bit_in_a_reference_is_noticed(saved, tmp_path):
+    path = tmp_path / saved.name
+    whole = saved.read_bytes()
+    # A number of images in the protocol, and the lowest bit of a feature.
+    for place in (whole.index(b"num_images") + 15, len(whole) - 2):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1
+        path.write_bytes(damaged)
+        with pytest.raises(HDZooError, match=f"{path.name} is damaged"):
+            load_reference(path)
+    # One of a version that wrote no checksum.
+    with safe_open(saved, "pt") as file:
+        protocol = {PROTOCOL: file.metadata()[PROTOCOL]}
+    save_file(load_file(saved), path, protocol)
+    assert load_reference(path).num_images == load_reference(saved).num_images
 
 
 def test_features_that_the_model_has_no_reference_for_are_refused(drawn):

@@ -18,7 +18,8 @@ from hdzoo import (
     get_sampler,
     list_samplers,
 )
-from hdzoo.pipelines.pipeline import OUTPUT_TYPES, sample_generators
+from hdzoo.pipelines.generators import sample_generators
+from hdzoo.pipelines.pipeline import OUTPUT_TYPES
 
 STEPS = 8
 
@@ -94,8 +95,9 @@ def test_samples_have_the_law_of_the_published_recursion():
 
 @pytest.mark.parametrize("sampler", list_samplers())
 def test_same_picture_whatever_the_units_of_the_network(sampler):
-    ladder = {} if "sigma" in get_sampler(sampler)().config else {"num_levels": 4}
-    level = {"sigma": 0.2} if not ladder else {"sigma_max": 1.0, "sigma_min": 0.2}
+    own = get_sampler(sampler)().config
+    ladder = {"num_levels": 4} if "num_levels" in own else {}
+    level = {"sigma": 0.2} if "sigma" in own else {"sigma_max": 1.0, "sigma_min": 0.2}
     doubled = {name: 2 * value for name, value in level.items()}
     unit = exact(sampler, GaussianScore(0.3, 0.2), **ladder | level)
     symmetric = exact(sampler, GaussianScore(-0.4, 0.4, data_range=(-1.0, 1.0)), **ladder | doubled)

@@ -19,7 +19,8 @@ from diffusers.schedulers.deprecated.scheduling_karras_ve import KarrasVeSchedul
 from hdzoo import HDZooError, get_sampler, list_samplers
 from hdzoo.samplers.base import Sampler
 from hdzoo.samplers.families import LadderSampler, SingleLevelSampler
-from hdzoo.verification.checks import SMALL, Watched, fewest, first_state, run, seeded, sigma_of
+from hdzoo.verification.chain import first_state, run, seeded, sigma_of
+from hdzoo.verification.small import SMALL, Watched, fewest
 
 NAMES = [name for name in list_samplers() if issubclass(get_sampler(name), Sampler)]
 EVERY = pytest.mark.parametrize("name", NAMES)
@@ -406,8 +407,10 @@ def test_compatibles() -> None:
     compatibles = make("langevin").compatibles
     assert {get_sampler(name) for name in NAMES} <= set(compatibles)
     assert diffusers.EDMEulerScheduler in compatibles
-    assert diffusers.DDPMScheduler in compatibles
-    assert diffusers.FlowMatchEulerDiscreteScheduler not in compatibles
+    assert diffusers.DDPMScheduler not in compatibles
+    of_a_vp_network = get_sampler("langevin").from_config(diffusers.DDPMScheduler().config)
+    assert diffusers.DDPMScheduler in of_a_vp_network.compatibles
+    assert diffusers.EDMEulerScheduler not in of_a_vp_network.compatibles
 
 
 # ---- options out of their range -------------------------------------------------------------
@@ -445,9 +448,9 @@ BAD_LADDERS: list[tuple[dict[str, Any], str]] = [
     ({"sigma_max": math.nan}, "sigma_max is nan"),
     ({"sigma_min": 0.0}, r"sigma_min is 0\.0; it must be a finite number from 1e-15"),
     ({"num_levels": 0}, "num_levels is 0; it must be a whole number from 1"),
-    ({"rho": 0.9}, r"rho is 0\.9; allowed are numbers from 1 to 1000, and None"),
+    ({"rho": 0.9}, r"rho is 0\.9; it must be a finite number from 1 to 1000, or None"),
     ({"rho": math.nan}, "rho is nan"),
-    ({"start": "zero"}, "'zero'"),
+    ({"start": "zero"}, "start .*'zero'; allowed are '?normal'?, '?uniform"),
 ]
 
 
@@ -537,18 +540,30 @@ def test_bad_ladder(name: str, values: dict[str, Any], message: str) -> None:
             for name in ("heun", "dpm-solver-pp-2m", "predictor-corrector")
         ),
         *(
-            ("heun", {"churn": 1.0} | {option: value}, f"{option} is {value}; .* 0 or more")
+            ("heun", {"churn": 1.0} | {option: value}, f"{option} is {value}; .* of at least 0")
             for option in ("churn", "churn_min", "churn_max", "churn_noise")
             for value in (-0.1, math.nan, math.inf)
         ),
-        ("dpm-solver-pp-2m", {"eta": -0.1}, r"eta is -0\.1; it must be a finite number, 0 or more"),
+        (
+            "dpm-solver-pp-2m",
+            {"eta": -0.1},
+            r"eta is -0\.1; .* of at least 0",
+        ),
         ("dpm-solver-pp-2m", {"eta": "full"}, "eta is 'full'; it must be a finite number"),
         *(
-            ("predictor-corrector", {"snr": snr}, f"snr is {snr}; .* between 0 and 1")
+            ("predictor-corrector", {"snr": snr}, f"snr is {snr}; .* above 0 and below 1")
             for snr in (0.0, -0.1, 1.0, math.nan)
         ),
-        ("predictor-corrector", {"correct_steps": 0}, "correct_steps is 0; it must be a whole"),
-        ("predictor-corrector", {"correct_steps": 1.5}, r"correct_steps is 1\.5; .* a whole"),
+        (
+            "predictor-corrector",
+            {"correct_steps": 0},
+            "correct_steps is 0; it must be a whole",
+        ),
+        (
+            "predictor-corrector",
+            {"correct_steps": 1.5},
+            r"correct_steps is 1\.5; .* a whole",
+        ),
     ],
 )
 def test_bad_option(name: str, values: dict[str, Any], message: str) -> None:

@@ -141,9 +141,10 @@ def test_with_resizing_the_moments_are_those_of_what_the_network_sees(greys):
 
 
 def test_images_of_one_value_have_no_deviation():
-    flat = images_of([np.full((8, 8), 50, np.uint8)] * 3)
-    with pytest.raises(HDZooError, match="all pixels of some are the same; give the data_std"):
-        options_for("unet", {}, flat)
+    for level in (0, 50, 77, 200, 255):
+        flat = images_of([np.full((8, 8), level, np.uint8)] * 3)
+        with pytest.raises(HDZooError, match="all pixels of some are the same; give the data_std"):
+            options_for("unet", {}, flat)
 
 
 # ---- a network that is there ----------------------------------------------------------------

@@ -14,8 +14,9 @@ from diffusers.utils import logging
 from diffusers.utils.torch_utils import randn_tensor
 
 from hdzoo import HDZooError, get_sampler, list_samplers
-from hdzoo.verification.checks import SMALL, CheckFailed, small_sampler
+from hdzoo.verification.checks import CheckFailed
 from hdzoo.verification.contract import CONTRACT
+from hdzoo.verification.small import SMALL, small_sampler
 
 Annealed = get_sampler("annealed-langevin")
 HalfDenoising = get_sampler("half-denoising")
@@ -27,6 +28,8 @@ CHECKS = {
     "generators",
     "batch-independence",
     "determinism",
+    "memory",
+    "extras",
     "save-load",
     "dtype",
     "layout",
@@ -100,8 +103,6 @@ class PlainAncestralSampler(SchedulerMixin, ConfigMixin):
 
 class PlainMomentumSampler(PlainAncestralSampler):
     """The same with momentum, which a chain taken up in the middle has lost."""
-
-    markov = False
 
     def set_timesteps(self, *args, **kwargs):
         super().set_timesteps(*args, **kwargs)
@@ -257,10 +258,6 @@ class LooksUpAlways(Annealed):
 class NoBeginIndex(Annealed):
     def set_begin_index(self, begin_index=0):
         pass
-
-
-class UndeclaredMomentum(PlainMomentumSampler):
-    markov = True
 
 
 class OwnLadderOnly(PlainAncestralSampler):
@@ -530,7 +527,6 @@ MISTAKES = [
     ("indexing", ExactMatch, r"raised ValueError: 1\.0985\d* is not in list"),
     ("indexing", LooksUpAlways, r"differ by up to .* bit for bit"),
     ("indexing", NoBeginIndex, r"set_begin_index\(\d+\)"),
-    ("indexing", UndeclaredMomentum, r"step 1 of the whole chain, and .* markov = False"),
     (
         "own-schedule",
         OwnLadderOnly,

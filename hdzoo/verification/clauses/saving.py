@@ -8,19 +8,9 @@ from typing import Any
 import torch
 
 from hdzoo.errors import HDZooError
-from hdzoo.verification.checks import (
-    CheckFailed,
-    Watched,
-    during,
-    fewest,
-    first_state,
-    option_names,
-    run,
-    same_bits,
-    same_chains,
-    seeded,
-    small_sampler,
-)
+from hdzoo.verification.chain import first_state, on_signs, run, same_chains, seeded
+from hdzoo.verification.checks import CheckFailed, during, listed, same_bits
+from hdzoo.verification.small import Watched, fewest, option_names, options_of, small_sampler
 
 
 def save_load(sampler_class: type[Any]) -> str:
@@ -38,7 +28,7 @@ def save_load(sampler_class: type[Any]) -> str:
     for change in ({}, *changes):
         sampler = sampler_class(**_given(base) | change)
         options = _options(sampler, change)
-        with during(f"with {_listed(change)}" if change else "as built"):
+        with during(f"with {listed(change)}" if change else "as built"):
             with tempfile.TemporaryDirectory() as folder:
                 Watched(sampler).save_pretrained(folder)
                 loaded = Watched(sampler_class).from_pretrained(folder)
@@ -94,13 +84,14 @@ def _takes(sampler_class: type[Any], options: dict[str, Any]) -> bool:
 
 def _given(sampler: Any) -> dict[str, Any]:
     """A sampler's options; raises a `CheckFailed` if its configuration lacks one."""
+    options = options_of(sampler)
     for name in option_names(type(sampler)):
-        if name not in sampler.config:
+        if name not in options:
             raise CheckFailed(
                 f"the option {name} is not in the configuration, and is lost on saving; decorate "
                 "__init__ with diffusers' register_to_config"
             )
-    return {name: sampler.config[name] for name in option_names(type(sampler))}
+    return options
 
 
 def _options(sampler: Any, given: dict[str, Any]) -> dict[str, str]:
@@ -112,10 +103,6 @@ def _options(sampler: Any, given: dict[str, Any]) -> dict[str, str]:
     return {name: json.dumps(value, default=repr) for name, value in options.items()}
 
 
-def _listed(options: dict[str, Any]) -> str:
-    return ", ".join(f"{name}={value!r}" for name, value in options.items())
-
-
 def _check_same_sampler(found: Any, sampler: Any, options: dict[str, str], what: str) -> None:
     for name, value in _options(found, {}).items():
         if value != options[name]:
@@ -125,7 +112,7 @@ def _check_same_sampler(found: Any, sampler: Any, options: dict[str, str], what:
     chains = []
     for one in (Watched(found), Watched(sampler)):
         one.set_timesteps(fewest(one) + 3)
-        chains.append(run(one, first_state(2, 3), seeded(0)[0]))
+        chains.append(run(one, first_state(one, 2, 3), seeded(0)[0]))
         one.set_timesteps()
     same_chains(chains[0], chains[1], f"{what}, the sampler's states and the original's")
 
@@ -136,20 +123,24 @@ def pipeline(sampler_class: type[Any]) -> str:
     The network is asked ``num_inference_steps`` times. The pipeline loaded again draws the same
     bits, and with one generator for each sample a batch of 3 is the first 3 of a batch of 5.
     """
-    from hdzoo.pipelines.pipeline import HDPipeline, sample_generators
+    from hdzoo.pipelines.generators import sample_generators
+    from hdzoo.pipelines.pipeline import HDPipeline
     from hdzoo.targets.mixture import GaussianMixtureScore
 
+    signs = on_signs(sampler_class)
     sampler = small_sampler(
         sampler_class, prediction_type="score", timestep_type="sigma", sigma_data=None
     )
     steps = max(5, fewest(Watched(sampler)))
-    model = GaussianMixtureScore.from_components([[1.0, -0.5]], [[[0.5, 0.2], [0.2, 0.3]]])
+    mean, covariance = ([1.0, -1.0], 0.0) if signs else ([1.0, -0.5], [[[0.5, 0.2], [0.2, 0.3]]])
+    model = GaussianMixtureScore.from_components([mean], covariance)
     pipe = HDPipeline(model, sampler)
     asked: list[int] = []
     model.register_forward_hook(lambda *_: asked.append(1))
     start: torch.Tensor | None = None
     if not getattr(sampler_class, "starts_from_noise", True):
-        start = model.sample(5, seeded(0)[0], float(Watched(sampler).sigmas[0])).float()
+        clean, z = model.sample(5, seeded(0)[0]).float(), torch.randn(5, 2, generator=seeded(1)[0])
+        start = Watched(sampler).add_noise(clean, z, Watched(sampler).timesteps[:1])
 
     def draw(pipe: Any, count: int) -> torch.Tensor:
         pipe.set_progress_bar_config(disable=True)

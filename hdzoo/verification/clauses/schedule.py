@@ -5,22 +5,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from hdzoo.verification.checks import (
-    CheckFailed,
+from hdzoo.verification.chain import (
     Step,
-    Watched,
-    during,
-    fewest,
+    beside,
     first_state,
-    must_refuse,
     next_state,
+    remembers,
     run,
-    same_bits,
     same_chains,
     seeded,
     sigma_of,
-    watched,
 )
+from hdzoo.verification.checks import CheckFailed, during, must_refuse, same_bits
+from hdzoo.verification.small import Watched, fewest, watched
 
 
 def evaluations(sampler_class: type[Any]) -> str:
@@ -49,7 +46,7 @@ def evaluations(sampler_class: type[Any]) -> str:
             _check_lengths(sampler, n)
             _check_levels(sampler)
         with during(f"in a chain of {n} steps"):
-            last = run(sampler, first_state(2, 3), seeded(0)[0])[-1]
+            last = run(sampler, first_state(sampler_class, 2, 3), seeded(0)[0])[-1]
             if not last.after.isfinite().all():
                 raise CheckFailed("the state is not finite in the end, on a smooth score")
         must_refuse(
@@ -58,6 +55,7 @@ def evaluations(sampler_class: type[Any]) -> str:
             Exception,
             sampler.step,
             *(last.output, last.timestep, last.after),
+            **beside(sampler, last.after, last.timestep),
         )
     for n in (0, -1):
         must_refuse(
@@ -113,23 +111,23 @@ def indexing(sampler_class: type[Any]) -> str:
     A timestep that comes more than once means its first place. It may be a number or a tensor, and
     have been through float32. A timestep that the chain does not have is refused. After
     ``set_begin_index(k)`` the chain begins with step k, without a look-up; from the state that the
-    whole chain has there, it goes on as the whole chain does, bit for bit (unless ``markov`` is
-    False).
+    whole chain has there, it goes on as the whole chain does, bit for bit (but for a step that
+    depends on more than the state).
     """
     steps = fewest(watched(sampler_class)) + 8
     sampler = watched(sampler_class, steps)
-    whole = run(sampler, first_state(2, 3), seeded(0)[0])
+    whole = run(sampler, first_state(sampler_class, 2, 3), seeded(0)[0])
     levels = sampler.timesteps.tolist()
 
     for t in dict.fromkeys(levels):
         k = levels.index(t)
         begun = watched(sampler_class, steps)
         begun.set_begin_index(k)
-        expected = run(begun, first_state(2, 3), seeded(0)[0], k)
+        expected = run(begun, first_state(sampler_class, 2, 3), seeded(0)[0], k)
         for given in (t, torch.tensor(t, dtype=torch.float64), torch.tensor(t)):
             with during(f"the chain begins at timestep {t:.9g}, at first timesteps[{k}]"):
                 looked_up = watched(sampler_class, steps)
-                found = run(looked_up, first_state(2, 3), seeded(0)[0], k, at=given)
+                found = run(looked_up, first_state(sampler_class, 2, 3), seeded(0)[0], k, at=given)
                 same_chains(found, expected, f"this chain and one after set_begin_index({k})")
 
     absent = 1.5 * max(map(abs, levels)) + 0.123
@@ -140,29 +138,32 @@ def indexing(sampler_class: type[Any]) -> str:
         Exception,
         sampler.step,
         *(whole[0].output, absent, whole[0].state),
+        **beside(sampler, whole[0].state, whole[0].timestep),
     )
-    if not getattr(sampler_class, "markov", True):
-        return f"{len(set(levels))} timesteps looked up; not to be taken up in the middle"
-    _check_resuming(sampler_class, whole)
-    return f"{len(set(levels))} timesteps looked up, {steps} places to take up the chain"
+    taken_up = _check_resuming(sampler_class, whole)
+    return f"{len(set(levels))} timesteps looked up, {taken_up} places to take up the chain"
 
 
-def _check_resuming(sampler_class: type[Any], whole: list[Step]) -> None:
+def _check_resuming(sampler_class: type[Any], whole: list[Step]) -> int:
+    """Takes up a chain wherever its step depends on the state alone; returns in how many places."""
     (generator,) = seeded(0)
     sampler = watched(sampler_class, len(whole))
+    places = 0
     for k, step in enumerate(whole):
         rest = watched(sampler_class, len(whole))
         rest.set_begin_index(k)
         there = torch.Generator()
         there.set_state(generator.get_state())
         found = next_state(rest, step.timestep, step.output, step.state, there)
-        same_bits(
-            found,
-            step.after,
-            f"step {k} of the whole chain, and the same after set_begin_index({k}) (a sampler that "
-            "keeps more than the state has the class attribute markov = False),",
-        )
+        if torch.equal(found, step.after) or not remembers(sampler_class, whole, k):
+            places += 1
+            same_bits(
+                found,
+                step.after,
+                f"step {k} of the whole chain, and the same after set_begin_index({k}),",
+            )
         next_state(sampler, step.timestep, step.output, step.state, generator)
+    return places
 
 
 def own_schedule(sampler_class: type[Any]) -> str:
@@ -175,16 +176,16 @@ def own_schedule(sampler_class: type[Any]) -> str:
     steps = fewest(watched(sampler_class)) + 4
     sampler = watched(sampler_class, steps)
     levels, timesteps = sampler.sigmas[:-1].tolist(), sampler.timesteps.tolist()
-    expected = run(sampler, first_state(2, 3), seeded(0)[0])
+    expected = run(sampler, first_state(sampler_class, 2, 3), seeded(0)[0])
 
     other = watched(sampler_class)
     other.set_timesteps(sigmas=levels)
     _check_kept(other, levels)
-    found = run(other, first_state(2, 3), seeded(0)[0])
+    found = run(other, first_state(sampler_class, 2, 3), seeded(0)[0])
     same_chains(found, expected, "the sampler's own chain and that of set_timesteps(sigmas=...)")
     other.set_timesteps(timesteps=timesteps)
     _check_kept(other, levels)
-    found = run(other, first_state(2, 3), seeded(0)[0])
+    found = run(other, first_state(sampler_class, 2, 3), seeded(0)[0])
     # A noise level may be rounded on its way through a timestep.
     if not torch.allclose(found[-1].after, expected[-1].after, rtol=1e-4, atol=1e-4):
         raise CheckFailed(

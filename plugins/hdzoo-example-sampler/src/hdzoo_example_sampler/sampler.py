@@ -7,7 +7,7 @@ from diffusers import SchedulerMixin as SchedulerMixin
 from diffusers.configuration_utils import register_to_config
 
 from hdzoo import HDZooError
-from hdzoo.samplers.base import Move
+from hdzoo.samplers.base import Limit, Move
 from hdzoo.samplers.families import LadderSampler
 from hdzoo.samplers.gaussian import GaussianLaw, published_ladder
 from hdzoo.samplers.ladders import refine_ladder
@@ -35,6 +35,7 @@ class ExampleDDIMSampler(LadderSampler):
 
     source = "Song, Meng and Ermon 2021, eq. 13"
     family = "ODE"
+    limit = Limit("data", "sigma_min")
 
     @register_to_config
     def __init__(
