@@ -12,12 +12,12 @@ from hdzoo import cli
 HUGE = 2**63
 GOOGOL = 10**100
 
-# What stands for a path: {model} is a pipeline folder, {set} ten images; file.txt, picture.png,
+# {model} stands for a pipeline folder, {set} for 30 images and {few} for 10; file.txt, picture.png,
 # mask.png, full/ and empty/ are in the current folder. Then what the message says.
 CASES = [
     # Numbers.
     ("sample {model} -n 0", "num_images is 0"),
-    ("sample {model} -n=-1", "num_images is -1"),
+    ("sample {model} -n -1", "num_images is -1"),
     ("sample {model} -n two", "'two'"),
     ("sample {model} -n 1.5", "'1.5'"),
     ("sample {model} -n 1e20", "'1e20'"),
@@ -32,7 +32,7 @@ CASES = [
     ("sample {model} -n 2 --seed 1e3", "'1e3'"),
     ("sample {model} -n 2 --seed nan", "'nan'"),
     ("sample {model} -n 2 -t 0", "num_inference_steps is 0"),
-    ("sample {model} -n 2 -t=-5", "num_inference_steps is -5"),
+    ("sample {model} -n 2 -t -5", "num_inference_steps is -5"),
     ("sample {model} -n 2 -t 3", "at least 4"),
     ("sample {model} -n 2 -t many", "'many'"),
     (f"sample {{model}} -n 2 -t {10**15}", "num_inference_steps is 1000000000000000"),
@@ -139,7 +139,7 @@ CASES = [
     ("generate {model} -O file.txt -n 2", "file.txt"),
     ("generate {model} -O full -n 2", "full"),
     ("generate {model} -O set -n 0", "num_images is 0"),
-    ("generate {model} -O set -n=-3", "num_images is -3"),
+    ("generate {model} -O set -n -3", "num_images is -3"),
     ("generate {model} -O set -n 1e20", "'1e20'"),
     (f"generate {{model}} -O set -n {GOOGOL}", "num_images"),
     (f"generate {{model}} -O set -n {10**12} --chunk-size {10**11}", "num_images is 1000000000000"),
@@ -175,7 +175,7 @@ CASES = [
     ("evaluate {set} -r digits -f digits --metrics-seed=-1", "seed is -1"),
     (f"evaluate {{set}} -r digits -f digits --metrics-seed {HUGE}", "seed is 9223372036854775808"),
     ("evaluate {set} -r digits -f digits --batch-size 0", "batch_size is 0"),
-    ("evaluate {set} -r digits -f digits", "has 10 images"),
+    ("evaluate {few} -r digits -f digits", "has 10 images"),
     ("evaluate digits -r digits -f digits --output full", "full"),
     ("evaluate digits -r digits -f digits --output file.txt/report.json", "file.txt"),
     ("evaluate digits -r digits -f digits --card nowhere", "nowhere"),
@@ -195,7 +195,7 @@ CASES = [
     ("reference digits -O r.safetensors --seed=-1", "seed is -1"),
     (f"reference digits -O r.safetensors --seed {HUGE}", "seed is 9223372036854775808"),
     ("reference digits -O r.safetensors --batch-size 0", "batch_size is 0"),
-    ("reference {set} -O r.safetensors", "has 10 images"),
+    ("reference {few} -O r.safetensors", "has 10 images"),
     # Leaderboards.
     ("compare {model}", "--output-dir"),
     ("compare nowhere -O board", "nowhere"),
@@ -203,9 +203,12 @@ CASES = [
     ("compare {model} -O board -n 0 -r digits -f digits", "num_images is 0"),
     ("compare {model} -O board -n 5 -r digits -f digits", "num_images is 5"),
     (f"compare {{model}} -O board -n {GOOGOL} -r digits -f digits", "num_images is"),
-    ("compare {model} -O board -t 1 -r digits -f digits", "[1]"),
-    ("compare {model} -O board -t 0 -r digits -f digits", "[0]"),
-    (f"compare {{model}} -O board -t {10**15} -r digits -f digits", "[1000000000000000]"),
+    ("compare {model} -O board -t 1 -r digits -f digits", "num_inference_steps[0] is 1"),
+    ("compare {model} -O board -t 0 -r digits -f digits", "num_inference_steps[0] is 0"),
+    (
+        f"compare {{model}} -O board -t {10**15} -r digits -f digits",
+        "num_inference_steps[0] is",
+    ),
     ("compare {model} -O board --trials=-1 -r digits -f digits", "trials is -1"),
     (f"compare {{model}} -O board --trials {GOOGOL} -r digits -f digits", "trials is"),
     ("compare {model} -O board --trial-images 0 -r digits -f digits", "trial_images is 0"),
@@ -353,15 +356,17 @@ def paths(tiny_model, tmp_path_factory):
     from hdzoo import NCSNModel
 
     folder = tmp_path_factory.mktemp("paths")
-    (folder / "set").mkdir()
-    for i in range(10):
-        Image.new("L", (8, 8), 20 * i).save(folder / "set" / f"{i}.png")
+    for name, count in (("set", 30), ("few", 10)):
+        (folder / name).mkdir()
+        for i in range(count):
+            Image.new("L", (8, 8), 8 * i).save(folder / name / f"{i}.png")
     weights = NCSNModel(sample_size=8, in_channels=1, base_channels=2).state_dict()
     weights = {f"module.{key}": value for key, value in weights.items() if key != "sigmas"}
     torch.save([weights, {}], folder / "checkpoint.pth")
     return {
         "model": tiny_model,
         "set": folder / "set",
+        "few": folder / "few",
         "checkpoint": folder / "checkpoint.pth",
     }
 
