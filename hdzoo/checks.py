@@ -227,6 +227,11 @@ class Maybe:
 MAX_LEVELS = 100_000
 
 COUNT = Whole(1)
+# Of images: of a set, or drawn together.
+IMAGES = Whole(1, 100_000_000)
+# What Parquet's columns hold.
+SEED = Whole(0, 2**63 - 1)
+THREADS = Whole(1, 1024)
 POSITIVE = Number(above=0)
 NOT_NEGATIVE = Number(low=0)
 # Of a network or a sampler: its square and the inverse of that are numbers of float32.

@@ -44,21 +44,24 @@ def named_path(path: str | Path, what: str) -> Path:
 # ---- before the work --------------------------------------------------------------------------
 
 
-def check_file(path: Path) -> None:
+def check_file(path: Path, suffix: str | None = None) -> None:
     """Refuses, before any work, a file that could not be written after it.
 
     What dead processes have left beside it is cleared away.
 
     Args:
         path: of the file; its folder need not be there yet.
+        suffix: the ending that its name must have, since that says what is in it; None for any.
 
     Raises:
-        HDZooError: it is a folder or a device, or nothing can be written there.
+        HDZooError: it is a folder or a device, has another ending, or nothing can be written there.
     """
     if path.is_dir():
         raise HDZooError(f"cannot write to {path}: it is a folder; give the name of a file")
     if path.exists() and not path.is_file():
         raise HDZooError(f"cannot write to {path}: it is no regular file; give another name")
+    if suffix is not None and path.suffix.lower() != suffix:
+        raise HDZooError(f"{path} is to be a {suffix} file; give a name that ends so")
     check_folder(path.parent)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from accelerate import PartialState
 from diffusers.utils import make_image_grid
@@ -14,6 +15,7 @@ from PIL import Image, PngImagePlugin
 
 from hdzoo import plugins
 from hdzoo.catalog import weights_hash
+from hdzoo.checks import IMAGES, SEED
 from hdzoo.errors import HDZooError
 from hdzoo.files import whole_file
 from hdzoo.hub.resolve import resolve_model
@@ -32,6 +34,8 @@ DTYPES = {
     "fp16": torch.float16,
 }
 TRAJECTORY_FRAMES = 48
+# Of larger pictures Pillow warns that they may be meant to fill the memory.
+MOST_PIXELS = 89_478_485
 
 
 def find_dtype(name: str) -> torch.dtype:
@@ -77,6 +81,45 @@ def start_of(pipe: HDPipeline, model: str | Path) -> Any:
     return pipe.starter
 
 
+def check_batch(pipe: HDPipeline, name: str, size: int) -> None:
+    """Refuses to draw more images together than this machine could hold.
+
+    Args:
+        pipe: that is to draw.
+        name: of the number, for the message.
+        size: how many.
+    """
+    IMAGES(name, size)
+    # State, noise, prediction and what is made of them; what the network needs is not known.
+    needed = 4 * 4 * size * math.prod(pipe.sample_shape)
+    memory = psutil.virtual_memory().total
+    if needed > memory:
+        raise HDZooError(
+            f"{name} is {size}; so many images at a time take more than {needed / 1e9:,.0f} GB, "
+            f"and this machine has {memory / 1e9:,.0f}: give fewer"
+        )
+
+
+def check_grid(pipe: HDPipeline, num_images: int, scale: int) -> None:
+    """Refuses a grid that nobody could open, before its images are drawn.
+
+    Args:
+        pipe: that is to draw.
+        num_images: in the grid.
+        scale: as in `image_grid`.
+    """
+    IMAGES("num_images", num_images)
+    columns = math.ceil(math.sqrt(num_images))
+    cells = columns * math.ceil(num_images / columns)
+    pixels = cells * math.prod(pipe.sample_shape[1:]) * scale**2
+    if pixels > MOST_PIXELS:
+        raise HDZooError(
+            f"num_images is {num_images} and scale is {scale}: the grid would have "
+            f"{pixels:.2g} pixels, and at most {MOST_PIXELS:,} can be opened everywhere. Give a "
+            "smaller scale or fewer images; `hdzoo generate` draws sets of any size"
+        )
+
+
 def draw(
     pipe: HDPipeline,
     num_images: int,
@@ -108,11 +151,9 @@ def draw(
     Raises:
         HDZooError: a number is not positive, or the chain does not go with the network.
     """
-    for name, number in (("num_images", num_images), ("batch_size", batch_size)):
-        if number < 1:
-            raise HDZooError(f"{name} is {number}; it must be at least 1")
-    if seed < 0:
-        raise HDZooError(f"seed is {seed}; it must not be negative")
+    IMAGES("num_images", num_images)
+    SEED("seed", seed)
+    check_batch(pipe, "batch_size", min(batch_size, num_images))
     first = HDPipeline(pipe.unet, start) if start is not None else None
     silent = on_progress is not None
     if first is not None:

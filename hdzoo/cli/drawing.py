@@ -59,13 +59,15 @@ def sample(
         )
     pipe.scheduler.set_timesteps(num_inference_steps)
     steps = pipe.scheduler.num_inference_steps
+    sampling.check_grid(pipe, num_images, scale)
     made_by = sampling.protocol(pipe, model, seed, start, class_label)
     if output is None:
         drawn = made_by | {"num_images": num_images, "scale": scale}
         name = sampler or type(pipe.scheduler).__name__
         output = sampling.picture_path(model, name, drawn)
-    for path in filter(None, (output, gif)):
-        check_file(path)
+    check_file(output, ".png")
+    if gif is not None:
+        check_file(gif, ".gif")
     if images_dir is not None:
         check_folder(images_dir)
     trajectory = sampling.Trajectory(pipe, steps, scale) if gif else None
@@ -193,8 +195,9 @@ def demo_2d(
     options = parse_options(option)
     from hdzoo.demo import demo
 
-    for path in filter(None, (output, png)):
-        check_file(path)
+    check_file(output, ".gif")
+    if png is not None:
+        check_file(png, ".png")
     with work_progress() as on_work:
         done = count(1)
         result = demo.demo_2d(

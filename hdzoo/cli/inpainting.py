@@ -58,13 +58,14 @@ def inpaint(
             f"{counted(start.num_inference_steps, 'network evaluation')} each"
         )
     pipe.scheduler.set_timesteps(num_inference_steps)
+    sampling.check_grid(pipe, num_images, scale)
     made_by = sampling.protocol(pipe, model, seed, start, class_label)
     made_by |= {"image": image, "mask_image": mask_image, "known_noise": known_noise}
     if output is None:
         painted = made_by | {"num_images": num_images, "scale": scale}
         name = sampler or type(pipe.scheduler).__name__
         output = sampling.picture_path(image, name, painted)
-    check_file(output)
+    check_file(output, ".png")
     images = inpainting.paint(
         pipe,
         image,

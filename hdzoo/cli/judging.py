@@ -35,6 +35,9 @@ def verify(
     samplers: Annotated[
         list[str] | None, typer.Argument(help="Registered names. Default: all.")
     ] = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="A PNG: the distance to Gaussian data against cost.")
+    ] = None,
     as_json: JsonOutput = False,
 ) -> None:
     """Check samplers: contract, exact law, bias, law on a mixture. Exit code 1 if one fails."""
@@ -47,11 +50,19 @@ def verify(
     names = samplers or registry.list_samplers()
     for name in names:
         registry.provider("samplers", name)
+    if picture is not None:
+        from hdzoo.plots import save_figure
+        from hdzoo.verification.picture import bias_figure, cost_curves
+
+        check_file(picture, ".png")
     checks, done = len(CHECKS), count(1)
     note(f"{counted(len(names), 'sampler')}, {checks} checks of each")
     with work_progress() as on_work:
         on_work("checks", 0, len(names) * checks)
         verdicts = run_checks(names, lambda _: on_work("checks", next(done), len(names) * checks))
+    if picture is not None:
+        save_figure(bias_figure(cost_curves(verdicts)), picture)
+        note(f"picture: {picture}")
     if as_json:
         say(json.dumps([dataclasses.asdict(verdict) for verdict in verdicts], indent=2))
     else:

@@ -14,6 +14,7 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from PIL import Image
 
+from hdzoo.checks import SEED, THREADS
 from hdzoo.errors import HDZooError
 from hdzoo.files import check_folder, exclusive, named_path
 from hdzoo.generation.folder import finish, prepare
@@ -21,7 +22,7 @@ from hdzoo.generation.manifest import MANIFEST, check_same_protocol, make_manife
 from hdzoo.generation.shards import Shards
 from hdzoo.pipelines.pipeline import HDPipeline
 from hdzoo.processes import all_processes, fail_together, in_first_process
-from hdzoo.sampling import draw_batch, load_pipeline, start_of
+from hdzoo.sampling import check_batch, draw_batch, load_pipeline, start_of
 from hdzoo.text import counted
 
 
@@ -110,9 +111,8 @@ def generate(
         HDZooError: an argument does not fit, the folder holds another set or cannot be written or
             is in use, or samples are not finite. What is there stays, for the next call.
     """
-    for name, number, least in (("seed", seed, 0), ("num_threads", num_threads, 1)):
-        if number < least:
-            raise HDZooError(f"{name} is {number}; it must be at least {least}")
+    SEED("seed", seed)
+    THREADS("num_threads", num_threads)
     shards = Shards(named_path(output_dir, "output_dir"), num_images, chunk_size)
     state = all_processes()
     in_first_process(state, lambda: check_folder(shards.folder))
@@ -121,6 +121,7 @@ def generate(
         raise HDZooError(
             f"the samples of {type(pipe.unet).__name__} are no images; take a model of images"
         )
+    check_batch(pipe, "chunk_size", min(chunk_size, num_images))
     start = start_of(pipe, model)
     if start is not None:
         start.set_timesteps(start_num_inference_steps)

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from hdzoo.checks import IMAGES
 from hdzoo.errors import HDZooError
 from hdzoo.files import file_hash, whole_file, writing
 from hdzoo.text import counted
@@ -49,8 +50,7 @@ class Shards:
 
     def __post_init__(self) -> None:
         for name in ("num_images", "chunk_size"):
-            if getattr(self, name) < 1:
-                raise HDZooError(f"{name} is {getattr(self, name)}; it must be at least 1")
+            IMAGES(name, getattr(self, name))
         if len(self) > MOST_SHARDS:
             raise HDZooError(
                 f"chunk_size {self.chunk_size} divides {counted(self.num_images, 'image')} into "

@@ -14,6 +14,7 @@ from accelerate.utils import broadcast_object_list
 
 from hdzoo import plugins
 from hdzoo.catalog import weights_hash
+from hdzoo.checks import IMAGES, SEED, THREADS, Many, Maybe, Rule, Whole
 from hdzoo.errors import HDZooError
 from hdzoo.files import (
     check_folder,
@@ -30,18 +31,21 @@ from hdzoo.generation.generate import generate
 from hdzoo.generation.manifest import flat, read_manifest
 from hdzoo.hub.resolve import resolve_model
 from hdzoo.leaderboard.board import OBJECTIVE, Entry, Leaderboard, Trial, rank
-from hdzoo.leaderboard.tuning import candidates
+from hdzoo.leaderboard.tuning import MOST_POINTS, candidates
 from hdzoo.metrics.features import METRICS, get_extractor
 from hdzoo.metrics.image_sets import open_images
+from hdzoo.metrics.metrics import LEAST_IMAGES
 from hdzoo.metrics.reference import SUFFIX, load_reference, reference_of
-from hdzoo.metrics.report import Report, evaluate, load_report
+from hdzoo.metrics.report import Report, check_metrics, evaluate, load_report
 from hdzoo.processes import all_processes, in_first_process
+from hdzoo.samplers.ladders import MAX_EVALUATIONS
 from hdzoo.sampling import find_dtype, load_pipeline
 from hdzoo.text import counted
 from hdzoo.version import __version__
 
 PROTOCOL = "protocol.json"
 MOST_TRIAL_IMAGES = 250
+COST = Whole(2, MAX_EVALUATIONS)
 # What progress calls all the work that is left.
 ALL = "network evaluations"
 
@@ -94,6 +98,20 @@ class Settings:
     metrics: Sequence[str] = tuple(METRICS)
 
     def __post_init__(self) -> None:
+        enough = Whole(LEAST_IMAGES, IMAGES.high)
+        rules: dict[str, Rule] = {
+            "num_images": enough,
+            "trials": Whole(0, MOST_POINTS),
+            "trial_images": Maybe(enough),
+            "seed": SEED,
+            "trial_seed": SEED,
+            "chunk_size": IMAGES,
+            "num_threads": THREADS,
+        }
+        for name, rule in rules.items():
+            rule(name, getattr(self, name))
+        find_dtype(self.dtype)
+        check_metrics(self.metrics)
         if self.trial_images is None:
             object.__setattr__(self, "trial_images", min(MOST_TRIAL_IMAGES, self.num_images))
         elif self.trial_images > self.num_images:
@@ -101,8 +119,6 @@ class Settings:
                 f"trial_images is {self.trial_images} and num_images is {self.num_images}; a "
                 "sampler is tuned on at most as many images as it is judged by, so give fewer"
             )
-        if self.trials < 0:
-            raise HDZooError(f"trials is {self.trials}; it must not be negative")
         if self.seed == self.trial_seed:
             raise HDZooError(
                 f"seed and trial_seed are both {self.seed}; images that a sampler was tuned on say "
@@ -164,10 +180,7 @@ def compare(
     names = list(dict.fromkeys(samplers or plugins.list_samplers()))
     for name in names:
         plugins.provider("samplers", name)
-    if not num_inference_steps or min(num_inference_steps) < 2:
-        raise HDZooError(
-            f"num_inference_steps is {list(num_inference_steps)}; give numbers from 2 up"
-        )
+    Many(COST)("num_inference_steps", list(num_inference_steps))
     folder = named_path(output_dir, "output_dir")
     run = Run(model, folder, Settings(**settings), command, on_progress, on_note)
     in_first_process(run.state, lambda: check_folder(run.folder))

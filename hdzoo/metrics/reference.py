@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 
+from hdzoo.checks import SEED
 from hdzoo.checksums import check_tensors, save_tensors
 from hdzoo.errors import HDZooError
 from hdzoo.files import check_file
@@ -132,6 +133,7 @@ def make_reference(
     """
     if max_features is not None and max_features < LEAST_IMAGES:
         raise HDZooError(f"max_features is {max_features}; at least {LEAST_IMAGES} are needed")
+    SEED("seed", seed)
     check_enough(len(images), images.source)
     found: Features = images.extract(extractor, batch_size, on_progress)
     layers = found.layers

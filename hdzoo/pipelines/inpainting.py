@@ -12,6 +12,7 @@ from diffusers import SchedulerMixin as SchedulerMixin
 from diffusers.image_processor import PipelineImageInput
 from PIL import Image
 
+from hdzoo.checks import IMAGES, SEED
 from hdzoo.errors import HDZooError
 from hdzoo.images.address import open_picture
 from hdzoo.pipelines.generators import sample_generators
@@ -295,11 +296,9 @@ def paint(
         HDZooError: a file cannot be read, a number is out of its range, or the chain does not go
             with the network.
     """
-    for name, number in (("num_images", num_images), ("batch_size", batch_size)):
-        if number < 1:
-            raise HDZooError(f"{name} is {number}; it must be at least 1")
-    if seed < 0:
-        raise HDZooError(f"seed is {seed}; it must not be negative")
+    IMAGES("num_images", num_images)
+    IMAGES("batch_size", batch_size)
+    SEED("seed", seed)
     given: dict[str, Any] = {
         "image": open_picture(image),
         "mask_image": open_picture(mask_image),

@@ -205,8 +205,7 @@ def test_a_refusal_says_how_many_steps_would_do(eta, steps):
     options = {"sigma_max": 5.0, "sigma_min": 0.01, "step_size": eta * 0.01**2}
     with pytest.raises(HDZooError, match="at least") as caught:
         ConsistentAnnealedSampler(**options).set_timesteps(steps)
-    # On a geometric ladder of n levels the ratio is 500^(-1 / (n - 1)), and it must reach
-    # |1 - eta|.
+    # On a geometric ladder of n levels the ratio is 500^(-1 / (n - 1)), at least |1 - eta|.
     enough = 1 + math.ceil(math.log(1 / 500) / math.log(abs(1 - eta)))
     assert str(caught.value).endswith(f", or at least {enough} steps")
     sampler = ConsistentAnnealedSampler(**options | {"num_levels": enough})
