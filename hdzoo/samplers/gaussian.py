@@ -180,7 +180,7 @@ def published_curve(config: Mapping[str, Any], num_levels: int) -> np.ndarray:
     scaled = np.log(given) if rho is None else given ** (1 / rho)
     scaled = np.interp(np.linspace(0, len(given) - 1, num_levels), np.arange(len(given)), scaled)
     levels = np.exp(scaled) if rho is None else scaled**rho
-    return np.asarray(clock_of(config).known(levels.tolist()))
+    return trained_at(config, levels)
 
 
 def published_level(config: Mapping[str, Any]) -> float:

@@ -14,7 +14,7 @@ from diffusers.configuration_utils import register_to_config
 from hdzoo.errors import HDZooError
 from hdzoo.samplers.base import Limit, Move
 from hdzoo.samplers.families import RefinedLadderSampler
-from hdzoo.samplers.gaussian import GaussianLaw, published_curve
+from hdzoo.samplers.gaussian import GaussianLaw, published_curve, trained_at
 from hdzoo.samplers.ladders import churned_ladder, not_negative
 from hdzoo.samplers.noise import Noise
 from hdzoo.scores.clocks import clock_of
@@ -139,7 +139,8 @@ class HeunSampler(RefinedLadderSampler):
         for i, (sigma, below) in enumerate(pairwise([*levels, 0.0])):
             raised = sigma
             if i > 0 and gamma > 0 and config.churn_min <= sigma <= churn_max:
-                (raised,) = clock_of(config).known([min((1 + gamma) * sigma, levels[0])])
+                raised = trained_at(config, np.minimum((1 + gamma) * sigma, levels[:1])).item()
+                raised = max(sigma, raised)
                 law = law.noise(config.churn_noise**2 * (raised**2 - sigma**2))
             # On Gaussian data the slope of the ODE is the noise level over V, times x - m.
             slope = raised / law.total(raised)
