@@ -16,18 +16,20 @@ KNOBS = ("num_inference_steps", "step_size", "sigma", "sigma_min")
 # Of the variance of what it converges to, and of its standard deviation for the mean: what may be
 # left in the limit. Discretisation leaves a series in the knob, of which extrapolation leaves the
 # square of its last, small term.
-TOLERANCE = 2e-3
+TOLERANCE = 5e-3
 # A sampler that comes as the square root of the knob is at a third after three halvings and a bit.
 FRACTION = 1 / 3
-FEWEST_SETTINGS, MOST_SETTINGS = 4, 8
-MOST_EVALUATIONS = 12_000
-# Evaluations on a rung at the first setting: walks of step sizes from 0.2 sigma^2 on forget all but
-# e^-8 of their start.
-WALK = 40
+FEWEST_SETTINGS, MOST_SETTINGS = 4, 7
+FEWEST_EVALUATIONS, MOST_EVALUATIONS = 16, 8192
+# What doubling the evaluations may change where they are as many as it takes.
+SETTLED = 1.5e-3
+# The first of noise levels that go to 0, in standard deviations of the data: errors are a series in
+# it from here on.
+NEAR = 0.75
 
 
 class Setting(NamedTuple):
-    """One value of a knob: the options, evaluations, and data and what is left of it there."""
+    """One value of a knob: a sampler, the data, and what the sampler is to converge to."""
 
     value: float
     sampler: Any
@@ -38,12 +40,12 @@ class Setting(NamedTuple):
 def check_limit(sampler_class: type[Any]) -> Finding:
     """Follows the exact law along the knob that a sampler declares (`Sampler.limit`).
 
-    On Gaussian data, one direction of which is singular, the knob is halved (numbers of evaluations
-    are doubled), from 4 settings on. What is left of the error in the end, by extrapolation of the
-    mean and the covariance along the sequence (Aitken's), may be 0.2 % of the variance; and the
-    last error a third of the largest, or as little. So an error that stays is found, however slowly
-    the others go, and no right sampler fails for being slow. Chains start from the noisy data at
-    their first level, and walks at one level from elsewhere.
+    On Gaussian data, one direction of which is singular. The knob is halved at least three times,
+    each time with as many evaluations as it takes; or it is their number, which is doubled. What is
+    left of the error, by extrapolation of the mean and the covariance along the sequence (Aitken's)
+    may be 0.5 % of the variance, and the last error a third of the largest. So an error that stays
+    is found, and a slow one is none. Chains start from the noisy data at their first level, and
+    walks at one level from elsewhere.
     """
     declared = getattr(sampler_class, "limit", None)
     if declared is None:
@@ -58,9 +60,13 @@ def check_limit(sampler_class: type[Any]) -> Finding:
         raise CheckFailed(f"limit names the option {knob}, which {sampler_class.__name__} has not")
     values: list[float] = []
     gaps: list[np.ndarray] = []
+    steps = FEWEST_EVALUATIONS
     for setting in _settings(sampler_class, law, knob):
-        with on_options(configuration(setting.sampler)):
-            gaps.append(_gap(setting))
+        if knob == "num_inference_steps":
+            gaps.append(_gap(setting, int(setting.value)))
+        else:
+            gap, steps = _settled(setting, steps)
+            gaps.append(gap)
         values.append(setting.value)
         if len(gaps) >= FEWEST_SETTINGS and _arrives(gaps):
             break
@@ -85,32 +91,23 @@ def check_limit(sampler_class: type[Any]) -> Finding:
 
 def _settings(sampler_class: type[Any], law: str, knob: str) -> Iterator[Setting]:
     known, on_level = option_names(sampler_class), knob in ("sigma", "sigma_min")
-    first = 2.0 if on_level else 1.0
-    rungs = 3 if "num_levels" in known else 1
-    # Data of standard deviation 1: at the last level's size, or half of it at first.
-    ladder = {"sigma": 1.0, "sigma_min": 1.0, "sigma_max": 8.0, "num_levels": rungs}
-    size = 1.0
-    if _refuses(sampler_class, {key: ladder[key] for key in ladder if key in known}):
+    # Data of standard deviation 1, that of the last level; or one that has come near to them.
+    ladder = {"sigma": 1.0, "sigma_min": 1.0, "sigma_max": 8.0, "num_levels": 2}
+    options = {key: value for key, value in ladder.items() if key in known}
+    first, size = NEAR if on_level else 1.0, 1.0
+    if _refuses(sampler_class, options):
         # The sampler's own levels, and data of that size.
-        level = float(sampler_class().sigmas[-2])
-        ladder, first, size = {}, level, level / 2 if on_level else level
+        options, first = {}, float(sampler_class().sigmas[-2])
+        size = first / NEAR if on_level else first
     for halvings in range(MOST_SETTINGS):
-        options = {key: value for key, value in ladder.items() if key in known}
-        value, steps = first * 0.5**halvings, rungs * WALK * 2.0**halvings
+        value = first / 2**halvings
         if knob == "num_inference_steps":
-            value = steps = 16 * 2**halvings
-        elif knob == "step_size":
-            value *= 0.4 * first
+            value = FEWEST_EVALUATIONS * 2.0**halvings
         else:
-            # A walk takes the time of its slowest direction, in steps of the level's size.
-            steps = rungs * WALK * (1 + (size / value) ** 2)
-        if steps > MOST_EVALUATIONS:
-            return
-        if knob != "num_inference_steps":
-            options[knob] = value
+            value *= 0.4 * first if knob == "step_size" else 1.0
+            options = options | {knob: value}
         with on_options(options):
             sampler = sampler_class(**options)
-            sampler.set_timesteps(round(steps))
         target = Gaussian.of([size, -size], [size**2, 0.0])
         end = target if law == "data" else target.noisy(float(sampler.sigmas[-2]))
         yield Setting(value, sampler, target, end)
@@ -124,15 +121,37 @@ def _refuses(sampler_class: type[Any], options: dict[str, Any]) -> bool:
     return False
 
 
-def _gap(setting: Setting) -> np.ndarray:
+def _settled(setting: Setting, steps: int) -> tuple[np.ndarray, int]:
+    """The gap with as many evaluations as it takes, and half of their number."""
+    gap = _gap(setting, steps)
+    while 2 * steps <= MOST_EVALUATIONS:
+        before, gap = gap, _gap(setting, 2 * steps)
+        if np.linalg.norm(gap - before) <= SETTLED:
+            break
+        steps *= 2
+    return gap, steps
+
+
+def _gap(setting: Setting, steps: int) -> np.ndarray:
     """Mean and covariance less those of the limit, in its units."""
     _, sampler, target, limit = setting
+    with on_options(configuration(sampler) | {"num_inference_steps": steps}):
+        sampler.set_timesteps(steps)
+        law = _law(sampler, target)
+    scale = np.sqrt(np.trace(limit.covariance))
+    return np.concatenate(
+        [(law.mean - limit.mean) / scale, (law.covariance - limit.covariance).ravel() / scale**2]
+    )
+
+
+def _law(sampler: Any, target: Gaussian) -> Gaussian:
+    """The law of the last state."""
     sigma = float(sampler.sigmas[0])
     start = target.noisy(sigma)
     if not getattr(sampler, "starts_from_noise", True):
         start = Gaussian(start.mean + sigma, 1.5 * start.covariance)
     try:
-        law = exact_law(sampler, target, start)
+        return exact_law(sampler, target, start)
     except NotAffineError as reason:
         # Then the closed form is followed, if samples have the law that it says.
         declared = declared_law(sampler, target, start)
@@ -142,11 +161,7 @@ def _gap(setting: Setting) -> np.ndarray:
             check_monte_carlo(type(sampler))
         except CheckFailed as failure:
             raise NotApplicable(f"{reason}, nor that of its closed form") from failure
-        law = declared
-    scale = np.sqrt(np.trace(limit.covariance))
-    return np.concatenate(
-        [(law.mean - limit.mean) / scale, (law.covariance - limit.covariance).ravel() / scale**2]
-    )
+        return declared
 
 
 def _rest(gaps: list[np.ndarray]) -> float:
