@@ -147,24 +147,9 @@ def refused(call: Any) -> str | None:
     return f"returned a {type(value).__name__}"
 
 
-# Checked by `hdzoo.samplers.families`, which has no rules yet.
-PENDING = {("AlphaHalfDenoisingSampler", "step_size")} | {
-    (name, option)
-    for name in (
-        "AveragedNoiseLangevinSampler",
-        "LangevinSampler",
-        "MALASampler",
-        "NoiseCorrectedLangevinSampler",
-    )
-    for option in ("sigma", "step_size")
-}
-
-
 @pytest.mark.parametrize(("name", "option"), OPTIONS, ids=lambda value: str(value))
 def test_options(name: str, option: str) -> None:
     assert option in WRONG, "say what this option may not be"
-    if (name, option) in PENDING:
-        pytest.xfail("its class has no rules yet")
     small = SMALL.get(name, {})
     came = {
         repr(value)[:80]: refused(lambda value=value: CLASSES[name](**small | {option: value}))
