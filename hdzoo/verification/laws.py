@@ -176,7 +176,7 @@ def deviation(law: Gaussian, expected: Gaussian) -> float:
 
 # Of torch's functions those that draw. All that is drawn in Python goes through one of them.
 RANDOM = frozenset(
-    [
+    (
         "rand",
         "rand_like",
         "randint",
@@ -210,7 +210,7 @@ RANDOM = frozenset(
         "native_dropout",
         "_standard_gamma",
         "_sample_dirichlet",
-    ]
+    )
 )
 
 
