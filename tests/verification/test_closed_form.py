@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from diffusers.configuration_utils import register_to_config
 
 from hdzoo import HDZooError, get_sampler, list_samplers
 from hdzoo.samplers import families
@@ -182,6 +183,7 @@ def test_a_sampler_that_refuses_everything() -> None:
         def rungs(self, num_inference_steps):
             raise HDZooError("not today")
 
+        @register_to_config
         def __init__(self, sigma: float = 1.0):
             self.set_timesteps()
 

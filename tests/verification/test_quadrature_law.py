@@ -19,6 +19,7 @@ MARKOV = [name for name in list_samplers() if name not in REMEMBER]
 def make(name: str) -> Any:
     options = {"sigma_max": 2.0, "sigma_min": 0.2, "num_levels": 6}
     single = not getattr(get_sampler(name), "starts_from_noise", True)
+    options = {key: value for key, value in options.items() if key in get_sampler(name)().config}
     sampler = get_sampler(name)(**({"sigma": 0.5} if single else options))
     sampler.set_timesteps(15)
     return sampler

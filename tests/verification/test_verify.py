@@ -232,6 +232,8 @@ UPDATED = sorted(
 UPDATE_EQUIVALENT = {
     # Whatever it proposes, with the probabilities that belong to it, is adjusted to the same law.
     ("mala", "score 0.1 % too strong"),
+    # At one level all steps are alike.
+    ("averaged-noise-langevin", "as if it were the step before"),
 }
 
 
