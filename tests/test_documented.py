@@ -50,9 +50,11 @@ def test_hooks(hook):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_methods_of_a_sampler(name):
+    if name in FIXED:
+        return
     documented = [vars(cls)[name] for cls in OWN if name in vars(cls)]
     assert any(inspect.getdoc(getattr(thing, "__func__", thing)) for thing in documented)
-    assert name in FIXED or in_a_table(name)
+    assert in_a_table(name)
 
 
 def test_class_attributes_of_a_sampler():
