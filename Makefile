@@ -1,5 +1,8 @@
 # Set-up and the two things that everybody does. `make demo` and `make test` need Python 3.11 only.
+# With CPU=1, PyTorch comes without its libraries for GPUs.
 PYTHON ?= python3
+CPU ?=
+TORCH_CPU = https://download.pytorch.org/whl/cpu
 VENV ?= .venv
 BIN = $(VENV)/bin
 
@@ -28,6 +31,7 @@ clean:
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "hdzoo needs Python 3.11 or newer; try make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
+	$(if $(CPU),$(BIN)/python -m pip install --quiet --disable-pip-version-check torch torchvision --index-url $(TORCH_CPU))
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
 	touch $@
 

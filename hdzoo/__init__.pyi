@@ -4,11 +4,13 @@ from . import verification as verification
 from .errors import HDZooError as HDZooError
 from .models import NCSNModel as NCSNModel
 from .models import NCSNppModel as NCSNppModel
+from .models import NCSNUNetModel as NCSNUNetModel
 from .models import NCSNv2Model as NCSNv2Model
 from .models import UNetScoreModel as UNetScoreModel
+from .models import wrap as wrap
+from .pipelines.generators import sample_generators as sample_generators
 from .pipelines.inpainting import HDInpaintPipeline as HDInpaintPipeline
 from .pipelines.pipeline import HDPipeline as HDPipeline
-from .pipelines.pipeline import sample_generators as sample_generators
 from .plugins import get_sampler as get_sampler
 from .plugins import hookimpl as hookimpl
 from .plugins import list_samplers as list_samplers
@@ -16,13 +18,18 @@ from .samplers.averaged_noise import (
     AveragedNoiseLangevinSampler as AveragedNoiseLangevinSampler,
 )
 from .samplers.consistent import ConsistentAnnealedSampler as ConsistentAnnealedSampler
+from .samplers.dpm_solver import DPMSolverPP2MSampler as DPMSolverPP2MSampler
 from .samplers.half_denoising import AlphaHalfDenoisingSampler as AlphaHalfDenoisingSampler
 from .samplers.half_denoising import AnnealedHalfDenoisingSampler as AnnealedHalfDenoisingSampler
 from .samplers.half_denoising import HalfDenoisingSampler as HalfDenoisingSampler
 from .samplers.half_denoising import NoiseCorrectedLangevinSampler as NoiseCorrectedLangevinSampler
+from .samplers.heun import HeunSampler as HeunSampler
 from .samplers.langevin import AnnealedLangevinSampler as AnnealedLangevinSampler
 from .samplers.langevin import LangevinSampler as LangevinSampler
 from .samplers.metropolis import MALASampler as MALASampler
+from .samplers.predictor_corrector import (
+    PredictorCorrectorSampler as PredictorCorrectorSampler,
+)
 from .samplers.underdamped import UnderdampedLangevinSampler as UnderdampedLangevinSampler
 from .targets import EmpiricalScore as EmpiricalScore
 from .targets import GaussianMixtureScore as GaussianMixtureScore

@@ -18,6 +18,8 @@ from hdzoo.text import counted
 CARD = "README.md"
 HERE = "."
 TASK = "unconditional-image-generation"
+# What training leaves beside the card.
+SAMPLES, CURVE = "samples.png", "loss.png"
 USAGE = """\
 from hdzoo import HDPipeline
 
@@ -166,11 +168,17 @@ def write_card(folder: Path, record: dict[str, Any], dataset: str | None = None)
         Path(str(dataset)).exists() or str(dataset).endswith(".parquet")
     )
     metadata = describe(unet, sampler, datasets=dataset if on_hub else None, model_name=name)
+    origin, cost = record.get("init_from"), record.get("num_inference_steps")
+    shown = [name for name in (SAMPLES, CURVE) if (folder / name).is_file()]
     sections = [
         f"# {prose(name)}",
+        *([f"![Samples of its own sampler]({SAMPLES})"] if SAMPLES in shown else ()),
         f"A {prose(unet)} for {size}x{size} images with {counted(channels, 'channel')}, trained "
         f"by denoising score matching on {counted(record['num_images'], 'image')}"
-        f"{f' of {code(dataset)}' if dataset else ''}. Its sampler is {prose(sampler)}.",
+        f"{f' of {code(dataset)}' if dataset else ''}"
+        f"{f', from the weights of {code(origin)}' if origin else ''}. "
+        f"Its sampler is {prose(sampler)}"
+        f"{f' with {cost:,} network evaluations' if cost else ''}.",
         f"## Usage\n\n{usage(HERE)}",
         "## Training\n\n" + table(("option", "value"), record["config"].items()),
         f"It took {record['seconds']:,} s on "
@@ -178,6 +186,8 @@ def write_card(folder: Path, record: dict[str, Any], dataset: str | None = None)
     ]
     if record.get("command"):
         sections.append(fenced(record["command"], "bash"))
+    if CURVE in shown:
+        sections.append(f"![The loss against the steps]({CURVE})")
     losses = network.get("held_out_loss")
     if losses:
         rows = zip(losses["sigmas"], losses["loss"], strict=True)

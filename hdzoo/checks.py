@@ -8,6 +8,7 @@ tensors of one number are numbers too; ``True``, ``"3"`` and NaN are none.
 import functools
 import inspect
 import math
+import reprlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -22,6 +23,10 @@ Rule = Callable[[str, Any], Any]
 Init = TypeVar("Init", bound=Callable[..., None])
 
 LONGEST_REPR = 60
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 3, LONGEST_REPR, LONGEST_REPR
+_SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = 10
 
 
 def refuse(name: str, value: Any, allowed: str, cause: Exception | None = None) -> NoReturn:
@@ -42,7 +47,8 @@ def shown(value: Any) -> str:
     if getattr(value, "shape", ()) != () and hasattr(value, "dtype"):
         return f"a {kind} of shape {tuple(value.shape)} and dtype {value.dtype}"
     try:
-        text = " ".join(repr(value.item() if hasattr(value, "dtype") else value).split())
+        # A list of lists of lists may have more to print than to hold.
+        text = " ".join(_SHORT.repr(value.item() if hasattr(value, "dtype") else value).split())
     except Exception:
         # Integers of more than 4300 digits, and objects that cannot be printed.
         return f"a {kind}"
@@ -221,9 +227,17 @@ class Maybe:
 MAX_LEVELS = 100_000
 
 COUNT = Whole(1)
+# Of images: of a set, or drawn together.
+IMAGES = Whole(1, 100_000_000)
+# What Parquet's columns hold.
+SEED = Whole(0, 2**63 - 1)
+THREADS = Whole(1, 1024)
 POSITIVE = Number(above=0)
 NOT_NEGATIVE = Number(low=0)
-LEVELS = Many(POSITIVE, most=MAX_LEVELS)
+# Of a network or a sampler: its square and the inverse of that are numbers of float32.
+LOWEST_NOISE, HIGHEST_NOISE = 1e-15, 1e15
+NOISE_LEVEL = Number(LOWEST_NOISE, HIGHEST_NOISE)
+LEVELS = Many(NOISE_LEVEL, most=MAX_LEVELS)
 
 
 def checked(**rules: Rule) -> Callable[[Init], Init]:

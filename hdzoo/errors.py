@@ -1,4 +1,4 @@
-"""The one exception that hdzoo raises on purpose."""
+"""The exceptions that hdzoo raises on purpose."""
 
 from hdzoo.text import plain
 
@@ -13,3 +13,16 @@ class HDZooError(ValueError):
 
     def __init__(self, message: object = "") -> None:
         super().__init__(plain(message))
+
+
+class StoppedError(HDZooError):
+    """Work that a signal has ended, and that can go on; the message says how.
+
+    Args:
+        message: for people.
+        signal: the number of the signal; the command line exits with 128 more.
+    """
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.signal = int(signal)

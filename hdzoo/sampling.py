@@ -1,24 +1,52 @@
 """Drawing pictures: samples, grids, and the trajectory that leads to them."""
 
+import hashlib
 import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from accelerate import PartialState
 from diffusers.utils import make_image_grid
 from PIL import Image, PngImagePlugin
 
 from hdzoo import plugins
+from hdzoo.catalog import weights_hash
+from hdzoo.checks import IMAGES, SEED
 from hdzoo.errors import HDZooError
 from hdzoo.files import whole_file
-from hdzoo.pipelines.pipeline import HDPipeline, sample_generators
+from hdzoo.hub.resolve import resolve_model
+from hdzoo.pipelines.generators import sample_generators
+from hdzoo.pipelines.labels import labels_by_index, labels_in_words
+from hdzoo.pipelines.pipeline import HDPipeline
 from hdzoo.version import __version__
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    # As people who train call them.
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
 TRAJECTORY_FRAMES = 48
+# Of larger pictures Pillow warns that they may be meant to fill the memory.
+MOST_PIXELS = 89_478_485
+
+
+def find_dtype(name: str) -> torch.dtype:
+    """The dtype of a name, one of `DTYPES`.
+
+    Raises:
+        HDZooError: there is none.
+    """
+    if name not in DTYPES:
+        raise HDZooError(f"unknown dtype {name!r}; allowed are {', '.join(DTYPES)}")
+    return DTYPES[name]
 
 
 def load_pipeline(
@@ -38,10 +66,9 @@ def load_pipeline(
     Raises:
         HDZooError: something is not found or does not fit.
     """
-    if dtype not in DTYPES:
-        raise HDZooError(f"unknown dtype {dtype!r}; allowed are {', '.join(DTYPES)}")
+    weights_dtype = find_dtype(dtype)
     chosen = plugins.get_sampler(sampler) if sampler else None
-    pipe = HDPipeline.from_pretrained(model, dtype=DTYPES[dtype])
+    pipe = HDPipeline.from_pretrained(model, dtype=weights_dtype)
     chosen = chosen or type(pipe.scheduler)
     pipe.scheduler = chosen.from_config(pipe.scheduler.config, **(options or {}))
     return pipe.to(PartialState().device)
@@ -54,6 +81,45 @@ def start_of(pipe: HDPipeline, model: str | Path) -> Any:
     return pipe.starter
 
 
+def check_batch(pipe: HDPipeline, name: str, size: int) -> None:
+    """Refuses to draw more images together than this machine could hold.
+
+    Args:
+        pipe: that is to draw.
+        name: of the number, for the message.
+        size: how many.
+    """
+    IMAGES(name, size)
+    # State, noise, prediction and what is made of them; what the network needs is not known.
+    needed = 4 * 4 * size * math.prod(pipe.sample_shape)
+    memory = psutil.virtual_memory().total
+    if needed > memory:
+        raise HDZooError(
+            f"{name} is {size}; so many images at a time take more than {needed / 1e9:,.0f} GB, "
+            f"and this machine has {memory / 1e9:,.0f}: give fewer"
+        )
+
+
+def check_grid(pipe: HDPipeline, num_images: int, scale: int) -> None:
+    """Refuses a grid that nobody could open, before its images are drawn.
+
+    Args:
+        pipe: that is to draw.
+        num_images: in the grid.
+        scale: as in `image_grid`.
+    """
+    IMAGES("num_images", num_images)
+    columns = math.ceil(math.sqrt(num_images))
+    cells = columns * math.ceil(num_images / columns)
+    pixels = cells * math.prod(pipe.sample_shape[1:]) * scale**2
+    if pixels > MOST_PIXELS:
+        raise HDZooError(
+            f"num_images is {num_images} and scale is {scale}: the grid would have "
+            f"{pixels:.2g} pixels, and at most {MOST_PIXELS:,} can be opened everywhere. Give a "
+            "smaller scale or fewer images; `hdzoo generate` draws sets of any size"
+        )
+
+
 def draw(
     pipe: HDPipeline,
     num_images: int,
@@ -64,6 +130,7 @@ def draw(
     start: Any = None,
     on_step: Callable[[int, Any], None] | None = None,
     on_progress: Callable[[float], None] | None = None,
+    class_label: int | None = None,
 ) -> list[Image.Image]:
     """Draws images, each a function of (seed, its index) alone.
 
@@ -78,15 +145,15 @@ def draw(
         on_step: called as ``f(step, latents)`` after each step of the first batch.
         on_progress: called with the number of images done, shares of those that are forming
             included, in the place of diffusers' bars.
+        class_label: for a class-conditional network, the class of all; evenly over all classes by
+            index by default.
 
     Raises:
         HDZooError: a number is not positive, or the chain does not go with the network.
     """
-    for name, number in (("num_images", num_images), ("batch_size", batch_size)):
-        if number < 1:
-            raise HDZooError(f"{name} is {number}; it must be at least 1")
-    if seed < 0:
-        raise HDZooError(f"seed is {seed}; it must not be negative")
+    IMAGES("num_images", num_images)
+    SEED("seed", seed)
+    check_batch(pipe, "batch_size", min(batch_size, num_images))
     first = HDPipeline(pipe.unet, start) if start is not None else None
     silent = on_progress is not None
     if first is not None:
@@ -110,6 +177,7 @@ def draw(
             seed=seed,
             first=first,
             on_step=after_step,
+            class_label=class_label,
         )
     return images
 
@@ -123,6 +191,7 @@ def draw_batch(
     seed: int = 0,
     first: HDPipeline | None = None,
     on_step: Callable[[int, Any], None] | None = None,
+    class_label: int | None = None,
 ) -> list[Image.Image]:
     """Draws the images of some indices together.
 
@@ -134,8 +203,10 @@ def draw_batch(
         seed: of the set.
         first: a pipeline that draws the images to start from; None to start from noise.
         on_step: called as ``f(step, latents)`` after each step.
+        class_label: as in `draw`.
     """
     generator = sample_generators(seed, indices)
+    labels = labels_by_index(pipe.unet, indices, class_label)
     clean = None
     if first is not None:
         clean = first(
@@ -144,6 +215,7 @@ def draw_batch(
             generator=generator,
             output_type="pt",
             return_dict=False,
+            class_labels=labels,
         )[0]
 
     def callback(_: Any, step: int, __: Any, tensors: dict[str, Any]) -> dict[str, Any]:
@@ -158,6 +230,7 @@ def draw_batch(
         image=clean,
         callback_on_step_end=callback if on_step else None,
         return_dict=False,
+        class_labels=labels,
     )[0]
 
 
@@ -213,18 +286,35 @@ class Trajectory:
             )
 
 
-def protocol(pipe: HDPipeline, model: str, seed: int, start: Any = None) -> dict[str, Any]:
+def protocol(
+    pipe: HDPipeline, model: str, seed: int, start: Any = None, class_label: int | None = None
+) -> dict[str, Any]:
     """What made a set of images, to be written beside it."""
     return {
         "hdzoo": __version__,
         "model": model,
+        "weights_sha256": weights_hash(resolve_model(model)),
         "sampler": type(pipe.scheduler).__name__,
         "options": {k: v for k, v in pipe.scheduler.config.items() if not k.startswith("_")},
         "num_inference_steps": pipe.scheduler.num_inference_steps,
         "started_from": type(start).__name__ if start is not None else "noise",
         "dtype": str(pipe.unet.dtype).removeprefix("torch."),
         "seed": seed,
+        "class_labels": labels_in_words(pipe.unet, class_label),
     }
+
+
+def picture_path(subject: str | Path, sampler: str, made_by: dict[str, Any]) -> Path:
+    """Where a picture goes that nobody has named: none takes the place of one made otherwise.
+
+    Args:
+        subject: the model, or the image that was painted.
+        sampler: what to call it.
+        made_by: the protocol, and all else that the picture depends on.
+    """
+    digest = hashlib.sha256(json.dumps(made_by, sort_keys=True, default=str).encode()).hexdigest()
+    name = [Path(subject).resolve().stem, sampler, str(made_by["num_inference_steps"])]
+    return Path("samples") / f"{'-'.join(name)}-seed{made_by['seed']}-{digest[:8]}.png"
 
 
 def save_png(image: Image.Image, path: Path, made_by: dict[str, Any]) -> None:

@@ -2,15 +2,22 @@
 
 import json
 import os
+import re
 import resource
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from hdzoo import list_samplers
+from hdzoo.training.config import TrainingConfig
+
+DIGITS = ("--dataset", "digits", "-m", "sample_size=8")
 
 
 @pytest.fixture(scope="module")
@@ -86,10 +93,91 @@ def test_a_single_level_sampler_starts_from_images(run, model):
         assert json.loads(grid.text["hdzoo"])["started_from"] == "AnnealedLangevinSampler"
 
 
+def test_pictures_that_nobody_has_named_do_not_take_each_others_place(run, model, tmp_path):
+    (tmp_path / "other" / model.name).parent.mkdir()
+    shutil.copytree(model, tmp_path / "other" / model.name)
+    config = tmp_path / "other" / model.name / "unet" / "config.json"
+    spoil = next(config.parent.glob("*.safetensors"))
+    save_file({k: 0.9 * v for k, v in load_file(spoil).items()}, spoil)
+    calls = [
+        (model, "-n", 2),
+        (model, "-n", 3),
+        (model, "-n", 2, "-t", 9),
+        (model, "-n", 2, "-o", "num_levels=5"),
+        (model, "-n", 2, "-o", "num_levels=5", "-o", "readout=full"),
+        (model, "-n", 2, "--seed", 1),
+        (model, "-n", 2, "--dtype", "bf16"),
+        (model, "-n", 2, "--scale", 1),
+        (tmp_path / "other" / model.name, "-n", 2),
+    ]
+    outputs = [run("sample", *call)[1].strip() for call in calls]
+    assert len(set(outputs)) == len(calls)
+    assert run("sample", *calls[0])[1].strip() == outputs[0]
+    assert sorted(os.listdir("samples")) == sorted(Path(output).name for output in outputs)
+
+
+@pytest.mark.parametrize("name", ["bf16", "bfloat16"])
+def test_a_dtype_has_both_its_names(run, model, name):
+    out = run("sample", model, "-n", 1, "-t", 4, "--dtype", name)[1]
+    with Image.open(out.strip()) as grid:
+        assert json.loads(grid.text["hdzoo"])["dtype"] == "bfloat16"
+    assert TrainingConfig(mixed_precision=name).mixed_precision == "bf16"
+
+
+BLOCKED = {
+    "sample": (["sample", "MODEL", "-O"], "hdzoo.sampling.draw"),
+    "sample, single images": (["sample", "MODEL", "--images-dir"], "hdzoo.sampling.draw"),
+    "sample, animation": (["sample", "MODEL", "--gif"], "hdzoo.sampling.draw"),
+    "inpaint": (["inpaint", "MODEL", "x.png", "x.png", "-O"], "hdzoo.pipelines.inpainting.paint"),
+    "generate": (["generate", "MODEL", "-O"], "hdzoo.generation.generate.load_pipeline"),
+    "evaluate": (["evaluate", "digits", "-O"], "hdzoo.metrics.report.evaluate"),
+    "evaluate, card": (["evaluate", "digits", "--card"], "hdzoo.metrics.report.evaluate"),
+    "compare": (["compare", "MODEL", "-O"], "hdzoo.leaderboard.compare.Run.protocol"),
+    "reference": (["reference", "digits", "-O"], "hdzoo.metrics.image_sets.ImageSet.extract"),
+    "reproduce": (["reproduce", "ncsn-toy", "-O"], "pkgutil.resolve_name"),
+    "demo-2d": (["demo-2d", "-O"], "hdzoo.demo.demo.demo_2d"),
+    "convert": (["convert", "x.pth"], "hdzoo.conversion.convert.read_checkpoint"),
+    "pull": (["pull", "me/x", "-O"], "hdzoo.hub.pulling.resolve_model"),
+    "train": (["train", *DIGITS, "--output-dir"], "hdzoo.training.trainer.Run"),
+    "train-classifier": (
+        ["train-classifier", "--dataset", "digits", "--test", "digits", "--output-dir"],
+        "hdzoo.metrics.train_classifier.fit",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BLOCKED)
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(run, model, case, monkeypatch):
+    arguments, work = BLOCKED[case]
+    monkeypatch.setattr(work, lambda *_, **__: pytest.fail("the work has begun"))
+    Path("file").write_bytes(b"mine")
+    arguments = [model if word == "MODEL" else word for word in arguments]
+    message = error_of(run(*arguments, "file/x.safetensors"))
+    if "card" in case:
+        assert "there is no card 'file/x.safetensors/README.md'" in message
+    else:
+        assert re.search("cannot write to .*file.*: Not a directory", message)
+    assert os.listdir() == ["file"]
+    assert Path("file").read_bytes() == b"mine"
+
+
+def test_a_command_that_is_told_to_end_leaves_nothing_half_written(run, model, monkeypatch):
+    from hdzoo import sampling
+
+    def end(*_, **__):
+        signal.raise_signal(signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(sampling.PngImagePlugin.PngInfo, "add_text", lambda *_: None)
+    monkeypatch.setattr(Image.Image, "save", end)
+    code, out, _ = run("sample", model, "-n", 1, "-t", 4, "-O", "x.png")
+    assert (code, out) == (128 + signal.SIGTERM, "")
+    assert not os.listdir()
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
 def spoiled(model, tmp_path, change):
     """A copy of the model in which something is broken."""
-    import shutil
-
     folder = tmp_path / "spoiled"
     shutil.copytree(model, folder)
     change(folder)
@@ -102,8 +190,6 @@ def truncate(folder):
 
 
 def put_nan(folder):
-    from safetensors.torch import load_file, save_file
-
     weights = next(folder.glob("unet/*.safetensors"))
     state = load_file(weights)
     state["unet.conv_in.bias"].fill_(float("nan"))
@@ -207,17 +293,35 @@ def test_train_writes_a_pipeline_that_samples(run):
         *("train", "--dataset", "digits", "--held-out", "digits", "--output-dir", "mine"),
         *("-m", "sample_size=8", "-m", "block_out_channels=[8, 16]", "-m", "norm_num_groups=4"),
         *("--sigma-distribution", "log-uniform", "--max-train-steps", 6, "--lr-warmup-steps", 1),
-        *("--train-batch-size", 16, "--checkpoint-every", 3, "-o", "num_levels=3"),
+        *("--train-batch-size", 16, "--checkpoint-every", 3, "--held-out-every", 2),
     ]
-    code, out, _ = run(*arguments)
+    code, out, err = run(*arguments)
     assert code == 0
     assert out.strip() == "mine"
+    lines = [json.loads(line) for line in Path("mine/losses.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "held_out_loss" in line] == [2, 4, 6]
+    assert f"loss {lines[-2]['loss']:.4g}, the mean of the last steps" in err
+    assert "held-out loss per dimension by noise level: " in err
+    card = Path("mine/README.md").read_text()
+    assert "](samples.png)" in card
+    assert "](loss.png)" in card
+    assert "ConsistentAnnealedSampler with 200 network evaluations" in card
     record = json.loads(Path("mine/training.json").read_text())
     assert record["command"].startswith("hdzoo train --dataset digits")
     # Hardly trained: between the best there is, 0, and about that of a score of zero, 1.
     losses = json.loads(run("info", "mine", "--json")[1])["held_out_loss_per_dimension"]
     assert all(0 < loss < 1.5 for loss in losses.values())
     assert run("sample", "mine", "-n", 2, "-t", 6)[0] == 0
+    assert run("info", "mine", "--json")[1].count('"num_inference_steps": 200') == 1
+
+    more = ("train", "--dataset", "digits", "--init-from", "mine", "--output-dir", "more")
+    steps = ("--max-train-steps", 2, "--train-batch-size", 16, "--dtype", "float32")
+    assert run(*more, *steps)[0] == 0
+    record = json.loads(Path("more/training.json").read_text())
+    assert record["init_from"] == "mine"
+    assert record["config"]["mixed_precision"] == "no"
+    message = error_of(run(*more, *steps, "--init-from", "ncsn-mnist"))
+    assert "more holds another run: initial_weights was " in message
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,8 @@ from hdzoo.cli import (
     scaffolding,
     training,
 )
-from hdzoo.cli.terminal import note, results_alone, say, speak_plainly
-from hdzoo.errors import HDZooError
+from hdzoo.cli.terminal import ending_on_sigterm, note, results_alone, say, speak_plainly
+from hdzoo.errors import HDZooError, StoppedError
 from hdzoo.version import __version__
 
 app = typer.Typer(
@@ -34,7 +34,6 @@ EXTRAS = {
     "sklearn": "train",
     "tensorboard": "train",
     "arviz_stats": "evaluate",
-    "filelock": "evaluate",
     "matplotlib": "evaluate",
     "ot": "evaluate",
     "torch_fidelity": "evaluate",
@@ -113,9 +112,14 @@ def main() -> None:
     """Runs the command; a mistake that the user can mend is one message and exit code 2."""
     speak_plainly()
     try:
-        sys.exit(app(standalone_mode=False) or 0)
+        with ending_on_sigterm():
+            code = app(standalone_mode=False) or 0
+        sys.exit(code)
     except typer.Abort:
         sys.exit(130)
+    except StoppedError as error:
+        note(str(error))
+        sys.exit(128 + error.signal)
     except HDZooError as error:
         refuse(error)
     except ModuleNotFoundError as error:

@@ -1,5 +1,6 @@
 """The command that converts checkpoints."""
 
+import json
 import shlex
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from hdzoo.cli.options import parse_options
 from hdzoo.cli.terminal import note, say
 from hdzoo.text import counted
 
@@ -20,6 +22,16 @@ def convert(
     config: Annotated[
         Path | None,
         typer.Option(help="The config.yml of its training run, for what the weights do not tell."),
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--option",
+            "-o",
+            metavar="KEY=VALUE",
+            help="What the weights do not tell, by its name in config.yml, such as sde=vesde. May "
+            "be repeated; comes before the file.",
+        ),
     ] = None,
     dataset: Annotated[
         str | None,
@@ -49,6 +61,7 @@ def convert(
         checkpoint,
         output_dir,
         config=config,
+        options=parse_options(option),
         dataset=dataset,
         use_averaged=not no_ema,
         source=source,
@@ -60,4 +73,7 @@ def convert(
         f"{made.network} of {made.source}, {counted(made.num_parameters, 'parameter')}, {weights}, "
         f"data set {made.dataset or 'not known'}"
     )
+    if made.assumed:
+        assumed = ", ".join(f"{name}={json.dumps(value)}" for name, value in made.assumed.items())
+        note(f"assumed as published, for the weights do not tell: {assumed}; else say it with -o")
     say(made.folder)

@@ -12,6 +12,7 @@ import typer
 
 from hdzoo.cli.options import (
     DEFAULT_MODEL,
+    ClassLabel,
     Dtype,
     Evaluations,
     Model,
@@ -21,6 +22,7 @@ from hdzoo.cli.options import (
     parse_options,
 )
 from hdzoo.cli.terminal import note, note_evaluations, print_table, say, work_progress
+from hdzoo.files import check_file, check_folder
 from hdzoo.text import counted
 
 
@@ -40,6 +42,7 @@ def sample(
     gif: Annotated[Path | None, typer.Option(help="An animated GIF of the grid forming.")] = None,
     batch_size: Annotated[int, typer.Option(help="Images drawn together.")] = 64,
     dtype: Dtype = "float32",
+    class_label: ClassLabel = None,
     scale: Annotated[int, typer.Option(min=1, help="Size of a pixel in grid and GIF.")] = 2,
 ) -> None:
     """Draw images with a sampler and save them as a grid."""
@@ -56,6 +59,17 @@ def sample(
         )
     pipe.scheduler.set_timesteps(num_inference_steps)
     steps = pipe.scheduler.num_inference_steps
+    sampling.check_grid(pipe, num_images, scale)
+    made_by = sampling.protocol(pipe, model, seed, start, class_label)
+    if output is None:
+        drawn = made_by | {"num_images": num_images, "scale": scale}
+        name = sampler or type(pipe.scheduler).__name__
+        output = sampling.picture_path(model, name, drawn)
+    check_file(output, ".png")
+    if gif is not None:
+        check_file(gif, ".gif")
+    if images_dir is not None:
+        check_folder(images_dir)
     trajectory = sampling.Trajectory(pipe, steps, scale) if gif else None
     note_evaluations(num_images, steps + (0 if start is None else start.num_inference_steps))
     begin = time.perf_counter()
@@ -66,14 +80,12 @@ def sample(
             num_inference_steps=num_inference_steps,
             seed=seed,
             batch_size=batch_size,
+            class_label=class_label,
             start=start,
             on_step=trajectory.record if trajectory else None,
             on_progress=lambda done: on_work("images", done, num_images),
         )
     seconds = time.perf_counter() - begin
-    made_by = sampling.protocol(pipe, model, seed, start)
-    name = sampler or type(pipe.scheduler).__name__
-    output = output or Path("samples") / f"{Path(model).name}-{name}-seed{seed}.png"
     sampling.save_png(sampling.image_grid(images, scale), output, made_by)
     if images_dir is not None:
         for i, image in enumerate(images):
@@ -101,6 +113,7 @@ def generate(
     option: Options = None,
     chunk_size: Annotated[int, typer.Option(help="Images drawn together: a shard.")] = 250,
     dtype: Dtype = "float32",
+    class_label: ClassLabel = None,
     num_threads: Annotated[int, typer.Option(help="CPU threads of each process.")] = 1,
     push_to_hub: Annotated[
         str | None, typer.Option(metavar="NAMESPACE/NAME", help="The dataset repository to fill.")
@@ -130,6 +143,7 @@ def generate(
                 seed=seed,
                 chunk_size=chunk_size,
                 dtype=dtype,
+                class_label=class_label,
                 num_threads=num_threads,
                 command=shlex.join(["hdzoo", *sys.argv[1:]]),
                 on_plan=note_evaluations,
@@ -181,6 +195,9 @@ def demo_2d(
     options = parse_options(option)
     from hdzoo.demo import demo
 
+    check_file(output, ".gif")
+    if png is not None:
+        check_file(png, ".png")
     with work_progress() as on_work:
         done = count(1)
         result = demo.demo_2d(

@@ -5,8 +5,17 @@ from typing import Annotated
 
 import typer
 
-from hdzoo.cli.options import Dtype, Evaluations, Options, SamplerName, Seed, parse_options
+from hdzoo.cli.options import (
+    ClassLabel,
+    Dtype,
+    Evaluations,
+    Options,
+    SamplerName,
+    Seed,
+    parse_options,
+)
 from hdzoo.cli.terminal import note, say
+from hdzoo.files import check_file
 from hdzoo.text import counted
 
 
@@ -29,6 +38,7 @@ def inpaint(
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Images painted together.")] = 64,
     dtype: Dtype = "float32",
+    class_label: ClassLabel = None,
     scale: Annotated[int, typer.Option(min=1, help="Size of a pixel in the grid.")] = 1,
 ) -> None:
     """Paint the missing part of an image and save what comes out as a grid.
@@ -47,6 +57,15 @@ def inpaint(
             f"{type(start).__name__} paints, "
             f"{counted(start.num_inference_steps, 'network evaluation')} each"
         )
+    pipe.scheduler.set_timesteps(num_inference_steps)
+    sampling.check_grid(pipe, num_images, scale)
+    made_by = sampling.protocol(pipe, model, seed, start, class_label)
+    made_by |= {"image": image, "mask_image": mask_image, "known_noise": known_noise}
+    if output is None:
+        painted = made_by | {"num_images": num_images, "scale": scale}
+        name = sampler or type(pipe.scheduler).__name__
+        output = sampling.picture_path(image, name, painted)
+    check_file(output, ".png")
     images = inpainting.paint(
         pipe,
         image,
@@ -57,11 +76,8 @@ def inpaint(
         batch_size=batch_size,
         start=start,
         known_noise=known_noise,
+        class_label=class_label,
     )
-    made_by = sampling.protocol(pipe, model, seed, start)
-    made_by |= {"image": image, "mask_image": mask_image, "known_noise": known_noise}
-    name = sampler or type(pipe.scheduler).__name__
-    output = output or Path("samples") / f"{Path(image).stem}-{name}-seed{seed}.png"
     sampling.save_png(sampling.image_grid(images, scale), output, made_by)
     each = counted(pipe.scheduler.num_inference_steps, "network evaluation")
     note(f"{counted(len(images), 'image')}, {each} each")

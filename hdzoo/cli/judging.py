@@ -12,6 +12,7 @@ import typer
 
 from hdzoo.cli.options import (
     DEFAULT_MODEL,
+    ClassLabel,
     Dtype,
     Evaluations,
     FeaturesBatch,
@@ -26,12 +27,16 @@ from hdzoo.cli.options import (
 )
 from hdzoo.cli.terminal import note, note_evaluations, print_table, say, work_progress
 from hdzoo.errors import HDZooError
+from hdzoo.files import check_file
 from hdzoo.text import counted
 
 
 def verify(
     samplers: Annotated[
         list[str] | None, typer.Argument(help="Registered names. Default: all.")
+    ] = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="A PNG: the distance to Gaussian data against cost.")
     ] = None,
     as_json: JsonOutput = False,
 ) -> None:
@@ -50,11 +55,19 @@ def verify(
     names = samplers or registry.list_samplers()
     for name in names:
         registry.provider("samplers", name)
+    if picture is not None:
+        from hdzoo.plots import save_figure
+        from hdzoo.verification.picture import bias_figure, cost_curves
+
+        check_file(picture, ".png")
     checks, done = len(CHECKS), count(1)
     note(f"{counted(len(names), 'sampler')}, {checks} checks of each")
     with work_progress() as on_work:
         on_work("checks", 0, len(names) * checks)
         verdicts = run_checks(names, lambda _: on_work("checks", next(done), len(names) * checks))
+    if picture is not None:
+        save_figure(bias_figure(cost_curves(verdicts)), picture)
+        note(f"picture: {picture}")
     if as_json:
         rows = [dataclasses.asdict(verdict) for verdict in verdicts]
         say(json.dumps({"samplers": conclusions(verdicts), "verdicts": rows}, indent=2))
@@ -151,11 +164,14 @@ def evaluate(
     options = parse_options(option)
     if model is None and (sampler or options or num_inference_steps):
         raise HDZooError("a sampler, its options and steps are to draw with; give --model as well")
+    from hdzoo.generation.manifest import read_manifest
     from hdzoo.metrics import report as reports
     from hdzoo.metrics import results_card
     from hdzoo.metrics.features import METRICS
 
     command = shlex.join(["hdzoo", *sys.argv[1:]])
+    if output is not None:
+        check_file(output)
     if model is not None:
         from hdzoo.generation.generate import generate as generate_set
 
@@ -175,6 +191,8 @@ def evaluate(
             )
         if not made.is_main_process:
             return
+    if card is not None:
+        results_card.check_drawn_by(card, images, read_manifest(Path(images)))
     with work_progress() as on_work:
         report = reports.evaluate(
             images,
@@ -192,19 +210,20 @@ def evaluate(
             command=command,
             on_progress=on_work,
         )
+    for text in report.notes:
+        note(text)
+    # Before anything is written, which may fail.
+    if as_json:
+        say(json.dumps(report.to_dict(), indent=2))
+    else:
+        rows = report.rows()
+        print_table(rows, tuple(rows[0]))
+        say("\n".join(report.legend()))
     if output is not None:
         report.save(output)
         note(f"report: {output}")
     if card is not None:
         note(f"card: {results_card.write_results(card, report)}")
-    for text in report.notes:
-        note(text)
-    if as_json:
-        say(json.dumps(report.to_dict(), indent=2))
-        return
-    rows = report.rows()
-    print_table(rows, tuple(rows[0]))
-    say("\n".join(report.legend()))
 
 
 def compare(
@@ -239,6 +258,7 @@ def compare(
         int, typer.Option(help="Images drawn together; processes share chunks.")
     ] = 125,
     dtype: Dtype = "float32",
+    class_label: ClassLabel = None,
     num_threads: Annotated[int, typer.Option(help="CPU threads of each process.")] = 1,
     reference: Annotated[
         str | None,
@@ -288,6 +308,7 @@ def compare(
                 trial_seed=trial_seed,
                 chunk_size=chunk_size,
                 dtype=dtype,
+                class_label=class_label,
                 num_threads=num_threads,
                 reference=reference,
                 reference_split=reference_split,
@@ -333,8 +354,9 @@ def reference(
     """Keep what `hdzoo evaluate` needs of real images, so that it needs no image."""
     from hdzoo.metrics.features import get_extractor
     from hdzoo.metrics.image_sets import open_images
-    from hdzoo.metrics.reference import make_reference
+    from hdzoo.metrics.reference import check_place, make_reference
 
+    check_place(output)
     images = open_images(dataset, split, image_column)
     extractor = get_extractor(features, features_weights)
     with work_progress() as on_work:

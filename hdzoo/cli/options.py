@@ -24,7 +24,11 @@ Evaluations = Annotated[
     ),
 ]
 Seed = Annotated[int, typer.Option(help="Image i depends on (seed, i) alone.")]
-Dtype = Annotated[str, typer.Option(help="Weights: float32, bfloat16, float16.")]
+Dtype = Annotated[str, typer.Option(help="Weights: float32, bfloat16 (bf16), float16 (fp16).")]
+ClassLabel = Annotated[
+    int | None,
+    typer.Option(help="Of a class-conditional model, one class. Default: evenly over all."),
+]
 Options = Annotated[
     list[str] | None,
     typer.Option("--option", "-o", help="A sampler option, KEY=VALUE. May be repeated."),
@@ -51,6 +55,7 @@ def parse_options(pairs: list[str] | None) -> dict[str, Any]:
             )
         try:
             options[key.replace("-", "_")] = json.loads(value)
-        except json.JSONDecodeError:
+        # Also of lists in lists without end, and of numbers of thousands of digits.
+        except (ValueError, RecursionError):
             options[key.replace("-", "_")] = value
     return options

@@ -4,13 +4,16 @@ would obey."""
 import io
 import logging
 import os
+import signal
 import sys
+import threading
 import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from datetime import timedelta
+from types import FrameType
 from typing import Any, TextIO
 
 from hdzoo.text import counted, plain
@@ -203,3 +206,20 @@ def work_progress() -> Iterator[OnWork]:
         yield update
     finally:
         bars.stop()
+
+
+@contextmanager
+def ending_on_sigterm() -> Iterator[None]:
+    """Lets a command that is told to end clear up first what it was writing."""
+
+    def end(number: int, _: FrameType | None) -> None:
+        sys.exit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

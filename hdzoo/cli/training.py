@@ -1,5 +1,6 @@
 """Commands that train."""
 
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -26,17 +27,38 @@ def train(
         str | None, typer.Option(help="Images to measure the loss on at the end, as --dataset.")
     ] = None,
     held_out_split: Annotated[str, typer.Option(help="Their split.")] = "test",
-    model: Annotated[str, typer.Option(help="A registered network; see `hdzoo plugins`.")] = "unet",
+    held_out_every: Annotated[
+        int, typer.Option(min=0, help="Steps between such losses on the way; 0 for none.")
+    ] = 0,
+    model: Annotated[
+        str | None,
+        typer.Option(help="A registered network; see `hdzoo plugins`. Default: unet."),
+    ] = None,
+    init_from: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Start from the network and weights of a folder, a bundled name, or a Hub id.",
+        ),
+    ] = None,
     model_option: Annotated[
         list[str] | None,
         typer.Option("--model-option", "-m", help="A network option, KEY=VALUE. May be repeated."),
     ] = None,
     sampler: Annotated[
-        str, typer.Option("--sampler", "-s", help="The sampler to save with the network.")
-    ] = "annealed-langevin",
+        str | None,
+        typer.Option(
+            "--sampler",
+            "-s",
+            help="The sampler to save with the network. Default: one of about 200 evaluations.",
+        ),
+    ] = None,
     option: Options = None,
     max_train_steps: Annotated[int, typer.Option(help="Optimiser steps, all told.")] = 10_000,
     train_batch_size: Annotated[int, typer.Option(help="Images a step, all told.")] = 128,
+    gradient_accumulation_steps: Annotated[
+        int, typer.Option(help="Parts of a process's images that are computed one by one.")
+    ] = 1,
     learning_rate: Annotated[float, typer.Option(help="Of Adam.")] = 1e-3,
     lr_scheduler: Annotated[
         str, typer.Option(help="diffusers' name of the schedule.")
@@ -56,7 +78,9 @@ def train(
     log_sigma_mean: Annotated[float, typer.Option(help="For log-normal.")] = -1.4,
     log_sigma_std: Annotated[float, typer.Option(help="For log-normal.")] = 1.4,
     loss_weighting: Annotated[str, typer.Option(help="song-ermon or karras.")] = "song-ermon",
-    mixed_precision: Annotated[str, typer.Option(help="no, bf16 or fp16.")] = "no",
+    mixed_precision: Annotated[
+        str, typer.Option("--mixed-precision", "--dtype", help="no (float32), bf16 or fp16.")
+    ] = "no",
     random_flip: Annotated[
         bool, typer.Option("--random-flip", help="Mirror half of the images.")
     ] = False,
@@ -75,16 +99,21 @@ def train(
     """Train a score network. The same command resumes a run that was stopped.
 
     Size, channels, mean and standard deviation of the network are those of the images.
+
+    `accelerate launch -m hdzoo train ...` trains on several GPUs,
+    `torchrun --nproc-per-node 2 -m hdzoo train ...` on CPUs.
     """
     model_options, sampler_options = parse_options(model_option), parse_options(option)
     from hdzoo.images.images import Images
     from hdzoo.images.sources import load_images
     from hdzoo.training import trainer
     from hdzoo.training.fitting import options_for
+    from hdzoo.training.outcome import loss_lines
     from hdzoo.training.setup import (
         build_network,
         build_scheduler,
         default_sigma_distribution,
+        initial_network,
     )
 
     images = Images(load_images(dataset, split, image_column=image_column), dataset)
@@ -92,14 +121,20 @@ def train(
     if held_out is not None:
         rows = load_images(held_out, held_out_split, image_column=image_column)
         measured = Images(rows, held_out)
-    model_options = options_for(model, model_options, images, resize)
     survey = images.survey(model_options.get("sample_size") if resize else None)
     note(f"{dataset}: {survey}")
-    note(f"{model}: {render_options(model_options)}")
-    network = build_network(model, model_options, seed)
+    initial_weights = None
+    if init_from is None:
+        name = model or "unet"
+        model_options = options_for(name, model_options, images, resize)
+        note(f"{name}: {render_options(model_options)}")
+        network = build_network(name, model_options, seed)
+    else:
+        network, initial_weights = initial_network(init_from, model_options, model)
     config = trainer.TrainingConfig(
         max_train_steps=max_train_steps,
         train_batch_size=train_batch_size,
+        gradient_accumulation_steps=gradient_accumulation_steps,
         learning_rate=learning_rate,
         lr_scheduler=lr_scheduler,
         lr_warmup_steps=lr_warmup_steps,
@@ -113,6 +148,7 @@ def train(
         random_flip=random_flip,
         resize=resize,
         seed=seed,
+        initial_weights=initial_weights,
     )
     folder = trainer.train(
         network,
@@ -120,6 +156,7 @@ def train(
         output_dir,
         config,
         held_out=measured,
+        held_out_every=held_out_every,
         checkpoint_every=checkpoint_every,
         sample_every=sample_every,
         scheduler=build_scheduler(sampler, sampler_options, network),
@@ -127,8 +164,12 @@ def train(
         num_workers=num_workers,
         command=shlex.join(["hdzoo", *sys.argv[1:]]),
         dataset_name=dataset,
+        init_from=init_from,
     )
-    say(folder)
+    if os.environ.get("RANK", "0") == "0":
+        for line in loss_lines(folder):
+            note(line)
+        say(folder)
 
 
 def train_classifier(

@@ -93,7 +93,8 @@ def write_conversion_card(
         f"The weights are under {code(license)}." if license else "That of the weights is unknown."
     )
     options = ", ".join(f"{key} {pipe.scheduler.config[key]}" for key in SAMPLER_OPTIONS)
-    rows = [(key, value) for key, value in record.items() if key != "command"]
+    apart = ("command", "options", "assumed")
+    rows = [(key, value) for key, value in record.items() if key not in apart]
     sections = [
         f"# {prose(name)}",
         f"An {network} for {height}x{width} images with {counted(channels, 'channel')}"
@@ -107,6 +108,12 @@ def write_conversion_card(
         f"under {origin.code_licence}.",
         "## Conversion\n\n" + table(("", ""), rows),
     ]
+    for title, key in (
+        ("Said, for the weights do not tell", "options"),
+        ("Assumed as published, for the weights do not tell and nobody said", "assumed"),
+    ):
+        if record[key]:
+            sections.append(f"### {title}\n\n" + table(("", ""), list(record[key].items())))
     if record["command"]:
         sections.append(fenced(record["command"], "bash"))
     with whole_file(folder / CARD) as partial:

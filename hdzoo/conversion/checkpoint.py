@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile, ZipFile, is_zipfile
 
 import torch
 from torch import Tensor
@@ -13,9 +14,21 @@ from hdzoo.errors import HDZooError
 
 Weights = dict[str, Tensor]
 
+_MAKERS = ("scalar", "_reconstruct")
+
 # What a state dict holds besides what an optimizer trains.
 _LADDER = "sigmas"
 _FREQUENCIES = re.compile(r"all_modules\.\d+\.W")
+
+# What weights are kept in; others have no like in a network.
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+# Names by which NumPy's numbers and arrays are pickled. Optimizers may keep them; nobody here does.
+_NUMPY = (
+    *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in _MAKERS),
+    "numpy.dtype",
+    "numpy.ndarray",
+)
 
 LAYOUTS = (
     "[state dict, optimizer] as in ermongroup/ncsn, [state dict, optimizer, epoch, step, averaged "
@@ -41,8 +54,20 @@ class Checkpoint:
     averaged: Weights | None
 
 
+class _LeftOut:
+    """Stands in an opened pickle where something of NumPy's was."""
+
+    def __init__(self, *args: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
 def open_pickle(path: Path) -> Any:
     """Opens a pickle of tensors, numbers, lists and dicts. Nothing in it is executed.
+
+    What NumPy made is left out.
 
     Args:
         path: as ``torch.save`` writes it, of any version.
@@ -52,8 +77,12 @@ def open_pickle(path: Path) -> Any:
     """
     if not path.is_file():
         raise HDZooError(f"there is no checkpoint {path}; give the path of a .pth file")
+    check_zip(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([(_LeftOut, name) for name in _NUMPY]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except HDZooError:
+        raise
     except Exception as error:
         refused = re.search(r"(?:GLOBAL|Unsupported class|class) ([\w.]+\.[\w.]+)", str(error))
         if refused:
@@ -69,11 +98,44 @@ def open_pickle(path: Path) -> Any:
         ) from error
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
+def check_zip(path: Path) -> None:
+    """Refuses a zip archive, as newer ``torch.save`` writes it, that is damaged or too large.
+
+    PyTorch neither asks for the sizes nor compares the checksums.
+
+    Args:
+        path: of a file, which may be of another kind.
+
+    Raises:
+        HDZooError: it unpacks to more than it is, or an entry has not the CRC-32 that it was
+            written with.
+    """
+    if not is_zipfile(path):
+        return
+    try:
+        with ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+            if unpacked > path.stat().st_size:
+                raise HDZooError(
+                    f"{path} has {path.stat().st_size:,} bytes and unpacks to {unpacked:,}; "
+                    "torch.save packs nothing. Do not trust this file"
+                )
+            damaged = archive.testzip()
+    except (BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
+        damaged = str(error)
+    if damaged is not None:
+        raise HDZooError(
+            f"{path} is damaged: its entry {damaged!r} is not what was written, by its checksum. "
+            "Download it again"
+        )
+
+
+def read_checkpoint(path: Path, averages: bool = True) -> Checkpoint:
     """Opens a checkpoint and finds the weights in it.
 
     Args:
         path: of the file.
+        averages: whether to look for averaged weights; else they are left out, whatever is there.
 
     Raises:
         HDZooError: it cannot be opened, or is laid out in another way.
@@ -83,11 +145,13 @@ def read_checkpoint(path: Path) -> Checkpoint:
         weights = _state_dict(content[0], path, "the first entry")
         if len(content) == 2:
             return Checkpoint("ncsn", weights, None)
-        averaged = _state_dict(content[4], path, "the fifth entry") if len(content) == 5 else None
-        return Checkpoint("ncsnv2", weights, averaged)
+        if not averages or len(content) < 5:
+            return Checkpoint("ncsnv2", weights, None)
+        return Checkpoint("ncsnv2", weights, _state_dict(content[4], path, "the fifth entry"))
     if isinstance(content, Mapping) and "model" in content:
         weights = _state_dict(content["model"], path, "the entry 'model'")
-        return Checkpoint("score_sde_pytorch", weights, _averaged_list(content, weights, path))
+        averaged = _averaged_list(content, weights, path) if averages else None
+        return Checkpoint("score_sde_pytorch", weights, averaged)
     if isinstance(content, Mapping) and content and _all_tensors(content):
         return Checkpoint(None, _state_dict(content, path, "it"), None)
     kind = type(content).__name__
@@ -113,14 +177,45 @@ def _state_dict(content: Any, path: Path, where: str) -> Weights:
             f"{path} holds no weights where they belong: {where} is no dict of tensors; a "
             f"checkpoint that can be converted is {LAYOUTS}"
         )
-    weights = {key.removeprefix("module."): value.detach() for key, value in content.items()}
+    weights: Weights = {}
+    for name, value in content.items():
+        key = name.removeprefix("module.")
+        if key in weights:
+            raise HDZooError(
+                f"{path} has {key!r} twice in {where}, with and without 'module.' before it; it "
+                "cannot be known which is meant. Save one of the two"
+            )
+        weights[key] = _weight(value, name, path)
+    total = sum(value.nbytes for value in weights.values())
+    if total > path.stat().st_size:
+        raise HDZooError(
+            f"{path} has {path.stat().st_size:,} bytes, and the weights in {where} would be "
+            f"{total:,}; do not trust this file"
+        )
     for key, value in weights.items():
-        if not torch.isfinite(value).all():
+        # In float32, which is what a network keeps.
+        if not torch.isfinite(value.float()).all():
             raise HDZooError(
                 f"{path} has weights that are not finite, {key!r} first; take another checkpoint "
                 "of that run"
             )
     return weights
+
+
+def _weight(value: Tensor, name: str, path: Path) -> Tensor:
+    kept = value.layout == torch.strided and value.device.type == "cpu" and not value.is_nested
+    if not kept or value.dtype not in _DTYPES:
+        raise HDZooError(
+            f"{path} has {name!r} of {value.dtype}, {value.layout}, on {value.device}; a weight is "
+            f"a plain tensor of {', '.join(map(str, _DTYPES))}"
+        )
+    # A tensor may say that it is larger than what is stored of it.
+    if value.nbytes > value.untyped_storage().nbytes():
+        raise HDZooError(
+            f"{path} has {name!r} of the shape {tuple(value.shape)}, {value.nbytes:,} bytes, of "
+            f"which {value.untyped_storage().nbytes():,} are in the file; do not trust it"
+        )
+    return value.detach()
 
 
 def _averaged_list(content: Mapping[str, Any], weights: Weights, path: Path) -> Weights | None:

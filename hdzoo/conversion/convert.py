@@ -1,23 +1,28 @@
 """Converts a checkpoint of the NCSN papers' authors into a pipeline folder."""
 
-import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from hdzoo.checks import Flag, Maybe, OneOf
 from hdzoo.conversion.card import SOURCES, write_conversion_card
 from hdzoo.conversion.checkpoint import Checkpoint, Weights, read_checkpoint, trained
 from hdzoo.conversion.config_file import AuthorsConfig
 from hdzoo.conversion.families import Architecture, architecture, published_keys
 from hdzoo.conversion.settings import Setting, find_setting, sampler_options
 from hdzoo.errors import HDZooError
-from hdzoo.files import file_hash, named_path, write_json
-from hdzoo.models.ncsnpp import NCSNppModel
+from hdzoo.files import (
+    check_folder,
+    file_hash,
+    has_content,
+    named_path,
+    whole_folder,
+    write_json,
+)
+from hdzoo.models.inputs import IMAGE_RULES
 from hdzoo.models.rungs import LadderModel
 from hdzoo.pipelines.pipeline import HDPipeline
 from hdzoo.samplers.langevin import AnnealedLangevinSampler
@@ -44,6 +49,7 @@ class Conversion:
         num_parameters: of the network.
         averaged: whether the weights are the exponential moving average.
         dataset: the data set, if it is known.
+        assumed: what was taken for granted, by its name in a config.
     """
 
     folder: Path
@@ -52,6 +58,7 @@ class Conversion:
     num_parameters: int
     averaged: bool
     dataset: str | None
+    assumed: Mapping[str, Any]
 
 
 def convert(
@@ -59,6 +66,7 @@ def convert(
     output_dir: str | Path,
     *,
     config: str | Path | None = None,
+    options: Mapping[str, Any] | None = None,
     dataset: str | None = None,
     use_averaged: bool = True,
     source: str | None = None,
@@ -72,20 +80,25 @@ def convert(
     ladder, with the paper's settings. Nothing that the files hold is executed. The folder is
     written whole or not at all.
 
-    A checkpoint of score_sde_pytorch is taken to be for the variance-exploding process, if its
-    config does not say otherwise: its weights do not tell.
+    What the weights do not tell is taken from the config and the options. Where neither says it,
+    it is assumed as published, and the card and the record list it; where it was published in more
+    than one way, the checkpoint is refused until it is said.
 
     Args:
         checkpoint: a file of ermongroup/ncsn (NCSN), ermongroup/ncsnv2 (NCSNv2, its deeper
             variants) or yang-song/score_sde_pytorch (NCSN++), or a state dict of one of their
             networks.
-        output_dir: the folder to write; new, or empty.
+        output_dir: the folder to write; new, or empty, or of the very same conversion.
         config: the ``config.yml`` of its training run, for what the weights do not tell: the size
             of the images, NCSN's noise levels, the sampler's settings where they are not the
             paper's.
+        options: the same, one by one, by the names that they have in such a file
+            (`hdzoo.conversion.config_file.NAMES`), such as ``{"sde": "vesde"}``; they come before
+            the file.
         dataset: what it was trained on, one of the papers' data sets; what follows from the rest by
             default.
-        use_averaged: whether to take the averaged weights, if the file has any.
+        use_averaged: whether to take the averaged weights, if the file has any; else those in it
+            are not looked at.
         source: the repository that it is from, one of `SOURCES`; by default the one that
             lays out its files so.
         license: of the weights, as the Hub spells it, for the card.
@@ -97,12 +110,13 @@ def convert(
     """
     checkpoint = named_path(checkpoint, "checkpoint")
     output_dir = named_path(output_dir, "output_dir").resolve()
-    if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
+    check_folder(output_dir)
+    if has_content(output_dir) and not (output_dir / RECORD).is_file():
         raise HDZooError(f"{output_dir} exists and is no empty folder; choose a new one")
-    if source is not None and source not in SOURCES:
-        raise HDZooError(f"unknown source {source!r}; allowed are {', '.join(SOURCES)}")
-    told = AuthorsConfig(None if config is None else Path(config))
-    found = read_checkpoint(checkpoint)
+    source = Maybe(OneOf(tuple(SOURCES)))("source", source)
+    config = None if config is None else named_path(config, "config")
+    told = AuthorsConfig(config, options)
+    found = read_checkpoint(checkpoint, averages=Flag()("use_averaged", use_averaged))
     plan = architecture(found.weights, told)
     source = _source(found, plan, source)
     setting, known = find_setting(
@@ -110,9 +124,8 @@ def convert(
     )
     # What the user says of the data set comes before what the attention tells.
     sample_size = _sample_size(plan, setting, told, by_attention=dataset is None)
-    network = plan.build(sample_size)
-    averaged = use_averaged and found.averaged is not None
-    _load(network, found, averaged)
+    averaged = found.averaged is not None
+    network = _load(plan, sample_size, found)
     scheduler = AnnealedLangevinSampler(
         **_ladder(plan), **sampler_options(plan.family, plan.ladder, setting, told)
     )
@@ -123,19 +136,27 @@ def convert(
         "source": SOURCES[source].repository,
         "averaged": averaged,
         "dataset": known,
-        "config": None if config is None else Path(config).name,
+        "config": None if config is None else config.name,
+        "options": dict(options or {}),
+        "assumed": told.assumed,
         "hdzoo": __version__,
         "torch": torch.__version__,
         "command": command,
     }
-    with _whole_folder(output_dir) as partial:
+    with whole_folder(output_dir) as partial:
         pipe.save_pretrained(partial)
         write_json(partial / RECORD, record)
         write_conversion_card(
             partial, output_dir.name, pipe, plan.family, source, record, known, license
         )
     return Conversion(
-        output_dir, source, type(network).__name__, network.num_parameters(), averaged, known
+        output_dir,
+        source,
+        type(network).__name__,
+        network.num_parameters(),
+        averaged,
+        known,
+        told.assumed,
     )
 
 
@@ -156,21 +177,23 @@ def _sample_size(
     plan: Architecture, setting: Setting | None, config: AuthorsConfig, by_attention: bool
 ) -> int:
     """The size of the images. All published NCSN++ have their attention at 16 pixels."""
-    told, levels = config.number("image_size"), plan.attention_levels or []
-    if told is not None:
-        if told < 1:
-            raise HDZooError(f"{config.path} says image_size = {told:g}; it must be at least 1")
-        if plan.attention_levels is not None:
-            config.agree([int(told) >> i for i in levels], "attn_resolutions")
-        return int(told)
-    if by_attention and len(levels) == 1:
-        return 16 << levels[0]
-    if setting is not None:
-        return setting.sample_size
-    raise HDZooError(
-        "the checkpoint does not tell the size of its images, and its noise levels are those of "
-        "no paper; give its config.yml with image_size (--config) or the data set (--dataset)"
-    )
+    levels = plan.attention_levels or []
+    size: int | None = config.read(IMAGE_RULES["sample_size"], "image_size")
+    if size is None:
+        if by_attention and len(levels) == 1:
+            size = 16 << levels[0]
+        elif setting is not None:
+            size = setting.sample_size
+        else:
+            raise HDZooError(
+                "the checkpoint does not tell the size of its images, and its noise levels are "
+                "those of no paper; give its config.yml with image_size (--config), the data set "
+                "(--dataset), or say it: -o image_size=..."
+            )
+        config.assumed["image_size"] = size
+    if plan.attention_levels is not None:
+        config.agree([size >> i for i in levels], "attn_resolutions")
+    return size
 
 
 def _ladder(plan: Architecture) -> dict[str, Any]:
@@ -181,19 +204,23 @@ def _ladder(plan: Architecture) -> dict[str, Any]:
     }
 
 
-def _load(network: LadderModel, found: Checkpoint, averaged: bool) -> None:
-    """Puts each weight in its place; all places are filled and nothing is left over."""
+def _load(plan: Architecture, sample_size: int, found: Checkpoint) -> LadderModel:
+    """The network with each weight in its place; all are filled and nothing is left over."""
     weights = dict(found.weights)
-    if averaged:
-        assert found.averaged is not None
-        _compare({key: found.weights[key] for key in trained(weights)}, found.averaged, "averaged")
+    if found.averaged is not None:
+        _compare({key: weights[key] for key in trained(weights)}, found.averaged, "averaged")
         weights |= found.averaged
-    keys, state = published_keys(network), network.state_dict()
-    if isinstance(network, NCSNppModel):
+    if plan.family == "ncsnpp":
         # It has the noise levels from its options.
         del weights["sigmas"]
+    # What the names and shapes tell of may be far larger than what is there.
+    with torch.device("meta"):
+        sketch = plan.build(sample_size)
+    keys, state = published_keys(sketch), sketch.state_dict()
     _compare({keys[key]: value for key, value in state.items()}, weights, "")
+    network = plan.build(sample_size)
     network.load_state_dict({ours: weights[theirs] for ours, theirs in keys.items()})
+    return network
 
 
 def _compare(expected: Weights, found: Weights, kind: str) -> None:
@@ -218,18 +245,3 @@ def _compare(expected: Weights, found: Weights, kind: str) -> None:
             f"shapes tell: {'; '.join(lists)}. Take a whole checkpoint of one of the networks that "
             "hdzoo converts"
         )
-
-
-@contextmanager
-def _whole_folder(folder: Path) -> Iterator[Path]:
-    """Gives a temporary folder; on success it takes the place of ``folder``, new or empty."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = folder.with_name(f".partial-{os.getpid()}-{folder.name}")
-    partial.mkdir()
-    try:
-        yield partial
-        if folder.exists():
-            folder.rmdir()
-        partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)

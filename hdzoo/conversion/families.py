@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hdzoo.checks import NOISE_LEVEL, POSITIVE, Flag, Many, Number, Rule
 from hdzoo.conversion.checkpoint import Weights
 from hdzoo.conversion.config_file import AuthorsConfig
 from hdzoo.conversion.topology import read_topology
@@ -15,6 +16,24 @@ from hdzoo.models.ncsn import NCSNModel
 from hdzoo.models.ncsnpp import NCSNppModel, published_names
 from hdzoo.models.ncsnv2 import NCSNv2Model
 from hdzoo.models.rungs import LadderModel, noise_ladder
+
+# What score_sde_pytorch's configs say of NCSN++ for the variance-exploding process, where its
+# weights say nothing.
+_PUBLISHED: dict[str, tuple[Any, Rule]] = {
+    "scale_by_sigma": (True, Flag()),
+    "centered": (False, Flag()),
+    "fir": (True, Flag()),
+    "skip_rescale": (True, Flag()),
+    "fir_kernel": ((1.0, 3.0, 3.0, 1.0), Many(Number(), 2, 16)),
+    "dropout": (0.1, Number(low=0, below=1)),
+}
+# The networks that it was published for, by embedding, progressive and progressive_input. Those
+# with Fourier features are for the variance-exploding process alone.
+_PUBLISHED_VARIANTS = (
+    ("fourier", "none", "residual"),
+    ("fourier", "output_skip", "input_skip"),
+    ("positional", "none", "residual"),
+)
 
 NETWORKS: dict[str, type[LadderModel]] = {
     "ncsn": NCSNModel,
@@ -84,7 +103,7 @@ def architecture(weights: Weights, config: AuthorsConfig) -> Architecture:
     config.require("elu", "nonlinearity")
     config.require("InstanceNorm++", "normalization")
     options: dict[str, Any] = {"base_channels": begin[0], "in_channels": begin[1]}
-    if config.get("rescaled"):
+    if config.assume(False, Flag(), "rescaled"):
         options |= {"centered": True, "data_range": (-1.0, 1.0)}
     if family == "ncsn":
         ladder = _untold_ladder(_shape(weights, "normalizer.embed.weight", 2)[0], config)
@@ -119,15 +138,14 @@ def _untold_ladder(num_levels: int, config: AuthorsConfig) -> list[float]:
     """NCSN's noise levels, which are not in its checkpoints."""
     config.agree(num_levels, "num_classes")
     config.require("geometric", "sigma_dist")
-    sigma_max, sigma_min = config.number("sigma_begin"), config.number("sigma_end")
-    if sigma_max is None or sigma_min is None:
-        if num_levels != 10:
-            raise HDZooError(
-                f"this checkpoint has {num_levels} noise levels and does not say which, and the "
-                "published networks have 10; give its config.yml with sigma_begin and sigma_end "
-                "(--config)"
-            )
-        sigma_max, sigma_min = 1.0, 0.01
+    ends = {"sigma_begin": 1.0, "sigma_end": 0.01}
+    if num_levels != 10 and any(config.read(NOISE_LEVEL, name) is None for name in ends):
+        raise HDZooError(
+            f"this checkpoint has {num_levels} noise levels and does not say which, and the "
+            "published networks have 10; give its config.yml (--config), or say the first and the "
+            "last: -o sigma_begin=... -o sigma_end=..."
+        )
+    sigma_max, sigma_min = (config.assume(level, NOISE_LEVEL, name) for name, level in ends.items())
     return noise_ladder(sigma_max, sigma_min, num_levels)
 
 
@@ -175,24 +193,55 @@ def _ncsnpp(weights: Weights, config: AuthorsConfig) -> Architecture:
         ("resamp_with_conv", True),
     ):
         config.require(allowed, option)
-    if options["progressive_input"] == "none" and config.get("sde") is None:
-        raise HDZooError(
-            "this checkpoint of NCSN++ has no picture on the way down, as the published DDPM++, "
-            "which is for the variance-preserving process and cannot be converted; if it is for "
-            "the variance-exploding one, give a config that says sde: vesde (--config)"
-        )
-    for option in ("skip_rescale", "scale_by_sigma", "dropout", "fir_kernel", "fourier_scale"):
-        if config.get(option) is not None:
-            options[option] = config.get(option)
-    if config.get("fir") is False:
-        if options["progressive_input"] == "residual":
-            config.agree(True, "fir")
-        options["fir_kernel"] = (1.0, 1.0)
-    if config.get("centered"):
+    if options["progressive_input"] == "residual":
+        # A convolution behind a filter has a name of its own.
+        config.agree(True, "fir")
+    _ask(config, tuple(options[key] for key in ("embedding", "progressive", "progressive_input")))
+    told = {name: config.assume(value, rule, name) for name, (value, rule) in _PUBLISHED.items()}
+    if not told.pop("fir"):
+        config.assumed.pop("fir_kernel", None)
+        told["fir_kernel"] = (1.0, 1.0)
+    if told.pop("centered"):
         options |= {"centered": True, "data_range": (-1.0, 1.0)}
+    scale = config.read(POSITIVE, "fourier_scale")
+    if scale is not None:
+        # The frequencies themselves are in the weights.
+        options["fourier_scale"] = scale
     ladder = _told_ladder(weights, config)
-    told = _ladder_options(ladder)
+    levels = _ladder_options(ladder)
     if options["embedding"] == "fourier":
         # It knows all levels in between.
-        told.pop("sigma_levels", None)
-    return Architecture("ncsnpp", options | told, ladder, attention_levels)
+        levels.pop("sigma_levels", None)
+    return Architecture("ncsnpp", options | told | levels, ladder, attention_levels)
+
+
+def _ask(config: AuthorsConfig, variant: tuple[str, ...]) -> None:
+    """Refuses a checkpoint of NCSN++ that may be of several networks, if nobody says of which.
+
+    Args:
+        config: of the training run.
+        variant: embedding, progressive and progressive_input.
+
+    Raises:
+        HDZooError: something is not said.
+    """
+    if variant == ("positional", "none", "residual"):
+        needed, why = ["sde"], "the same was published for vesde, vpsde and subvpsde"
+    elif variant in _PUBLISHED_VARIANTS:
+        return
+    else:
+        needed = ["sde", "scale_by_sigma", "skip_rescale", "centered"]
+        needed += [] if variant[2] == "residual" else ["fir"]
+        why = (
+            f"none for vesde was published with {variant[0]!r} embedding, progressive "
+            f"{variant[1]!r} and progressive_input {variant[2]!r} (DDPM++, for vpsde, has "
+            "'positional', 'none' and 'none')"
+        )
+    missing = [name for name in needed if config.find(name)[1] is None]
+    if missing:
+        raise HDZooError(
+            f"the weights of this checkpoint of NCSN++ do not tell {', '.join(missing)}, and "
+            f"{why}; give its config.yml (--config), or say each: "
+            + " ".join(f"-o {name}={'vesde' if name == 'sde' else '...'}" for name in missing)
+            + "; only vesde can be converted"
+        )

@@ -5,8 +5,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from hdzoo.checks import POSITIVE, Flag, Number, refuse
 from hdzoo.conversion.config_file import AuthorsConfig
 from hdzoo.errors import HDZooError
+from hdzoo.samplers.ladders import EVALUATIONS
 
 
 @dataclass(frozen=True)
@@ -105,12 +107,13 @@ def find_setting(
 
     Returns:
         The settings with that ladder, those of that data set first; else those of that data set
-        with another ladder; else None. And the name of the data set, or None if it does not follow.
+        with another ladder; else None, also for a data set that is none of the paper's. And the
+        name of the data set, or None if it does not follow.
 
     Raises:
         HDZooError: the paper has no such data set, or the ladder is another one's.
     """
-    told = dataset or _told_by(config)
+    told = _told_by(config) if dataset is None else dataset
     known = [s for s in SETTINGS if s.family == family and s.in_channels == in_channels]
     fitting = [s for s in known if s.has_ladder(ladder)]
     named = [s for s in known if s.dataset == told]
@@ -122,12 +125,19 @@ def find_setting(
             "the checkpoint's config.yml instead (--config)"
         )
     both = [s for s in fitting if s in named]
-    if dataset is not None and fitting and not both:
+    if told in _names(s for s in SETTINGS if s.family == family) and not named:
         raise HDZooError(
-            f"dataset is {dataset!r}, and the {len(ladder)} noise levels of this checkpoint, from "
-            f"{ladder[0]:g} to {ladder[-1]:g}, are those of {' or '.join(_names(fitting))}; give "
-            "that, or leave --dataset out"
+            f"dataset is {told!r}, whose images have another number of channels than the "
+            f"{in_channels} of this checkpoint; give the config of this checkpoint"
         )
+    if named and fitting and not both:
+        raise HDZooError(
+            f"dataset is {told!r}, and the {len(ladder)} noise levels of this checkpoint, from "
+            f"{ladder[0]:g} to {ladder[-1]:g}, are those of {' or '.join(_names(fitting))}; give "
+            "that, or the config of this checkpoint"
+        )
+    if told is not None and not named:
+        return None, told
     setting = next(iter(both + fitting + named), None)
     if told is None and len(_names(fitting)) == 1:
         told = fitting[0].dataset
@@ -151,18 +161,18 @@ def sampler_options(
     options = _FAMILY_OPTIONS[family] | _OWN_LADDER[family]
     if setting is not None and setting.has_ladder(ladder):
         options |= {"steps_per_level": setting.steps_per_level, "step_size": setting.step_size}
-    snr = config.number("snr")
     if family == "ncsnpp":
+        snr = config.read(Number(above=0, below=1), "snr")
         if snr is not None or "step_size" not in options:
             options["step_size"] = corrector_step_size(snr or 0.16, ladder[-1])
         return options
-    if (steps := config.number("n_steps_each")) is not None:
-        options["steps_per_level"] = int(steps)
-    if (step_size := config.number("step_lr")) is not None:
-        options["step_size"] = step_size
-    if (denoise := config.get("denoise")) is not None:
-        options["readout"] = "full" if denoise else None
-    return options
+    steps, step_size = options["steps_per_level"], options["step_size"]
+    denoise = config.assume(options["readout"] == "full", Flag(), "denoise")
+    return options | {
+        "steps_per_level": config.assume(steps, EVALUATIONS, "n_steps_each"),
+        "step_size": config.assume(step_size, POSITIVE, "step_lr"),
+        "readout": "full" if denoise else None,
+    }
 
 
 def _names(settings: Iterable[Setting]) -> list[str]:
@@ -171,5 +181,9 @@ def _names(settings: Iterable[Setting]) -> list[str]:
 
 def _told_by(config: AuthorsConfig) -> str | None:
     # Categories of LSUN are data sets of their own.
-    name = config.get("category", "dataset")
-    return None if name is None else _CONFIG_NAMES.get(str(name).lower(), str(name).lower())
+    word, name = config.find("category", "dataset")
+    if name is None:
+        return None
+    if not isinstance(name, str):
+        refuse(f"{word} in {config.origin(word)}", name, "a name")
+    return _CONFIG_NAMES.get(name.lower(), name.lower())

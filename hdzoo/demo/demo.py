@@ -7,16 +7,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import psutil
 import torch
 from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 
 from hdzoo import plugins
+from hdzoo.checks import SEED, Whole
 from hdzoo.demo.frames import Chains, View, draw_frames, save_gif
 from hdzoo.distances.moments import mode_weights
 from hdzoo.distances.wasserstein import sliced_wasserstein2, wasserstein2
 from hdzoo.errors import HDZooError
-from hdzoo.pipelines.pipeline import HDPipeline, sample_generators
+from hdzoo.pipelines.generators import sample_generators
+from hdzoo.pipelines.pipeline import HDPipeline
+from hdzoo.samplers.ladders import EVALUATIONS
 from hdzoo.sampling import save_png
 from hdzoo.targets.analytic import AnalyticScore
 from hdzoo.targets.mixture import GaussianMixtureScore
@@ -36,6 +40,7 @@ MAX_MODES = 10
 # The exact distance takes up to n^3 operations, 0.1 s for 500 points, and there are many.
 MAX_EXACT_POINTS = 500
 NUM_REFERENCES = 10
+MOST_SAMPLES, MOST_FRAMES = 1_000_000, 1000
 
 
 class Scale(NamedTuple):
@@ -113,14 +118,17 @@ def demo_2d(
     Raises:
         HDZooError: something is not found, not in the plane, or out of its range.
     """
-    for name, number, least in (
-        ("num_samples", num_samples, 2),
-        ("num_frames", num_frames, 2),
-        ("num_inference_steps", num_inference_steps, 1),
-        ("seed", seed, 0),
-    ):
-        if number < least:
-            raise HDZooError(f"{name} is {number}; it must be at least {least}")
+    Whole(2, MOST_SAMPLES)("num_samples", num_samples)
+    Whole(2, MOST_FRAMES)("num_frames", num_frames)
+    EVALUATIONS("num_inference_steps", num_inference_steps)
+    SEED("seed", seed)
+    # Of each chain all states are kept.
+    needed, memory = 8 * num_samples * num_inference_steps, psutil.virtual_memory().total
+    if needed > memory:
+        raise HDZooError(
+            f"{num_samples} chains of {num_inference_steps} steps take {needed / 1e9:,.0f} GB, and "
+            f"this machine has {memory / 1e9:,.0f}: give fewer"
+        )
     law = planar_target(target)
     scale = scale_of(law)
     pipes = build_pipelines(law, samplers, scale, num_inference_steps, options or {})

@@ -5,27 +5,25 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list, gather_object, parse_flag_from_env
+from accelerate.utils import gather_object
 from PIL import Image
 
+from hdzoo.checks import SEED, THREADS
 from hdzoo.errors import HDZooError
-from hdzoo.files import named_path
-from hdzoo.generation.folder import exclusive, finish, prepare
+from hdzoo.files import check_folder, exclusive, named_path
+from hdzoo.generation.folder import finish, prepare
 from hdzoo.generation.manifest import MANIFEST, check_same_protocol, make_manifest, read_manifest
 from hdzoo.generation.shards import Shards
 from hdzoo.pipelines.pipeline import HDPipeline
-from hdzoo.sampling import draw_batch, load_pipeline, start_of
+from hdzoo.processes import all_processes, fail_together, in_first_process
+from hdzoo.sampling import check_batch, draw_batch, load_pipeline, start_of
 from hdzoo.text import counted
-
-# One process may wait for another's last chunk as long as that takes.
-LONGEST_WAIT = timedelta(days=30)
 
 
 @dataclass(frozen=True)
@@ -62,6 +60,7 @@ def generate(
     chunk_size: int = 250,
     dtype: str = "float32",
     num_threads: int = 1,
+    class_label: int | None = None,
     command: str | None = None,
     on_plan: Callable[[int, int], None] | None = None,
     on_progress: Callable[[float], None] | None = None,
@@ -96,6 +95,8 @@ def generate(
         num_threads: CPU threads of each process. Part of the protocol, since convolutions may round
             differently with another number; 1 by default, because every machine has it, and
             because more processes use a machine better than more threads.
+        class_label: for a class-conditional network, the class of all images; evenly over all
+            classes by index by default.
         command: what the user typed, for the record.
         on_plan: called in the first process, before anything is drawn, with the number of images
             to draw now and of network evaluations that each of them takes, the start's included.
@@ -110,16 +111,17 @@ def generate(
         HDZooError: an argument does not fit, the folder holds another set or cannot be written or
             is in use, or samples are not finite. What is there stays, for the next call.
     """
-    for name, number, least in (("seed", seed, 0), ("num_threads", num_threads, 1)):
-        if number < least:
-            raise HDZooError(f"{name} is {number}; it must be at least {least}")
+    SEED("seed", seed)
+    THREADS("num_threads", num_threads)
     shards = Shards(named_path(output_dir, "output_dir"), num_images, chunk_size)
     state = all_processes()
+    in_first_process(state, lambda: check_folder(shards.folder))
     pipe = load_pipeline(model, sampler, options, dtype)
     if pipe.data_range is None:
         raise HDZooError(
             f"the samples of {type(pipe.unet).__name__} are no images; take a model of images"
         )
+    check_batch(pipe, "chunk_size", min(chunk_size, num_images))
     start = start_of(pipe, model)
     if start is not None:
         start.set_timesteps(start_num_inference_steps)
@@ -133,6 +135,7 @@ def generate(
         seed=seed,
         num_threads=num_threads,
         command=command,
+        class_label=class_label,
     )
     first = HDPipeline(pipe.unet, start) if start is not None else None
     for part in (pipe, first):
@@ -145,6 +148,7 @@ def generate(
         start_num_inference_steps=start_num_inference_steps,
         seed=seed,
         first=first,
+        class_label=class_label,
     )
     label = f"{manifest['sampler']} {json.dumps(manifest['sampler_options'], sort_keys=True)}"
     with threads(num_threads), ExitStack() as stack:
@@ -190,40 +194,6 @@ def threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def all_processes() -> PartialState:
-    """The processes of the launcher, or this one alone."""
-    # Accelerate joins processes on CPUs only if it is told that they are to be used.
-    use_cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
-    return PartialState(cpu=use_cpu, timeout=LONGEST_WAIT)
-
-
-def fail_together(failure: Exception | None) -> None:
-    """Waits for all processes, and fails in each if one has failed.
-
-    Args:
-        failure: of this process, which it fails with; the others say what it was.
-    """
-    failures = gather_object([failure and f"{type(failure).__name__}: {failure}"])
-    if failure is not None:
-        raise failure
-    found = [f"process {i} failed: {text}" for i, text in enumerate(failures) if text]
-    if found:
-        raise HDZooError("; ".join(found))
-
-
-def in_first_process(state: PartialState, action: Callable[[], Any]) -> None:
-    """Does something in the first process; the others wait, and fail as it fails."""
-    refusal: list[HDZooError | None] = [None]
-    if state.is_main_process:
-        try:
-            action()
-        except HDZooError as error:
-            refusal = [error]
-    broadcast_object_list(refusal)
-    if refusal[0] is not None:
-        raise refusal[0]
 
 
 def check_common_folder(state: PartialState, folder: Path, manifest: dict[str, Any]) -> None:

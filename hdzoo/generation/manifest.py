@@ -12,6 +12,7 @@ from hdzoo.catalog import weights_hash
 from hdzoo.errors import HDZooError
 from hdzoo.files import write_json
 from hdzoo.hub.resolve import resolve_model
+from hdzoo.pipelines.labels import labels_in_words
 from hdzoo.pipelines.pipeline import HDPipeline
 from hdzoo.text import counted
 from hdzoo.version import __version__
@@ -47,6 +48,7 @@ def make_manifest(
     seed: int,
     num_threads: int,
     command: str | None,
+    class_label: int | None = None,
 ) -> dict[str, Any]:
     """The protocol of a set.
 
@@ -59,6 +61,7 @@ def make_manifest(
         seed: of the set.
         num_threads: of each process.
         command: what the user typed.
+        class_label: the class of all images, if one was asked for.
     """
     return {
         "model": str(model),
@@ -73,6 +76,7 @@ def make_manifest(
         "start_options": None if start is None else options_of(start),
         "start_num_inference_steps": 0 if start is None else len(start.timesteps),
         "seed": seed,
+        "class_labels": labels_in_words(pipe.unet, class_label),
         "num_images": num_images,
         "chunk_size": chunk_size,
         "num_threads": num_threads,

@@ -2,8 +2,7 @@
 
 import hashlib
 import io
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from hdzoo.checks import IMAGES
 from hdzoo.errors import HDZooError
-from hdzoo.files import file_hash, whole_file
+from hdzoo.files import file_hash, whole_file, writing
 from hdzoo.text import counted
 
 # A shard's number has five digits, so that the order of the names is that of the images.
@@ -50,8 +50,7 @@ class Shards:
 
     def __post_init__(self) -> None:
         for name in ("num_images", "chunk_size"):
-            if getattr(self, name) < 1:
-                raise HDZooError(f"{name} is {getattr(self, name)}; it must be at least 1")
+            IMAGES(name, getattr(self, name))
         if len(self) > MOST_SHARDS:
             raise HDZooError(
                 f"chunk_size {self.chunk_size} divides {counted(self.num_images, 'image')} into "
@@ -159,20 +158,3 @@ def encode_png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, format="PNG")
     return buffer.getvalue()
-
-
-@contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """Turns a failure to write into a message.
-
-    Args:
-        folder: of the set.
-    """
-    try:
-        yield
-    except OSError as error:
-        where = f" ({error.filename})" if error.filename else ""
-        raise HDZooError(
-            f"cannot write to {folder}: {error.strerror or error}{where}. What is there stays; "
-            "make room or take a folder that can be written, and give the same command again"
-        ) from error

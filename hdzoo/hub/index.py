@@ -12,9 +12,9 @@ from typing import Any
 import diffusers
 
 from hdzoo import plugins
+from hdzoo.bundled import INDEX
 from hdzoo.errors import HDZooError
 
-INDEX = "model_index.json"
 # In the index: from a module to the distribution that brings it. diffusers drops it on loading.
 REQUIRES = "_hdzoo_requires"
 # A distribution's name (PEP 508), of ASCII letters alone and of a length that a person reads.

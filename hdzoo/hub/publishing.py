@@ -10,10 +10,11 @@ from urllib.parse import unquote
 from huggingface_hub import CommitInfo
 
 from hdzoo import cards
+from hdzoo.bundled import INDEX
 from hdzoo.errors import HDZooError
 from hdzoo.files import named_path
 from hdzoo.hub import downloads, weights
-from hdzoo.hub.index import INDEX, read_index
+from hdzoo.hub.index import read_index
 from hdzoo.hub.resolve import REFERENCES, local_model
 from hdzoo.hub.uploads import MAIN, Upload, check_inside
 from hdzoo.markdown import prose, table

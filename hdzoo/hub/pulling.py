@@ -1,6 +1,5 @@
 """Pipelines on their way from the Hub into a folder."""
 
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -8,8 +7,9 @@ from typing import Any
 from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]
 
 from hdzoo import cards
+from hdzoo.bundled import INDEX
 from hdzoo.errors import HDZooError
-from hdzoo.files import named_path
+from hdzoo.files import check_folder, has_content, named_path, whole_folder
 from hdzoo.hub import downloads, weights
 from hdzoo.hub.index import read_index
 from hdzoo.hub.resolve import DOWNLOADED, local_model, refusal, resolve_model
@@ -22,8 +22,8 @@ def pull(
 
     Args:
         name: a Hub id; or a folder or a bundled name, which is there already.
-        output_dir: the folder, new or empty; it is there whole or not at all. It gets the pictures
-            of the card too, so that it can be pushed again.
+        output_dir: the folder, new or empty, or with the very same pipeline; it is there whole or
+            not at all. It gets the pictures of the card too, so that it can be pushed again.
         variant: of the weights, such as ``"fp16"``.
         **options: ``revision``, ``token``, ``cache_dir``, ``local_files_only`` and
             ``force_download``, as in `hdzoo.hub.resolve.resolve_model`.
@@ -32,11 +32,14 @@ def pull(
         The folder, or the one in the cache.
 
     Raises:
-        HDZooError: there is no such pipeline, or ``output_dir`` is in use.
+        HDZooError: there is no such pipeline, or ``output_dir`` has something else, is in use, or
+            cannot be written.
     """
     output = None if output_dir is None else named_path(output_dir, "output_dir")
-    if output is not None and output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise HDZooError(f"{output} is there and is not empty; give a new folder, or remove it")
+    if output is not None:
+        check_folder(output)
+        if has_content(output) and not (output / INDEX).is_file():
+            raise HDZooError(f"{output} is there and is not empty; give a new folder, or remove it")
     folder = resolve_model(name, variant=variant, **options)
     if output is None:
         return folder
@@ -54,14 +57,8 @@ def pull(
         allow_patterns=[*DOWNLOADED, *allow, *pictures],
         ignore_patterns=ignore,
     )
-    partial = output.resolve().with_name(f".partial-{os.getpid()}-{output.resolve().name}")
-    try:
+    with whole_folder(output.resolve()) as partial:
         for file in wanted:
             (partial / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder / file, partial / file)
-        partial.rename(output)
-    except OSError as error:
-        raise HDZooError(f"{output} cannot be written: {error}; give another folder") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return output

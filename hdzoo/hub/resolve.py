@@ -11,30 +11,16 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
+from hdzoo.bundled import INDEX, bundled_models
 from hdzoo.errors import HDZooError
 from hdzoo.files import named_path
 from hdzoo.hub import downloads, weights
 from hdzoo.hub.client import reason
-from hdzoo.hub.index import INDEX, check_unconditional, no_index, read_index
+from hdzoo.hub.index import check_unconditional, no_index, read_index
 
 # What `hdzoo evaluate` compares images with.
 REFERENCES = "reference-*"
 DOWNLOADED = ("*.json", "README.md", f"{REFERENCES}{weights.SAFETENSORS}")
-
-_PACKAGE = Path(__file__).parents[1]
-
-
-def bundled_folder() -> Path:
-    """The folder of what travels with hdzoo: pipelines, and the networks of its metrics."""
-    # In a wheel it lies inside the package, in a source tree beside it.
-    inside = _PACKAGE / "model_cards"
-    return inside if inside.is_dir() else _PACKAGE.parent / "model_cards"
-
-
-def bundled_models() -> dict[str, Path]:
-    """The models that travel with hdzoo: name to folder."""
-    found = sorted(bundled_folder().glob(f"*/{INDEX}"))
-    return {path.parent.name: path.parent for path in found}
 
 
 def local_model(name: str | Path) -> Path | None:

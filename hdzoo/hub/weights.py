@@ -6,6 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from hdzoo.checksums import check_tensors
 from hdzoo.errors import HDZooError
 
 SAFETENSORS = ".safetensors"
@@ -100,7 +101,8 @@ def check_names(
 def check_folder(
     folder: Path, index: dict[str, Any], variant: str | None, held_back: Collection[str] = ()
 ) -> None:
-    """Refuses the weights of a folder as `check_names` does, and parts that are something else.
+    """Refuses the weights of a folder as `check_names` does, parts that are something else, and
+    damage: what was saved by hdzoo knows its checksum.
 
     Args:
         folder: of the pipeline.
@@ -109,8 +111,8 @@ def check_folder(
         held_back: components that the caller brings.
 
     Raises:
-        HDZooError: the weights are of another kind, or a list of parts is damaged or names a file
-            that is none of them.
+        HDZooError: the weights are of another kind or damaged, or a list of parts is damaged or
+            names a file that is none of them or not there.
     """
     needed = {name: entry for name, entry in index.items() if name not in held_back}
     places = [folder, *(folder / name for name in components(needed))]
@@ -118,8 +120,12 @@ def check_folder(
     names = [path.relative_to(folder).as_posix() for path in paths]
     check_names(names, needed, variant, str(folder))
     for path in paths:
+        if not is_weights(path.name) or variant_of(path.name) != variant:
+            continue
         if f"{SAFETENSORS}.index." in path.name:
             _check_parts(path)
+        elif path.parent != folder or path.name.startswith(DIFFUSERS):
+            check_tensors(path)
 
 
 def _check_parts(path: Path) -> None:
@@ -133,3 +139,13 @@ def _check_parts(path: Path) -> None:
                 f"{path} names {part!r} as a part of the weights, where a safetensors file beside "
                 "it belongs; do not trust this folder"
             )
+    missing = [part for part in sorted(parts) if not (path.parent / part).is_file()]
+    if missing:
+        whole = path.with_name(path.name.replace(".index.json", ""))
+        advice = (
+            f"; there is {whole.name} too: remove the list to load that" if whole.is_file() else ""
+        )
+        raise HDZooError(
+            f"{path} lists {len(missing)} parts of the weights that are not there, {missing[0]} "
+            f"first; download or save the folder again{advice}"
+        )

@@ -139,7 +139,7 @@ def _check_whole(folder: Path, split: str, pictures: Sequence[Path]) -> None:
         raise HDZooError(
             f"{folder} has no split {split!r}: its top folders are not all named as splits are "
             f"({', '.join(SPLITS)}), so that its {len(pictures)} pictures are one set, the split "
-            "'train'"
+            "'train': ask for that"
         )
     alike = sorted(
         {part for path in pictures for part in path.parts[:-1] if part.lower() in SPLITS}

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from hdzoo.checks import Whole
 from hdzoo.errors import HDZooError
 from hdzoo.images.picture import (
     Given,
@@ -29,6 +30,8 @@ T = TypeVar("T")
 SURVEYED_PIXELS = 2**30
 OPENING_PIXELS = 2**13
 ROWS = 256
+# Of a mean of squares up to 1.
+ROUNDING = 1e-14
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,12 @@ class Images(Sequence[Image.Image]):
 
         Args:
             side: the pixels are those of `square` at this size; by default as they are.
+
+        Raises:
+            HDZooError: one cannot be read, or the side is no positive number.
         """
+        if side is not None:
+            side = Whole(1)("sample_size", side)
         if side not in self._surveys:
             self._surveys[side] = self._survey(side)
         return self._surveys[side]
@@ -150,6 +158,7 @@ class Images(Sequence[Image.Image]):
             sums += power_sums(picture if side is None else square(picture, side))
         by_area = sorted(sizes, key=lambda size: size[0] * size[1])
         mean, mean_square = sums[1:] / sums[0]
+        variance = mean_square - mean**2
         return Survey(
             num_images=len(self),
             num_decoded=len(chosen),
@@ -159,7 +168,8 @@ class Images(Sequence[Image.Image]):
             channels=max(channels),
             has_colour=colour,
             mean=float(mean),
-            std=float(max(mean_square - mean**2, 0.0) ** 0.5),
+            # What is left of equal pixels is rounding.
+            std=float(variance**0.5) if variance > ROUNDING else 0.0,
         )
 
     def read(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hdzoo import plugins
 from hdzoo.errors import HDZooError
+from hdzoo.files import named_path
 from hdzoo.images.folder import load_folder
 from hdzoo.images.parquet import check_rows, count_rows, find_files, find_row, load_parquet
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 IMAGE = "image"
+# What an extra brings.
+OPTIONAL = ("datasets", "sklearn")
 _HUB_ID = re.compile(r"\w[\w.-]*(/[\w.-]+)?")
 
 
@@ -37,6 +40,7 @@ def load_images(
     Raises:
         HDZooError: there is no such source or split, no column of images, or a choice of them.
     """
+    named_path(source, "the source of the images")
     source = str(source)
     dataset = with_image_column(_load(source, split), repr(source), image_column)
     files = _parquet_files(source)
@@ -106,8 +110,6 @@ def with_image_column(dataset: Any, source: str, wanted: str | None = None) -> "
 
 
 def _load(source: str, split: str) -> Any:
-    if not source:
-        raise HDZooError("the source of the images is ''; give a folder, .parquet files or a name")
     registered = plugins.names("datasets")
     if os.path.isdir(source):
         if source in registered:
@@ -129,12 +131,14 @@ def _load(source: str, split: str) -> Any:
         if source in registered:
             return plugins.get("datasets", source)(split)
         _check_hub_id(source)
-        return _load_from_hub(source, split)
+        from datasets import load_dataset
+
+        return load_dataset(source, split=split)
     except HDZooError:
         raise
     # Whatever libraries, the Hub's client and others' plugins raise.
     except Exception as error:
-        if isinstance(error, ModuleNotFoundError) and error.name == "datasets":
+        if isinstance(error, ModuleNotFoundError) and error.name in OPTIONAL:
             # The command knows the extra that brings it.
             raise
         raise HDZooError(
@@ -163,12 +167,6 @@ def _check_hub_id(source: str) -> None:
         home = os.path.expanduser(os.path.expandvars(source))
         hint = f"; {home!r} is there" if home != source and os.path.exists(home) else ""
         raise HDZooError(f"cannot load images from {source!r}: {what}{hint}. Give {_allowed()}")
-
-
-def _load_from_hub(source: str, split: str) -> Any:
-    from datasets import load_dataset
-
-    return load_dataset(source, split=split)
 
 
 def _allowed() -> str:

@@ -3,6 +3,7 @@
 import inspect
 import json
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
@@ -13,24 +14,38 @@ from accelerate.utils import broadcast_object_list
 
 from hdzoo import plugins
 from hdzoo.catalog import weights_hash
+from hdzoo.checks import IMAGES, SEED, THREADS, Many, Maybe, Rule, Whole
 from hdzoo.errors import HDZooError
-from hdzoo.files import file_hash, named_path, write_json
-from hdzoo.generation.generate import all_processes, generate, in_first_process
+from hdzoo.files import (
+    check_folder,
+    check_no_link,
+    exclusive,
+    file_hash,
+    has_content,
+    named_path,
+    sweep,
+    write_json,
+    writing,
+)
+from hdzoo.generation.generate import generate
 from hdzoo.generation.manifest import flat, read_manifest
-from hdzoo.generation.shards import writing
 from hdzoo.hub.resolve import resolve_model
 from hdzoo.leaderboard.board import OBJECTIVE, Entry, Leaderboard, Trial, rank
-from hdzoo.leaderboard.tuning import candidates
+from hdzoo.leaderboard.tuning import MOST_POINTS, candidates
 from hdzoo.metrics.features import METRICS, get_extractor
 from hdzoo.metrics.image_sets import open_images
+from hdzoo.metrics.metrics import LEAST_IMAGES
 from hdzoo.metrics.reference import SUFFIX, load_reference, reference_of
-from hdzoo.metrics.report import Report, evaluate, load_report
-from hdzoo.sampling import load_pipeline
+from hdzoo.metrics.report import Report, check_metrics, evaluate, load_report
+from hdzoo.processes import all_processes, in_first_process
+from hdzoo.samplers.ladders import MAX_EVALUATIONS
+from hdzoo.sampling import find_dtype, load_pipeline
 from hdzoo.text import counted
 from hdzoo.version import __version__
 
 PROTOCOL = "protocol.json"
 MOST_TRIAL_IMAGES = 250
+COST = Whole(2, MAX_EVALUATIONS)
 # What progress calls all the work that is left.
 ALL = "network evaluations"
 
@@ -51,6 +66,8 @@ class Settings:
             ``trial_images / chunk_size`` of them are busy while a sampler is tuned.
         dtype: of the network's weights.
         num_threads: CPU threads of each process.
+        class_label: for a class-conditional network, the class of all images; evenly over all
+            classes by index by default.
         reference: as `evaluate` has it; so are ``reference_split``, ``features``, ``weights`` and
             ``metrics``, of which the Fréchet distance is always one.
         reference_split: of reference images.
@@ -72,6 +89,7 @@ class Settings:
     chunk_size: int = 125
     dtype: str = "float32"
     num_threads: int = 1
+    class_label: int | None = None
     reference: str | Path | None = None
     reference_split: str = "test"
     reference_image_column: str | None = None
@@ -80,6 +98,20 @@ class Settings:
     metrics: Sequence[str] = tuple(METRICS)
 
     def __post_init__(self) -> None:
+        enough = Whole(LEAST_IMAGES, IMAGES.high)
+        rules: dict[str, Rule] = {
+            "num_images": enough,
+            "trials": Whole(0, MOST_POINTS),
+            "trial_images": Maybe(enough),
+            "seed": SEED,
+            "trial_seed": SEED,
+            "chunk_size": IMAGES,
+            "num_threads": THREADS,
+        }
+        for name, rule in rules.items():
+            rule(name, getattr(self, name))
+        find_dtype(self.dtype)
+        check_metrics(self.metrics)
         if self.trial_images is None:
             object.__setattr__(self, "trial_images", min(MOST_TRIAL_IMAGES, self.num_images))
         elif self.trial_images > self.num_images:
@@ -87,8 +119,6 @@ class Settings:
                 f"trial_images is {self.trial_images} and num_images is {self.num_images}; a "
                 "sampler is tuned on at most as many images as it is judged by, so give fewer"
             )
-        if self.trials < 0:
-            raise HDZooError(f"trials is {self.trials}; it must not be negative")
         if self.seed == self.trial_seed:
             raise HDZooError(
                 f"seed and trial_seed are both {self.seed}; images that a sampler was tuned on say "
@@ -98,7 +128,8 @@ class Settings:
     @property
     def drawing(self) -> dict[str, Any]:
         """For `generate`."""
-        return {key: getattr(self, key) for key in ("chunk_size", "dtype", "num_threads")}
+        names = ("chunk_size", "dtype", "num_threads", "class_label")
+        return {key: getattr(self, key) for key in names}
 
     @property
     def judging(self) -> dict[str, Any]:
@@ -149,33 +180,36 @@ def compare(
     names = list(dict.fromkeys(samplers or plugins.list_samplers()))
     for name in names:
         plugins.provider("samplers", name)
-    if not num_inference_steps or min(num_inference_steps) < 2:
-        raise HDZooError(
-            f"num_inference_steps is {list(num_inference_steps)}; give numbers from 2 up"
-        )
+    Many(COST)("num_inference_steps", list(num_inference_steps))
     folder = named_path(output_dir, "output_dir")
     run = Run(model, folder, Settings(**settings), command, on_progress, on_note)
+    in_first_process(run.state, lambda: check_folder(run.folder))
     run.check_options(names)
     run.check_reference()
     protocol = run.protocol()
-    in_first_process(run.state, lambda: keep_protocol(run.folder, protocol))
     costs = sorted(set(num_inference_steps))
     run.plan(len(names), costs)
     entries: list[Entry] = []
-    for steps in costs:
-        for name in names:
-            entries.append(run.entry(name, steps))
-            board = Leaderboard(run.folder, protocol, sorted(entries, key=rank))
-            if run.state.is_main_process and on_entry is not None:
-                on_entry(board)
+    with ExitStack() as stack:
+        in_first_process(run.state, lambda: stack.enter_context(exclusive(run.folder)))
+        in_first_process(run.state, lambda: keep_protocol(run.folder, protocol))
+        for steps in costs:
+            for name in names:
+                entries.append(run.entry(name, steps))
+                board = Leaderboard(run.folder, protocol, sorted(entries, key=rank))
+                if run.state.is_main_process and on_entry is not None:
+                    on_entry(board)
     return board
 
 
 def keep_protocol(folder: Path, protocol: dict[str, Any]) -> None:
     """Writes the protocol of a new comparison; refuses the folder of another one."""
-    path = folder / PROTOCOL
+    path, reports = folder / PROTOCOL, folder / "reports"
+    for part in (folder / "sets", folder / "trials", reports, reports / "sets", reports / "trials"):
+        check_no_link(part)
+    sweep(folder, reports / "sets", reports / "trials")
     if not path.exists():
-        if folder.is_dir() and any(folder.iterdir()):
+        if has_content(folder):
             raise HDZooError(
                 f"{folder} is not empty and has no {PROTOCOL}; give a new folder, or that of a "
                 "comparison to go on with"
@@ -244,6 +278,7 @@ class Run:
             "model": str(self.model),
             "weights_sha256": weights_hash(resolve_model(self.model)),
             **settings,
+            "dtype": str(find_dtype(self.settings.dtype)).removeprefix("torch."),
             "reference": None if self.settings.reference is None else str(self.settings.reference),
             "reference_sha256": file_hash(self.saved) if self.saved is not None else None,
             "weights": None if self.settings.weights is None else str(self.settings.weights),

@@ -1,7 +1,6 @@
 """A leaderboard for people: a table in Markdown, a plot of quality against cost, a picture."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,14 +12,11 @@ from hdzoo.leaderboard.ranking import WIDTH, difference, matrix
 from hdzoo.markdown import fenced, prose, table
 from hdzoo.metrics.image_sets import open_images
 from hdzoo.metrics.report import plus_minus
+from hdzoo.plots import save_figure, style
 from hdzoo.text import counted, plain
 
 PAGE, DATA, PLOT, PICTURE = "leaderboard.md", "leaderboard.json", "quality.png", "samples.png"
 PICTURES = 12
-DPI = 150
-# Different for every kind of colour vision (Okabe and Ito); more samplers differ by their marker.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
-MARKERS = "os^vDPX*"
 
 
 def write_page(board: Leaderboard) -> None:
@@ -33,14 +29,8 @@ def write_page(board: Leaderboard) -> None:
 def write_pictures(board: Leaderboard) -> None:
     """Writes ``quality.png`` and ``samples.png`` into the folder, unless every sampler failed."""
     if any(board.at(cost) for cost in board.costs):
-        save(quality_figure(board), board.folder / PLOT)
-        save(samples_figure(board), board.folder / PICTURE)
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Writes a figure as a PNG."""
-    with whole_file(path) as partial:
-        figure.savefig(partial, format="png", dpi=DPI, bbox_inches="tight")
+        save_figure(quality_figure(board), board.folder / PLOT)
+        save_figure(samples_figure(board), board.folder / PICTURE)
 
 
 # ---- the table ------------------------------------------------------------------------------
@@ -171,9 +161,8 @@ def quality_figure(board: Leaderboard) -> Figure:
             [entry.objective.value for entry in entries],
             [entry.objective.spread for entry in entries],
             label=sampler,
-            color=COLOURS[number % len(COLOURS)],
-            marker=MARKERS[number % len(MARKERS)],
             capsize=3,
+            **style(number),
         )
     own = next(iter(lines.values()))[0].objective
     floor = own.equal_size

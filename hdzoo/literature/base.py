@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from hdzoo.errors import HDZooError
-from hdzoo.files import whole_file, write_json
+from hdzoo.files import check_file, whole_file, write_json
 from hdzoo.version import __version__
 
 
@@ -85,7 +85,7 @@ def reproduce(name: str, output_dir: Path, command: str, progress: Progress) -> 
         progress: told how far it is.
 
     Raises:
-        HDZooError: there is no such reproduction.
+        HDZooError: there is no such reproduction, or the files cannot be written.
     """
     import pkgutil
 
@@ -96,6 +96,9 @@ def reproduce(name: str, output_dir: Path, command: str, progress: Progress) -> 
         raise HDZooError(
             f"there is no reproduction {name!r}; the names are: {', '.join(REPRODUCTIONS)}"
         )
+    files = [output_dir / f"{name}{ending}" for ending in (".png", ".json")]
+    for path in files:
+        check_file(path)
     begin = time.perf_counter()
     # On matrices this small threads cost more than they give, most of all on a busy machine.
     threads = torch.get_num_threads()
@@ -106,10 +109,10 @@ def reproduce(name: str, output_dir: Path, command: str, progress: Progress) -> 
         torch.set_num_threads(threads)
     figure = Figure(layout="constrained")
     result.draw(figure)
-    with whole_file(output_dir / f"{name}.png") as partial:
+    with whole_file(files[0]) as partial:
         figure.savefig(partial, dpi=150, format="png")
     write_json(
-        output_dir / f"{name}.json",
+        files[1],
         {
             "title": result.title,
             "source": result.source,

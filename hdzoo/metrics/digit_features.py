@@ -7,7 +7,8 @@ from diffusers.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
-from hdzoo.hub.resolve import bundled_folder
+from hdzoo.bundled import bundled_folder
+from hdzoo.checksums import check_tensors
 from hdzoo.metrics.classifier import DigitClassifier
 from hdzoo.metrics.image_features import ImageFeatures
 
@@ -34,6 +35,7 @@ class DigitFeatures(ImageFeatures):
         network: DigitClassifier = DigitClassifier.from_config(
             DigitClassifier.load_config(weights.parent)
         )
+        check_tensors(weights)
         network.load_state_dict(load_file(weights))
         return network
 

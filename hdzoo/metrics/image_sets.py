@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from hdzoo.errors import HDZooError
+from hdzoo.files import named_path
 from hdzoo.generation.manifest import MANIFEST, read_manifest
 from hdzoo.generation.shards import Shards
 from hdzoo.images.images import Images
@@ -31,12 +32,14 @@ class ImageSet:
         split: of the source.
         images: its pictures.
         manifest: of a generated set; None for other images.
+        image_column: that was asked for.
     """
 
     source: str
     split: str
     images: Images
     manifest: dict[str, Any] | None = None
+    image_column: str | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -118,12 +121,11 @@ def open_images(
         HDZooError: there is no such source, it has no images, or a generated set is incomplete or
             damaged.
     """
-    source = str(source)
-    folder = Path(source)
-    manifest = read_manifest(folder) if source and folder.is_dir() else None
+    folder, source = named_path(source, "the source of the images"), str(source)
+    manifest = read_manifest(folder) if folder.is_dir() else None
     if manifest is None:
         rows = load_images(source, split, image_column=image_column)
-        return ImageSet(source, split, Images(rows, source))
+        return ImageSet(source, split, Images(rows, source), image_column=image_column)
     images = Images(load_parquet(check_complete(folder, manifest)), source)
     if len(images) != manifest["num_images"]:
         raise HDZooError(

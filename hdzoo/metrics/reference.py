@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
+from hdzoo.checks import SEED
+from hdzoo.checksums import check_tensors, save_tensors
 from hdzoo.errors import HDZooError
-from hdzoo.files import whole_file
+from hdzoo.files import check_file
 from hdzoo.hub.resolve import resolve_model
 from hdzoo.metrics.features import Extractor
 from hdzoo.metrics.image_sets import Features, ImageSet, OnProgress
@@ -74,8 +75,7 @@ class Reference:
         Raises:
             HDZooError: the path has another ending, or a feature is too large for float16.
         """
-        if path.suffix != SUFFIX:
-            raise HDZooError(f"a reference is a {SUFFIX} file; {str(path)!r} is none")
+        check_place(path)
         halves = {f"layers.{name}": values.half() for name, values in self.layers.items()}
         if not all(bool(values.isfinite().all()) for values in halves.values()):
             raise HDZooError(
@@ -87,8 +87,21 @@ class Reference:
             "covariance": torch.from_numpy(self.moments["sigma"]),
             **{name: values.contiguous() for name, values in halves.items()},
         }
-        with whole_file(path) as partial:
-            save_file(tensors, partial, {PROTOCOL: json.dumps(self.protocol)})
+        save_tensors(tensors, path, {PROTOCOL: json.dumps(self.protocol)})
+
+
+def check_place(path: Path) -> None:
+    """Refuses, before any work, a file that could be no reference or not be written.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        HDZooError: it has another ending, or nothing can be written there.
+    """
+    if path.suffix != SUFFIX:
+        raise HDZooError(f"a reference is a {SUFFIX} file; {str(path)!r} is none")
+    check_file(path)
 
 
 def make_reference(
@@ -120,6 +133,7 @@ def make_reference(
     """
     if max_features is not None and max_features < LEAST_IMAGES:
         raise HDZooError(f"max_features is {max_features}; at least {LEAST_IMAGES} are needed")
+    SEED("seed", seed)
     check_enough(len(images), images.source)
     found: Features = images.extract(extractor, batch_size, on_progress)
     layers = found.layers
@@ -133,6 +147,7 @@ def make_reference(
             "dataset": dataset or images.source,
             "source": images.source,
             "split": images.split,
+            "image_column": images.image_column,
             "num_images": len(images),
             "num_features": len(next(iter(layers.values()))),
             "image_size": list(found.image_size),
@@ -157,6 +172,7 @@ def load_reference(path: Path) -> Reference:
     """
     if not path.is_file():
         raise HDZooError(f"there is no reference {str(path)!r}; make one by `hdzoo reference`")
+    check_tensors(path)
     try:
         with safe_open(path, "pt") as file:
             protocol = json.loads((file.metadata() or {})[PROTOCOL])

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hdzoo import plugins
+from hdzoo.checks import IMAGES, Whole
 from hdzoo.errors import HDZooError
 from hdzoo.files import write_json
 from hdzoo.metrics.comparison import REPEATS, EqualSize, Result, judge
@@ -182,7 +183,12 @@ def evaluate(
         HDZooError: something is not found, does not fit together, or has too few images.
     """
     begin = time.perf_counter()
-    check_metrics(metrics, subsets, seed)
+    check_metrics(metrics)
+    # Of fewer, a spread says nothing.
+    Whole(LEAST_SUBSETS)("subsets", subsets)
+    # What torch-fidelity's generators are started from.
+    Whole(0, 2**32 - 1)("seed", seed)
+    IMAGES("batch_size", batch_size)
     generated = open_images(images, split, image_column)
     check_enough(len(generated), generated.source)
     if subsets > len(generated) // 2:
@@ -223,6 +229,7 @@ def evaluate(
         images={
             "source": generated.source,
             "split": generated.split,
+            "image_column": generated.image_column,
             "num_images": len(generated),
             "image_size": list(found.image_size),
             "manifest": generated.manifest,
@@ -246,18 +253,14 @@ def evaluate(
     )
 
 
-def check_metrics(metrics: Sequence[str], subsets: int, seed: int) -> None:
-    """Refuses unknown metrics, fewer subsets than say anything of a spread, and a negative seed."""
+def check_metrics(metrics: Sequence[str]) -> None:
+    """Refuses unknown metrics."""
     unknown = [metric for metric in metrics if metric not in METRICS]
     if unknown or not metrics:
         raise HDZooError(
             f"unknown metrics {', '.join(unknown) or '(none)'}; the metrics are "
             f"{', '.join(METRICS)}"
         )
-    if subsets < LEAST_SUBSETS:
-        raise HDZooError(f"subsets is {subsets}; it must be at least {LEAST_SUBSETS}")
-    if seed < 0:
-        raise HDZooError(f"seed is {seed}; it must not be negative")
 
 
 def find_saved(

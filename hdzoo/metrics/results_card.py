@@ -12,7 +12,7 @@ from huggingface_hub.utils import yaml_dump  # type: ignore[attr-defined]
 from hdzoo.cards import CARD, TASK
 from hdzoo.catalog import weights_hash
 from hdzoo.errors import HDZooError
-from hdzoo.files import named_path, whole_file
+from hdzoo.files import check_file, named_path, whole_file
 from hdzoo.metrics.report import Report
 
 HEADER = re.compile(r"\A---\n(.*?\n)---[ \t]*(?=\n|\Z)", re.DOTALL)
@@ -41,9 +41,7 @@ def write_results(folder: str | Path, report: Report) -> Path:
     """
     folder = named_path(folder, "folder")
     path = folder / CARD
-    if not path.is_file():
-        raise HDZooError(f"there is no card {str(path)!r}; give the folder of a model with a card")
-    check_drawn_by(folder, report)
+    check_drawn_by(folder, report.images["source"], report.images["manifest"])
     content = path.read_bytes().decode()
     try:
         card = ModelCard(content)
@@ -70,13 +68,22 @@ def write_results(folder: str | Path, report: Report) -> Path:
     return path
 
 
-def check_drawn_by(folder: Path, report: Report) -> None:
-    """Refuses results of another model's images."""
-    manifest = report.images["manifest"]
+def check_drawn_by(folder: Path, source: str, manifest: dict[str, Any] | None) -> None:
+    """Refuses a folder without a card that can be written, and results of another model's images.
+
+    Args:
+        folder: of the model.
+        source: of the images.
+        manifest: of them.
+    """
+    path = folder / CARD
+    if not path.is_file():
+        raise HDZooError(f"there is no card {str(path)!r}; give the folder of a model with a card")
+    check_file(path)
     if manifest is None:
         raise HDZooError(
-            f"{report.images['source']} has no manifest that says which model drew it; results go "
-            "into a card from sets of `hdzoo generate` alone"
+            f"{source} has no manifest that says which model drew it; results go into a card from "
+            "sets of `hdzoo generate` alone"
         )
     digest = weights_hash(folder)
     if manifest["weights_sha256"] != digest:

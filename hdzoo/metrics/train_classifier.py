@@ -15,11 +15,12 @@ from accelerate.utils import tqdm
 from torch.nn import functional as F
 
 from hdzoo.errors import HDZooError
-from hdzoo.files import named_path, write_json
+from hdzoo.files import check_folder, exclusive, named_path, write_json
 from hdzoo.images.images import Images
 from hdzoo.metrics.classifier import DigitClassifier
+from hdzoo.pipelines.saving import replacing
 from hdzoo.training.data import StepBatchSampler, image_loader, image_transform
-from hdzoo.training.trainer import RECORD_FILE, run_record
+from hdzoo.training.outcome import RECORD_FILE, run_record
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -92,10 +93,23 @@ def train_classifier(
             finite, or the run is interrupted.
     """
     output_dir = named_path(output_dir, "output_dir")
+    check_folder(output_dir)
     record_file = output_dir / RECORD_FILE
     if record_file.is_file():
         check_same(record_file, config, len(dataset))
         return output_dir
+    with exclusive(output_dir):
+        return _train(dataset, test, output_dir, config, command, dataset_name)
+
+
+def _train(
+    dataset: "Dataset",
+    test: "Dataset",
+    output_dir: Path,
+    config: ClassifierConfig,
+    command: str | None,
+    dataset_name: str | None,
+) -> Path:
     device = PartialState().device
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
@@ -108,11 +122,12 @@ def train_classifier(
         begin = time.monotonic()
         fit(model.to(device), images, labels, config)
     seconds = time.monotonic() - begin
-    model.save_pretrained(output_dir)
+    with replacing(output_dir) as partial:
+        model.save_pretrained(partial)
     record = run_record(config, len(dataset), seconds, num_processes=1)
     record["test_accuracy"] = accuracy(model, test_images, test_labels)
     record["num_test_images"] = len(test)
-    write_json(record_file, record | {"dataset": dataset_name, "command": command})
+    write_json(output_dir / RECORD_FILE, record | {"dataset": dataset_name, "command": command})
     return output_dir
 
 

@@ -11,6 +11,7 @@ from hdzoo.checks import (
     COUNT,
     LEVELS,
     MAX_LEVELS,
+    NOISE_LEVEL,
     POSITIVE,
     Flag,
     Interval,
@@ -24,6 +25,8 @@ from hdzoo.checks import (
 )
 from hdzoo.errors import HDZooError
 
+# Of an image, in pixels.
+MAX_SIDE = 2**16
 ROUNDINGS = ("strict", "nearest")
 
 
@@ -42,7 +45,7 @@ def losses(name: str, value: Any) -> Any:
 
 # The rules of options that all networks for images have...
 IMAGE_RULES: dict[str, Rule] = {
-    "sample_size": Whole(1, 2**16),
+    "sample_size": Whole(1, MAX_SIDE),
     "in_channels": COUNT,
     "data_range": Interval(),
     "held_out_loss": losses,
@@ -50,8 +53,8 @@ IMAGE_RULES: dict[str, Rule] = {
 # ... and all that know a ladder.
 LADDER_RULES: dict[str, Rule] = {
     **IMAGE_RULES,
-    "sigma_max": POSITIVE,
-    "sigma_min": POSITIVE,
+    "sigma_max": NOISE_LEVEL,
+    "sigma_min": NOISE_LEVEL,
     "num_levels": Whole(1, MAX_LEVELS),
     "sigma_levels": Maybe(LEVELS),
     "centered": Flag(),

@@ -8,9 +8,11 @@ import torch
 from diffusers import ConfigMixin, ModelMixin
 from torch import Tensor
 
+from hdzoo.bundled import LoadedByName
 from hdzoo.checks import NOT_NEGATIVE, as_float64
 from hdzoo.errors import HDZooError
 from hdzoo.models.inputs import noise_levels
+from hdzoo.scores.denoising import Denoises
 
 
 def noise_ladder(
@@ -41,7 +43,7 @@ def noise_ladder(
     return ladder
 
 
-class LadderModel(ModelMixin, ConfigMixin):
+class LadderModel(Denoises, LoadedByName, ModelMixin, ConfigMixin):
     """A network whose noise levels are class indices into its ladder, the buffer ``sigmas``.
 
     The options ``sigma_rounding`` (what becomes of noise levels off the ladder) and

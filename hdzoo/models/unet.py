@@ -1,5 +1,7 @@
 """A preconditioned U-Net denoiser: diffusers' `UNet2DModel` as a score network."""
 
+from typing import ClassVar
+
 import torch
 from diffusers import ConfigMixin, ModelMixin, UNet2DModel
 from diffusers import SchedulerMixin as SchedulerMixin  # diffusers' loader looks it up here
@@ -7,10 +9,22 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.models.unets.unet_2d import UNet2DOutput
 from torch.nn import functional as F
 
-from hdzoo.checks import COUNT, POSITIVE, Flag, Many, Number, Whole, as_float64, checked
+from hdzoo.bundled import LoadedByName
+from hdzoo.checks import (
+    COUNT,
+    NOISE_LEVEL,
+    POSITIVE,
+    Flag,
+    Many,
+    Number,
+    Whole,
+    checked,
+)
 from hdzoo.errors import HDZooError
 from hdzoo.memory import within_memory
 from hdzoo.models.inputs import IMAGE_RULES, images, noise_levels
+from hdzoo.models.ranges import check_range
+from hdzoo.scores.denoising import Denoises
 
 # Channels of an attention head, which diffusers chooses.
 HEAD = 8
@@ -24,12 +38,12 @@ RULES = IMAGE_RULES | {
     "dropout": Number(low=0, below=1),
     "data_mean": Number(),
     "data_std": POSITIVE,
-    "sigma_min": POSITIVE,
-    "sigma_max": POSITIVE,
+    "sigma_min": NOISE_LEVEL,
+    "sigma_max": NOISE_LEVEL,
 }
 
 
-class UNetScoreModel(ModelMixin, ConfigMixin):
+class UNetScoreModel(Denoises, LoadedByName, ModelMixin, ConfigMixin):
     r"""`UNet2DModel` behind a pixel-unshuffle, preconditioned over a continuous range of noise.
 
     .. math::
@@ -73,8 +87,8 @@ class UNetScoreModel(ModelMixin, ConfigMixin):
     coordinates = "ve"
     config_name = "config.json"
     _supports_gradient_checkpointing = True
-    _no_split_modules = ("ResnetBlock2D",)
-    _repeated_blocks = ("ResnetBlock2D",)
+    _no_split_modules: ClassVar[list[str]] = ["ResnetBlock2D"]
+    _repeated_blocks: ClassVar[list[str]] = ["ResnetBlock2D"]
 
     @checked(**RULES)
     @register_to_config
@@ -133,6 +147,8 @@ class UNetScoreModel(ModelMixin, ConfigMixin):
             add_attention=add_attention,
             dropout=dropout,
         )
+        # accelerate asks each ModelMixin inside for device_map="auto".
+        self.unet._no_split_modules = self._no_split_modules
 
     def check_sigmas(self, sigmas: list[float]) -> None:
         """Refuses noise levels outside the range that the network was trained for.
@@ -143,15 +159,7 @@ class UNetScoreModel(ModelMixin, ConfigMixin):
         Raises:
             HDZooError: one of them is outside ``[sigma_min, sigma_max]``.
         """
-        low, high = self.config.sigma_min, self.config.sigma_max
-        # A ladder's ends come out of exp(log(.)), which may miss the range by a rounding.
-        asked = as_float64("sigmas", sigmas).flatten().tolist()
-        outside = [s for s in asked if not low * (1 - 1e-6) <= s <= high * (1 + 1e-6)]
-        if outside:
-            raise HDZooError(
-                f"this network was trained for noise levels from {low:g} to {high:g}, and the "
-                f"sampler asks for {outside[0]:g}; change its sigma_max, sigma_min or sigmas"
-            )
+        check_range(sigmas, self.config.sigma_min, self.config.sigma_max)
 
     def forward(
         self, sample: torch.Tensor, timestep: torch.Tensor | float, return_dict: bool = True

@@ -1,7 +1,7 @@
 """`HDInpaintPipeline`: images of which a part is given, from a score network and a sampler."""
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,13 @@ from diffusers import SchedulerMixin as SchedulerMixin
 from diffusers.image_processor import PipelineImageInput
 from PIL import Image
 
+from hdzoo.checks import IMAGES, SEED
 from hdzoo.errors import HDZooError
 from hdzoo.images.address import open_picture
+from hdzoo.pipelines.generators import sample_generators
+from hdzoo.pipelines.labels import check_class_labels, labels_by_index
 from hdzoo.pipelines.pictures import check_unit, read_pictures, resize
-from hdzoo.pipelines.pipeline import HDPipeline, sample_generators
+from hdzoo.pipelines.pipeline import HDPipeline
 from hdzoo.pipelines.walk import Callback, Walk, check_finite
 from hdzoo.samplers.noise import Noise
 from hdzoo.text import counted
@@ -83,6 +86,7 @@ class HDInpaintPipeline(HDPipeline):
         return_dict: bool = True,
         callback_on_step_end: Callback | None = None,
         callback_on_step_end_tensor_inputs: Iterable[str] = ("latents",),
+        class_labels: int | Sequence[int] | torch.Tensor | None = None,
     ) -> ImagePipelineOutput | tuple[Any]:
         """Paints.
 
@@ -117,6 +121,7 @@ class HDInpaintPipeline(HDPipeline):
             callback_on_step_end: as in `HDPipeline`, with the known part of the latents in its
                 place.
             callback_on_step_end_tensor_inputs: as in `HDPipeline`.
+            class_labels: as in `HDPipeline`, one for all samples or one for each.
 
         Returns:
             The samples, as ``.images``.
@@ -135,7 +140,14 @@ class HDInpaintPipeline(HDPipeline):
         start = self._start(start_image, latents, len(known))
         self._check(len(known), generator, latents, start, output_type)
         scheduler = self._ready_scheduler(num_inference_steps, sigmas)
-        walk = Walk(self, scheduler, callback_on_step_end, callback_on_step_end_tensor_inputs)
+        labels = check_class_labels(self.unet, class_labels, len(known), known.device)
+        walk = Walk(
+            self,
+            scheduler,
+            callback_on_step_end,
+            callback_on_step_end_tensor_inputs,
+            class_labels=labels,
+        )
         if latents is None and start is None and not getattr(scheduler, "starts_from_noise", True):
             start = self._starting_samples(
                 HDInpaintPipeline,
@@ -144,6 +156,7 @@ class HDInpaintPipeline(HDPipeline):
                 num_samples_per_image=num_samples_per_image,
                 generator=generator,
                 known_noise=known_noise,
+                class_labels=labels,
             )
         timesteps = scheduler.timesteps
         levels = timesteps.tolist()
@@ -261,6 +274,7 @@ def paint(
     batch_size: int = 64,
     start: Any = None,
     known_noise: str = "step",
+    class_label: int | None = None,
 ) -> list[Image.Image]:
     """Paints the missing part of an image file, each time a function of (seed, index) alone.
 
@@ -275,16 +289,16 @@ def paint(
         start: a sampler whose paintings the pipeline's own starts from, with noise of its first
             level added, on top of ``num_inference_steps``; None to start from noise.
         known_noise: as in `HDInpaintPipeline`.
+        class_label: for a class-conditional network, the class of all; evenly over all classes by
+            index by default.
 
     Raises:
         HDZooError: a file cannot be read, a number is out of its range, or the chain does not go
             with the network.
     """
-    for name, number in (("num_images", num_images), ("batch_size", batch_size)):
-        if number < 1:
-            raise HDZooError(f"{name} is {number}; it must be at least 1")
-    if seed < 0:
-        raise HDZooError(f"seed is {seed}; it must not be negative")
+    IMAGES("num_images", num_images)
+    IMAGES("batch_size", batch_size)
+    SEED("seed", seed)
     given: dict[str, Any] = {
         "image": open_picture(image),
         "mask_image": open_picture(mask_image),
@@ -295,8 +309,12 @@ def paint(
     first = HDInpaintPipeline(pipe.unet, start) if start is not None else None
     images: list[Image.Image] = []
     for begin in range(0, num_images, batch_size):
-        generator = sample_generators(seed, range(begin, min(begin + batch_size, num_images)))
-        common = given | {"num_samples_per_image": len(generator), "generator": generator}
+        indices = range(begin, min(begin + batch_size, num_images))
+        common = given | {
+            "num_samples_per_image": len(indices),
+            "generator": sample_generators(seed, indices),
+            "class_labels": labels_by_index(pipe.unet, indices, class_label),
+        }
         begun = None if first is None else first(**common, output_type="pt")[0]
         images += painter(**common, num_inference_steps=num_inference_steps, start_image=begun)[0]
     return images

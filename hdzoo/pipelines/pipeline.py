@@ -1,13 +1,12 @@
 """`HDPipeline`: a score network and a sampler."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Lock
 from typing import Any, Self
 
-import numpy as np
 import torch
 from diffusers import DiffusionPipeline, ImagePipelineOutput
 from diffusers import ModelMixin as ModelMixin  # diffusers' loader looks them up here
@@ -28,8 +27,10 @@ from hdzoo.hub.index import (
 )
 from hdzoo.hub.publishing import push_folder
 from hdzoo.hub.resolve import resolve_model
-from hdzoo.pipelines import foreign
+from hdzoo.pipelines import checks, foreign, saving
+from hdzoo.pipelines.labels import check_class_labels
 from hdzoo.pipelines.pictures import read_pictures, resize
+from hdzoo.pipelines.sigma_space import SigmaSpaceChain
 from hdzoo.pipelines.walk import TENSOR_INPUTS, Callback, Walk, check_finite, check_generator
 from hdzoo.samplers.ladders import whole_number
 from hdzoo.samplers.noise import Generator, Noise
@@ -46,32 +47,6 @@ _UPLOAD_OPTIONS = (
     "revision",
     "tag",
 )
-
-
-def sample_generators(
-    seed: int, indices: Iterable[int], device: str | torch.device = "cpu"
-) -> list[torch.Generator]:
-    """One generator for each sample, a function of (seed, index) alone.
-
-    Args:
-        seed: of the whole set, not negative.
-        indices: of the samples, not negative.
-        device: where the noise is drawn; another device draws other noise.
-
-    Returns:
-        As many generators as indices. Sample ``i`` is the same in whatever batch it is drawn.
-        PyTorch's generator of a CPU starts from 32 bits of its seed, so that two of n samples have
-        the same noise with probability n^2 / 2^33: 1 % at n = 10,000.
-    """
-    return [
-        torch.Generator(device).manual_seed(
-            int(
-                np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)[0]
-                >> np.uint64(1)
-            )
-        )
-        for index in indices
-    ]
 
 
 class HDPipeline(DiffusionPipeline):
@@ -155,6 +130,7 @@ class HDPipeline(DiffusionPipeline):
         callback_on_step_end: Callback | None = None,
         callback_on_step_end_tensor_inputs: Iterable[str] = ("latents",),
         samples_every: int | None = None,
+        class_labels: int | Sequence[int] | torch.Tensor | None = None,
     ) -> ImagePipelineOutput | tuple[Any]:
         """Draws samples.
 
@@ -188,6 +164,8 @@ class HDPipeline(DiffusionPipeline):
             samples_every: return, instead of the last state, the denoised state after each so many
                 evaluations: many samples of one walk, as in walk-jump sampling. Those of one chain
                 follow one another: ``batch_size * (num_inference_steps // samples_every)`` of them.
+            class_labels: for a class-conditional network, one class for all samples or one for
+                each: whole numbers below the network's ``num_class_embeds``.
 
         Returns:
             The samples, as ``.images``.
@@ -200,12 +178,20 @@ class HDPipeline(DiffusionPipeline):
             output_type = "latent" if self.data_range is None else "pil"
         clean = None if image is None else self._clean(image)
         batch_size = self._check(batch_size, generator, latents, clean, output_type)
+        labels = check_class_labels(self.unet, class_labels, batch_size, self._execution_device)
         scheduler = self._ready_scheduler(num_inference_steps, sigmas)
         walk = Walk(
-            self, scheduler, callback_on_step_end, callback_on_step_end_tensor_inputs, samples_every
+            self,
+            scheduler,
+            callback_on_step_end,
+            callback_on_step_end_tensor_inputs,
+            samples_every,
+            labels,
         )
         if latents is None and clean is None and not getattr(scheduler, "starts_from_noise", True):
-            clean = self._starting_samples(HDPipeline, batch_size=batch_size, generator=generator)
+            clean = self._starting_samples(
+                HDPipeline, batch_size=batch_size, generator=generator, class_labels=labels
+            )
         states = walk.run(
             self._first_state(scheduler, batch_size, generator, latents, clean), generator
         )
@@ -252,48 +238,27 @@ class HDPipeline(DiffusionPipeline):
 
     def _ready_scheduler(self, num_inference_steps: int | None, sigmas: list[float] | None) -> Any:
         """A copy of the scheduler with its chain fixed, once it is known to go with the network."""
+        device = self._execution_device
+        starter = () if self.starter is None else (self.starter.config,)
+        told = checks.network_options(self.unet, *starter)
+        if checks.diffusers_names(self.scheduler):
+            told = told or checks.network_options(self.unet, self.scheduler.config)
+            if checks.check_diffusers_scheduler(self.scheduler, self.unet, told):
+                translated = SigmaSpaceChain(
+                    self.scheduler, self.unet, told, num_inference_steps, sigmas, device
+                )
+                checks.check_sigmas(translated, self.unet)
+                return translated
         # The pipeline's own shows the chain of the last call; it is never stepped.
         with _SETTING:
-            self.scheduler.set_timesteps(
-                num_inference_steps,
-                device=self._execution_device,
-                **({} if sigmas is None else {"sigmas": sigmas}),
-            )
+            checks.set_timesteps(self.scheduler, num_inference_steps, sigmas, device)
             scheduler = deepcopy(self.scheduler)
-        self._check_network(scheduler)
+        checks.check_options(scheduler, self.unet, told)
+        checks.check_extras(scheduler, self.unet)
+        checks.check_sigmas(scheduler, self.unet)
         if hasattr(scheduler, "set_begin_index"):
             scheduler.set_begin_index(0)
         return scheduler
-
-    def _check_network(self, scheduler: Any) -> None:
-        """Refuses a sampler that does not go with the network, which would draw nonsense."""
-        predicts = getattr(self.unet, "prediction_type", None)
-        expected = scheduler.config.get("prediction_type")
-        name = type(scheduler).__name__
-        if predicts is not None and expected is not None and predicts != expected:
-            raise HDZooError(
-                f"the network predicts {predicts!r} and the sampler takes its output for "
-                f"{expected!r}; use {name}.from_config(scheduler.config, "
-                f"prediction_type={predicts!r})"
-            )
-        lives = getattr(self.unet, "coordinates", None)
-        coordinates = scheduler.config.get("coordinates", "ve")
-        if lives is not None and coordinates != lives:
-            raise HDZooError(
-                f"the network is in {lives!r} coordinates and the sampler in {coordinates!r}: its "
-                "options are from the scheduler of another network. Build it from those of this "
-                "network's own sampler"
-            )
-        provided = getattr(self.unet, "provides", ())
-        for extra in getattr(scheduler, "needs", ()):
-            if extra not in provided:
-                raise HDZooError(
-                    f"{name} needs the network's {extra} beside its prediction, and "
-                    f"{type(self.unet).__name__} gives {', '.join(provided) or 'nothing beside'}; "
-                    "take another sampler or network"
-                )
-        if hasattr(self.unet, "check_sigmas") and hasattr(scheduler, "sigmas"):
-            self.unet.check_sigmas(scheduler.sigmas[:-1].unique().tolist())
 
     def _clean(self, image: PipelineImageInput) -> torch.Tensor:
         if self.data_range is None:
@@ -396,7 +361,11 @@ class HDPipeline(DiffusionPipeline):
         import_components(index, held_back=own)
         try:
             # diffusers would import a component's module even when the component is given.
-            pipe = super().from_pretrained(folder, **kwargs | forced | dict.fromkeys(own))
+            if len(own) == 2 and isinstance(index.get("_class_name"), list):
+                # diffusers would look for the file of code that is named there.
+                pipe = cls(**own)
+            else:
+                pipe = super().from_pretrained(folder, **kwargs | forced | dict.fromkeys(own))
             missing = [] if pipe.unet is None else _weights_on_meta(pipe.unet)
             if missing and pipe.hf_device_map is None:
                 raise ValueError(f"the weights lack {len(missing)} tensors, {missing[0]!r} first")
@@ -438,19 +407,21 @@ class HDPipeline(DiffusionPipeline):
         return pipe
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
-        """Writes the pipeline to a folder, weights as safetensors.
+        """Writes the pipeline to a folder, weights as safetensors with their checksum.
 
-        The index also records which packages bring the components that are not hdzoo's own, so that
-        a reader without them is told what to install.
+        It replaces what it saves: weights of the same variant that are there, in however many
+        files, and no others. The index also records which packages bring the components that are
+        not hdzoo's own, so that a reader without them is told what to install.
 
         Args:
-            save_directory: the folder.
+            save_directory: the folder; links in it are not followed.
             **kwargs: what diffusers takes: ``variant``, ``max_shard_size``...; or
                 ``push_to_hub=True`` and ``repo_id=...``, and what `push_to_hub` takes, to send the
                 folder to the Hub as well.
 
         Raises:
-            HDZooError: the Hub does not take it; the folder is written all the same.
+            HDZooError: the folder cannot be written; or the Hub does not take it, and the folder is
+                written all the same.
         """
         save_directory = named_path(save_directory, "save_directory")
         push = kwargs.pop("push_to_hub", False)
@@ -462,7 +433,8 @@ class HDPipeline(DiffusionPipeline):
         required = required_packages(dict(self.config))
         if required or REQUIRES in self.config:
             self.register_to_config(**{REQUIRES: required})
-        super().save_pretrained(str(save_directory), **kwargs | {"safe_serialization": True})
+        with saving.replacing(Path(save_directory)) as partial:
+            super().save_pretrained(str(partial), **kwargs | {"safe_serialization": True})
         if push:
             push_folder(
                 save_directory,

@@ -1,7 +1,11 @@
 """The loop that all pipelines here share: network, sampler, callback, in turn."""
 
-from collections.abc import Callable, Iterable
+import inspect
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from threading import Lock
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 
@@ -23,6 +27,7 @@ class Walk:
         callback: as in `HDPipeline`.
         tensor_inputs: what it is given, of `TENSOR_INPUTS`.
         samples_every: as in `HDPipeline`.
+        class_labels: of each sample, for the network; None for one that takes none.
 
     Raises:
         HDZooError: an argument is out of its range.
@@ -35,6 +40,7 @@ class Walk:
         callback: Callback | None = None,
         tensor_inputs: Iterable[str] = ("latents",),
         samples_every: int | None = None,
+        class_labels: torch.Tensor | None = None,
     ) -> None:
         self.pipe, self.network, self.scheduler = pipe, pipe.unet, scheduler
         self.callback, self.tensor_inputs = callback, tuple(tensor_inputs)
@@ -54,6 +60,9 @@ class Walk:
         provided = getattr(self.network, "provides", ())
         asked = (*getattr(scheduler, "needs", ()), *getattr(scheduler, "uses", ()))
         self.extras = tuple(name for name in asked if name in provided)
+        self.asked_with = {} if class_labels is None else {"class_labels": class_labels}
+        # Not all of diffusers' schedulers take a generator.
+        self.step_takes = inspect.signature(scheduler.step).parameters
 
     def run(
         self,
@@ -80,7 +89,7 @@ class Walk:
         keeps_state = hasattr(self.network, "prediction_type")
         dtype = latents.dtype if keeps_state else self.network.dtype
         on_the_way: list[torch.Tensor] = []
-        with pipe.progress_bar(total=len(timesteps)) as progress:
+        with evaluating(self.network), pipe.progress_bar(total=len(timesteps)) as progress:
             for i, t in enumerate(timesteps):
                 if pipe.interrupt:
                     break
@@ -89,9 +98,9 @@ class Walk:
                 every = self.samples_every
                 wanted = every is not None and (i + 1) % every == 0
                 full = wanted or (self.callback is not None and self.tensor_inputs != ("latents",))
-                output = scheduler.step(
-                    prediction, t, latents, generator=generator, return_dict=full, **extras
-                )
+                options = {"generator": generator, "return_dict": full}
+                options = {k: v for k, v in options.items() if k in self.step_takes}
+                output = scheduler.step(prediction, t, latents, **options, **extras)
                 latents = output[0]
                 if wanted:
                     on_the_way.append(_part(output, "pred_original_sample", scheduler))
@@ -109,8 +118,9 @@ class Walk:
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The network's prediction, and what it gives beside it that the sampler asks for."""
         if not self.extras:
-            return self.network(model_input, timestep, return_dict=False)[0], {}
-        output = self.network(model_input, timestep, extras=self.extras)
+            output = self.network(model_input, timestep, return_dict=False, **self.asked_with)
+            return output[0], {}
+        output = self.network(model_input, timestep, extras=self.extras, **self.asked_with)
         return output.sample, {name: getattr(output, name) for name in self.extras}
 
     def _call_back(
@@ -125,6 +135,37 @@ class Walk:
         returned = self.callback(self.pipe, step, timestep, tensors) or {}
         changed: torch.Tensor = returned.get("latents", latents)
         return changed
+
+
+_EVALUATING = Lock()
+# How many walks a network is in, and those of its modules that were in train mode before the first.
+_IN_TRAIN_MODE: WeakKeyDictionary[torch.nn.Module, tuple[int, list[torch.nn.Module]]] = (
+    WeakKeyDictionary()
+)
+
+
+@contextmanager
+def evaluating(network: torch.nn.Module) -> Iterator[None]:
+    """Puts a network in eval mode, without dropout, and gives it back as it was.
+
+    Walks of several threads may share it: the last one gives it back.
+    """
+    with _EVALUATING:
+        walks, training = _IN_TRAIN_MODE.get(network, (0, None))
+        if training is None:
+            training = [module for module in network.modules() if module.training]
+        _IN_TRAIN_MODE[network] = walks + 1, training
+        network.eval()
+    try:
+        yield
+    finally:
+        with _EVALUATING:
+            walks, training = _IN_TRAIN_MODE.pop(network)
+            if walks > 1:
+                _IN_TRAIN_MODE[network] = walks - 1, training
+            else:
+                for module in training:
+                    module.training = True
 
 
 def _part(output: Any, name: str, scheduler: Any) -> torch.Tensor:

@@ -1,7 +1,7 @@
 """Configurations that come from another sampler, of ours or of diffusers."""
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, Self
 
@@ -9,6 +9,7 @@ import diffusers
 from diffusers import ConfigMixin, SchedulerMixin
 
 from hdzoo import plugins
+from hdzoo.bundled import LoadedByName
 from hdzoo.errors import HDZooError
 from hdzoo.samplers.coordinates import NETWORK_OPTIONS
 from hdzoo.scores.clocks import TimeClock, discrete_clock
@@ -44,16 +45,35 @@ _DIFFUSERS_VP = (
     "UniPCMultistepScheduler",
 )
 
-# A configuration has its class's name only once it has been printed or saved. The first that is
-# there tells.
+# Those that step in x = x0 + sigma z, and ask at the levels of their attribute ``sigmas``:
+# HDPipeline translates between them and a network in VE coordinates.
+SIGMA_SPACE = (
+    "EulerDiscreteScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "HeunDiscreteScheduler",
+    "LMSDiscreteScheduler",
+    "EDMEulerScheduler",
+    "EDMDPMSolverMultistepScheduler",
+)
+# Those that draw samples with a network that is told an index; the rest of the VP ones go from
+# images to noise, or need a mask.
+DRAWING_VP = tuple(
+    name for name in _DIFFUSERS_VP if "Inverse" not in name and name != "RePaintScheduler"
+)
+
+# A configuration has its class's name only once it has been printed or saved, and that may be one
+# of the user's own. So the options tell: the first that is there.
 _TELLTALE_OPTIONS = {
     "beta_min": _CONTINUOUS_VP,
     "sampling_eps": "ScoreSdeVeScheduler",
     "s_churn": "KarrasVeScheduler",
-    "sigma_schedule": "EDMEulerScheduler",
+    "clip_denoised": "a scheduler of consistency models",
+    "rho": "EDMEulerScheduler",
+    "sigma_schedule": "a scheduler of a cosine clock",
     "original_inference_steps": "a scheduler of distilled models",
     "snr_shift_scale": "a CogVideoX scheduler",
     "beta_schedule": "DDPMScheduler",
+    "trained_betas": "IPNDMScheduler",
     "use_dynamic_shifting": "a flow-matching scheduler",
     "shift": "a flow-matching scheduler",
 }
@@ -76,11 +96,12 @@ def with_assumptions(config: dict[str, Any]) -> dict[str, Any]:
     Raises:
         HDZooError: its scheduler is for models of another kind.
     """
-    name = config.get("_class_name")
-    if name is None:
-        name = next((name for key, name in _TELLTALE_OPTIONS.items() if key in config), None)
-    elif name != _CONTINUOUS_VP and not hasattr(diffusers, str(name)):
+    # One of ours, maybe by way of diffusers.
+    if config.get("timestep_type") in ("sigma", "log_sigma", "time"):
         return config
+    if config.get("timestep_type") == "discrete" and config.get("coordinates") == "vp":
+        return _noise_schedule(config, continuous=False)
+    name = _origin(config)
     if name is None:
         return config
     if name in _DIFFUSERS_VE:
@@ -93,10 +114,18 @@ def with_assumptions(config: dict[str, Any]) -> dict[str, Any]:
             f"diffusers, {', '.join((*_DIFFUSERS_VE, *_DIFFUSERS_VP))} do. Take one of that "
             "pipeline's own schedulers"
         )
-    if config.get("timestep_type") in ("sigma", "log_sigma"):
-        # One of ours for a VE network, by way of diffusers.
-        return config
     return _noise_schedule(config, continuous=name == _CONTINUOUS_VP)
+
+
+def _origin(config: dict[str, Any]) -> str | None:
+    """The scheduler of diffusers' that a configuration is of, or what kind it is; None for ours."""
+    name = str(config.get("_class_name"))
+    # Else an option of a plugin's, called like one of diffusers', would tell.
+    if name in {sampler.__name__ for sampler in _registered()}:
+        return None
+    if name != _CONTINUOUS_VP and hasattr(diffusers, name):
+        return name
+    return next((kind for option, kind in _TELLTALE_OPTIONS.items() if option in config), None)
 
 
 def _noise_schedule(config: dict[str, Any], continuous: bool) -> dict[str, Any]:
@@ -119,13 +148,26 @@ def _noise_schedule(config: dict[str, Any], continuous: bool) -> dict[str, Any]:
     }
 
 
-def compatible_classes() -> Iterator[type[SchedulerMixin]]:
-    """The schedulers whose configuration describes a model of ours."""
+def _registered() -> Iterator[type[SchedulerMixin]]:
     for name in plugins.list_samplers():
         # One that cannot be imported is no reason to be silent about the others.
         with suppress(HDZooError):
             yield plugins.get_sampler(name)
-    for name in (*_DIFFUSERS_VE, *_DIFFUSERS_VP):
+
+
+def compatible_classes(config: Mapping[str, Any]) -> Iterator[type[SchedulerMixin]]:
+    """The schedulers that draw with a network.
+
+    Args:
+        config: of a sampler for it.
+    """
+    yield from _registered()
+    names: Iterable[str] = ()
+    if config.get("coordinates", "ve") == "ve":
+        names = SIGMA_SPACE
+    elif config.get("timestep_type") == "discrete":
+        names = DRAWING_VP
+    for name in names:
         scheduler = getattr(diffusers, name)
         # A dummy stands for a class whose own dependencies are missing.
         if issubclass(scheduler, SchedulerMixin):
@@ -148,13 +190,24 @@ def keep_own_step_size(
     return kept | ({"step_size": config[own]} if own in config else {})
 
 
-class Configured(SchedulerMixin, ConfigMixin):
+class Configured(LoadedByName, SchedulerMixin, ConfigMixin):
     """A sampler that is built from the configuration of any sampler, ours or diffusers'."""
 
     @property
     def compatibles(self) -> list[type[SchedulerMixin]]:
-        """The scheduler classes whose configuration `from_config` takes."""
-        return list(compatible_classes())
+        """The scheduler classes that draw with the network that this sampler is for.
+
+        Each is built by its ``from_config`` from this sampler's ``config``, and back.
+        """
+        return list(compatible_classes(self.config))
+
+    def register_to_config(self, **kwargs: Any) -> None:
+        # diffusers forgets what is at its default when another class takes a configuration over;
+        # of a network, nothing may be forgotten.
+        kwargs.pop("_use_default_values", None)
+        said = {"prediction_type": "score", "timestep_type": "sigma"}
+        known = getattr(self, "_internal_dict", {})
+        super().register_to_config(**{k: v for k, v in said.items() if k not in known} | kwargs)
 
     @classmethod
     def adopt(cls, config: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Consistent annealed sampling."""
 
+from bisect import bisect_left
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any, ClassVar
 
 import numpy as np
@@ -9,12 +9,15 @@ from diffusers import ModelMixin as ModelMixin  # diffusers' loader looks them u
 from diffusers import SchedulerMixin as SchedulerMixin
 from diffusers.configuration_utils import register_to_config
 
+from hdzoo.checks import MAX_LEVELS, POSITIVE, Maybe, checked
 from hdzoo.errors import HDZooError
 from hdzoo.samplers.base import Limit, Move
 from hdzoo.samplers.families import LadderSampler, root
 from hdzoo.samplers.gaussian import GaussianLaw, published_ladder
 from hdzoo.samplers.ladders import refine_ladder
 from hdzoo.samplers.langevin import denoise
+from hdzoo.samplers.options import LADDER_RULES
+from hdzoo.samplers.options import readout as readout_rule
 
 
 class ConsistentAnnealedSampler(LadderSampler):
@@ -52,6 +55,7 @@ class ConsistentAnnealedSampler(LadderSampler):
         "readout": (None, "alpha", "half", "full", 0.625)
     }
 
+    @checked(**LADDER_RULES | {"step_size": Maybe(POSITIVE), "readout": readout_rule})
     @register_to_config
     def __init__(
         self,
@@ -78,25 +82,40 @@ class ConsistentAnnealedSampler(LadderSampler):
         return refine_ladder(self.ladder, num_inference_steps)
 
     def step_sizes(self, sigmas: Sequence[float]) -> list[float]:
-        ratios = [below / above for above, below in pairwise(sigmas)]
-        step_size = self.config.step_size
+        levels, step_size = np.asarray(sigmas), self.config.step_size
+        ratios = levels[1:] / levels[:-1]
         if step_size is None:
-            etas = [1 - ratio**2 for ratio in ratios]
+            etas = 1 - ratios**2
             # The last rung has no next; it steps as the one before.
-            etas += etas[-1:] or [1.0]
-        elif isinstance(step_size, str | Sequence):
-            raise HDZooError(f"step_size is {step_size!r}; it must be a number or None")
+            etas = np.append(etas, etas[-1:] if len(etas) else 1.0)
         else:
-            etas = [step_size / sigmas[-1] ** 2] * len(sigmas)
-        for ratio, eta in zip(ratios, etas, strict=False):
-            if not (1 - ratio) * (1 - 1e-12) <= eta <= (1 + ratio) * (1 + 1e-12):
-                raise HDZooError(
-                    f"step_size gives eta = {eta:g} between noise levels of ratio {ratio:g}; "
-                    f"consistent annealed sampling needs {1 - ratio:g} <= eta <= {1 + ratio:g}, so "
-                    f"a step_size from {(1 - ratio) * sigmas[-1] ** 2:g} to "
-                    f"{(1 + ratio) * sigmas[-1] ** 2:g}, or more steps"
-                )
-        return [eta * sigma**2 for eta, sigma in zip(etas, sigmas, strict=True)]
+            etas = np.full(len(levels), step_size / levels[-1] ** 2)
+        low, high = (1 - ratios) * (1 - 1e-12), (1 + ratios) * (1 + 1e-12)
+        outside = np.flatnonzero((etas[:-1] < low) | (etas[:-1] > high))
+        if len(outside):
+            ratio, eta = ratios[outside[0]], etas[outside[0]]
+            raise HDZooError(
+                f"step_size gives eta = {eta:g} between noise levels of ratio {ratio:g}; "
+                f"consistent annealed sampling needs {1 - ratio:g} <= eta <= {1 + ratio:g}, so "
+                f"a step_size from {(1 - ratio) * sigmas[-1] ** 2:g} to "
+                f"{(1 + ratio) * sigmas[-1] ** 2:g}{self._enough_steps(eta)}"
+            )
+        return (etas * levels**2).tolist()
+
+    def _enough_steps(self, eta: float) -> str:
+        """The number of steps that would let one ``eta`` through on every rung, for a message."""
+
+        def fits(num_levels: int) -> bool:
+            levels = np.asarray(refine_ladder(self.ladder, num_levels))
+            return bool((levels[1:] / levels[:-1]).min() >= abs(1 - eta))
+
+        # A ladder of more levels has ratios nearer to 1.
+        most = 2
+        while most < MAX_LEVELS and not fits(most):
+            most *= 2
+        if len(self.ladder) < 2 or most >= MAX_LEVELS:
+            return ""
+        return f", or at least {bisect_left(range(most), True, lo=2, key=fits)} steps"
 
     def plan(self, sigmas: Sequence[float], counts: Sequence[int]) -> list[Move]:
         if max(counts) > 1:

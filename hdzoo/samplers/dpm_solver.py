@@ -10,12 +10,13 @@ from diffusers import ModelMixin as ModelMixin  # diffusers' loader looks them u
 from diffusers import SchedulerMixin as SchedulerMixin
 from diffusers.configuration_utils import register_to_config
 
+from hdzoo.checks import NOT_NEGATIVE, checked
 from hdzoo.errors import HDZooError
 from hdzoo.samplers.base import Limit, Move
 from hdzoo.samplers.families import RefinedLadderSampler
 from hdzoo.samplers.gaussian import GaussianLaw, JointLaw, published_curve
-from hdzoo.samplers.ladders import not_negative
 from hdzoo.samplers.noise import Noise
+from hdzoo.samplers.options import LADDER_RULES
 
 
 class DPMSolverPP2MSampler(RefinedLadderSampler):
@@ -56,6 +57,7 @@ class DPMSolverPP2MSampler(RefinedLadderSampler):
         "eta": (1.0, 0.0, 0.3, 4.0),
     }
 
+    @checked(**LADDER_RULES, eta=NOT_NEGATIVE)
     @register_to_config
     def __init__(
         self,
@@ -78,7 +80,7 @@ class DPMSolverPP2MSampler(RefinedLadderSampler):
                 "a noise level is repeated; DPM-Solver++ asks the network once at each, so give "
                 "descending sigmas"
             )
-        eta, moves = not_negative(self.config.eta, "eta"), list[Move]()
+        eta, moves = self.config.eta, list[Move]()
         for sigma, below in pairwise([*sigmas, 0.0]):
             ratio = below / sigma
             noise = below * math.sqrt(1 - ratio ** (2 * eta))

@@ -6,10 +6,12 @@ from diffusers import ModelMixin as ModelMixin  # diffusers' loader looks them u
 from diffusers import SchedulerMixin as SchedulerMixin
 from diffusers.configuration_utils import register_to_config
 
+from hdzoo.checks import checked
 from hdzoo.errors import HDZooError
 from hdzoo.samplers.base import Limit, Move
 from hdzoo.samplers.families import LadderSampler, SingleLevelSampler, root
 from hdzoo.samplers.gaussian import GaussianLaw, published_level, published_rungs
+from hdzoo.samplers.options import LADDER_RULES, SINGLE_LEVEL_RULES
 
 
 class NoiseCorrectedLangevinSampler(SingleLevelSampler):
@@ -88,6 +90,7 @@ class HalfDenoisingSampler(NoiseCorrectedLangevinSampler):
 
     source = "Hyvärinen 2025, eq. 6"
 
+    @checked(**SINGLE_LEVEL_RULES)
     @register_to_config
     def __init__(
         self,
@@ -177,6 +180,7 @@ class AnnealedHalfDenoisingSampler(AlphaHalfDenoisingSampler):
     limit = Limit("data", "sigma_min")
     _published_eta = 0.5
 
+    @checked(**LADDER_RULES)
     @register_to_config
     def __init__(
         self,

@@ -11,12 +11,14 @@ from diffusers import ModelMixin as ModelMixin  # diffusers' loader looks them u
 from diffusers import SchedulerMixin as SchedulerMixin
 from diffusers.configuration_utils import register_to_config
 
+from hdzoo.checks import NOT_NEGATIVE, Maybe, checked
 from hdzoo.errors import HDZooError
 from hdzoo.samplers.base import Limit, Move
 from hdzoo.samplers.families import RefinedLadderSampler
 from hdzoo.samplers.gaussian import GaussianLaw, published_curve, trained_at
-from hdzoo.samplers.ladders import churned_ladder, not_negative
+from hdzoo.samplers.ladders import churned_ladder
 from hdzoo.samplers.noise import Noise
+from hdzoo.samplers.options import LADDER_RULES
 from hdzoo.scores.clocks import clock_of
 
 
@@ -80,6 +82,13 @@ class HeunSampler(RefinedLadderSampler):
         "churn_noise": (1.0, 1.007, 0.5),
     }
 
+    @checked(
+        **LADDER_RULES,
+        churn=NOT_NEGATIVE,
+        churn_min=NOT_NEGATIVE,
+        churn_max=Maybe(NOT_NEGATIVE),
+        churn_noise=NOT_NEGATIVE,
+    )
     @register_to_config
     def __init__(
         self,
@@ -105,8 +114,7 @@ class HeunSampler(RefinedLadderSampler):
     def plan(self, sigmas: Sequence[float], counts: Sequence[int]) -> list[Move]:
         if counts[0] > 1 or max(counts) > 2:
             raise HDZooError(
-                "a noise level is repeated too often; Heun's method asks the network once at the "
-                "first level, and once (an Euler step) or twice at each other"
+                "a noise level is repeated; Heun asks once at the first, and at most twice below"
             )
         config, moves = self.config, list[Move]()
         churned = churned_ladder(sigmas, config.churn, config.churn_min, config.churn_max)
@@ -115,8 +123,7 @@ class HeunSampler(RefinedLadderSampler):
             moves += [Move(sigma)] * (count - 1)
             if raised > sigma:
                 raised = max(sigma, *clock_of(config).known([raised]))
-                added = not_negative(config.churn_noise, "churn_noise")
-                added *= math.sqrt(raised**2 - sigma**2)
+                added = config.churn_noise * math.sqrt(raised**2 - sigma**2)
                 moves[-1] = moves[-1]._replace(noise=added)
             moves.append(Move(raised, raised * (raised - below)))
         return moves

@@ -5,15 +5,35 @@ A ladder descends: its first level is the largest. A step size is ``alpha`` in t
 """
 
 import math
-import operator
 from collections.abc import Sequence
-from itertools import pairwise
 from statistics import NormalDist
 from typing import Any
 
+import numpy as np
 import torch
 
+from hdzoo.checks import (
+    COUNT,
+    HIGHEST_NOISE,
+    LOWEST_NOISE,
+    MAX_LEVELS,
+    NOISE_LEVEL,
+    NOT_NEGATIVE,
+    POSITIVE,
+    Maybe,
+    Number,
+    Whole,
+    as_float64,
+    floating,
+    refuse,
+)
 from hdzoo.errors import HDZooError
+
+# Network evaluations of one chain: three hours at a millisecond each.
+MAX_EVALUATIONS = 10_000_000
+EVALUATIONS = Whole(1, MAX_EVALUATIONS)
+# Above, the roots of neighbouring levels would differ by roundings.
+RHO = Maybe(Number(1, 1000))
 
 
 def geometric_ladder(sigma_max: float, sigma_min: float, num_levels: int) -> list[float]:
@@ -32,11 +52,12 @@ def geometric_ladder(sigma_max: float, sigma_min: float, num_levels: int) -> lis
     Raises:
         HDZooError: the levels would not descend or would not be positive.
     """
-    if num_levels < 1:
-        raise HDZooError(f"num_levels is {num_levels}; a ladder has at least 1 level")
+    num_levels = Whole(1, MAX_LEVELS)("num_levels", num_levels)
+    sigma_min = NOISE_LEVEL("sigma_min", sigma_min)
     if num_levels == 1:
-        return check_ladder([sigma_min])
-    if not (math.isfinite(sigma_max) and sigma_max > sigma_min > 0):
+        return [sigma_min]
+    sigma_max = NOISE_LEVEL("sigma_max", sigma_max)
+    if not sigma_max > sigma_min:
         raise HDZooError(
             f"sigma_max is {sigma_max} and sigma_min is {sigma_min}; a ladder descends between "
             "positive noise levels, so sigma_max > sigma_min > 0"
@@ -56,21 +77,31 @@ def check_ladder(sigmas: Sequence[float]) -> list[float]:
         The same as a list of floats.
 
     Raises:
-        HDZooError: it is empty, or a level is not finite and positive, or it does not descend.
+        HDZooError: it is empty, a level is no finite and positive number, or it does not descend.
     """
-    ladder = [float(sigma) for sigma in sigmas]
-    if not ladder:
-        raise HDZooError("the ladder has no noise level; give at least one")
-    for sigma in ladder:
-        if not (math.isfinite(sigma) and sigma > 0):
-            raise HDZooError(f"the ladder holds {sigma}; noise levels are finite and positive")
-    for above, below in pairwise(ladder):
-        if not above > below:
-            raise HDZooError(
-                f"the ladder goes from {above:g} to {below:g}; noise levels descend, the largest "
-                "comes first"
-            )
-    return ladder
+    if not hasattr(sigmas, "__len__") or isinstance(sigmas, str | dict | set):
+        refuse("sigmas", sigmas, "a list of noise levels")
+    if not 0 < len(sigmas) <= MAX_EVALUATIONS:
+        raise HDZooError(
+            f"the ladder has no noise level, or too many: {len(sigmas):,}; give 1 to "
+            f"{MAX_EVALUATIONS:,}"
+        )
+    ladder = as_float64("sigmas", sigmas)
+    if ladder.ndim != 1:
+        refuse("sigmas", ladder, "a list of noise levels")
+    broken = ladder[~((ladder >= LOWEST_NOISE) & (ladder <= HIGHEST_NOISE))]
+    if len(broken):
+        raise HDZooError(
+            f"the ladder holds {broken[0]}; noise levels are finite and positive, {NOISE_LEVEL}"
+        )
+    rises = np.flatnonzero(np.diff(ladder) >= 0)
+    if len(rises):
+        above, below = ladder[rises[0] : rises[0] + 2]
+        raise HDZooError(
+            f"the ladder goes from {above:g} to {below:g}; noise levels descend, the largest "
+            "comes first"
+        )
+    return ladder.tolist()
 
 
 def refine_ladder(
@@ -95,16 +126,14 @@ def refine_ladder(
         HDZooError: ``num_levels`` is below 1, or above 1 when the ladder has a single level, or
             ``rho`` is out of its range.
     """
-    # Above, the roots of neighbouring levels would differ by roundings.
-    if rho is not None and not 1 <= rho <= 1000:
-        raise HDZooError(f"rho is {rho}; allowed are numbers from 1 to 1000, and None")
-    ladder = check_ladder(sigmas)
+    ladder, num_levels = check_ladder(sigmas), EVALUATIONS("num_levels", num_levels)
+    rho = RHO("rho", rho)
     if num_levels == len(ladder):
         return ladder
-    if num_levels < 1 or len(ladder) == 1:
+    if len(ladder) == 1:
         raise HDZooError(
-            f"a ladder of {len(ladder)} level(s) cannot be resampled to {num_levels}; give a "
-            "ladder with at least 2 levels and ask for at least 1"
+            f"a ladder of 1 level cannot be resampled to {num_levels}; give a ladder with at least "
+            "2 levels"
         )
     if num_levels == 1:
         return ladder[-1:]
@@ -128,7 +157,8 @@ def share_steps(num_steps: int, num_levels: int) -> list[int]:
     Returns:
         The number of steps on each rung, largest noise level first.
     """
-    each, rest = divmod(num_steps, num_levels)
+    num_levels = COUNT("num_levels", num_levels)
+    each, rest = divmod(Whole(num_levels)("num_steps", num_steps), num_levels)
     return [each + (rung >= num_levels - rest) for rung in range(num_levels)]
 
 
@@ -154,9 +184,9 @@ def churned_ladder(
     Raises:
         HDZooError: a number is negative.
     """
-    gamma = min(not_negative(churn, "churn") / len(sigmas), math.sqrt(2) - 1)
-    low = not_negative(churn_min, "churn_min")
-    high = math.inf if churn_max is None else not_negative(churn_max, "churn_max")
+    gamma = min(NOT_NEGATIVE("churn", churn) / len(sigmas), math.sqrt(2) - 1)
+    low = NOT_NEGATIVE("churn_min", churn_min)
+    high = math.inf if churn_max is None else NOT_NEGATIVE("churn_max", churn_max)
     return [
         min(sigma * (1 + gamma), sigmas[0]) if low <= sigma <= high else sigma for sigma in sigmas
     ]
@@ -175,7 +205,7 @@ def langevin_step_sizes(sigmas: Sequence[float], step_size: float) -> list[float
     Returns:
         ``alpha`` at each level.
     """
-    return [step_size * (sigma / sigmas[-1]) ** 2 for sigma in sigmas]
+    return (step_size * (np.asarray(sigmas) / sigmas[-1]) ** 2).tolist()
 
 
 def ncsnv2_sigma_max(samples: torch.Tensor, chunk_size: int = 1024) -> float:
@@ -190,7 +220,10 @@ def ncsnv2_sigma_max(samples: torch.Tensor, chunk_size: int = 1024) -> float:
     Returns:
         The first noise level of the ladder, in the data's units.
     """
-    points = samples.flatten(1)
+    points = floating("samples", samples, "shape (n, ...)").flatten(1)
+    if len(points) < 2 or not torch.isfinite(points).all():
+        refuse("samples", samples, "at least 2 points, all of finite numbers")
+    chunk_size = COUNT("chunk_size", chunk_size)
     return max(torch.cdist(chunk, points).max().item() for chunk in points.split(chunk_size))
 
 
@@ -215,7 +248,10 @@ def ncsnv2_num_levels(sigma_max: float, sigma_min: float, dimension: int) -> int
     Raises:
         HDZooError: the dimension is below 5, where the equation has no solution.
     """
-    scale = math.sqrt(2 * dimension)
+    sigma_max, sigma_min = POSITIVE("sigma_max", sigma_max), POSITIVE("sigma_min", sigma_min)
+    if not sigma_max > sigma_min:
+        raise HDZooError(f"sigma_max is {sigma_max:g}; it must be above sigma_min, {sigma_min:g}")
+    scale = math.sqrt(2 * COUNT("dimension", dimension))
 
     def excess(ratio: float) -> float:
         centre, width = scale * (ratio - 1), 3 * ratio
@@ -253,6 +289,7 @@ def ncsnv2_step_size(sigmas: Sequence[float], steps_per_level: int) -> float:
     Returns:
         ``step_size``, that is ``alpha`` at the last level.
     """
+    steps_per_level = EVALUATIONS("steps_per_level", steps_per_level)
     if len(sigmas) < 2:
         raise HDZooError("technique 4 compares neighbouring levels; give at least 2")
     ratio = (sigmas[0] / sigmas[-1]) ** (1 / (len(sigmas) - 1))
@@ -271,26 +308,9 @@ def ncsnv2_step_size(sigmas: Sequence[float], steps_per_level: int) -> float:
 
 
 def whole_number(number: Any, name: str) -> int:
-    """A number of things of which there is at least one, as an int.
+    """A number of network evaluations, as an int.
 
     Raises:
-        HDZooError: it is no whole number, or below 1.
+        HDZooError: it is no whole number, below 1, or more than a chain may have.
     """
-    try:
-        count = operator.index(number)
-    except TypeError:
-        count = 0
-    if count < 1 or isinstance(number, bool):
-        raise HDZooError(f"{name} is {number!r}; at least 1, and a whole number")
-    return count
-
-
-def not_negative(number: float, name: str) -> float:
-    """A finite number that is not negative.
-
-    Raises:
-        HDZooError: it is none.
-    """
-    if isinstance(number, str) or not 0 <= number < math.inf:
-        raise HDZooError(f"{name} is {number!r}; it must be a finite number, 0 or more")
-    return float(number)
+    return EVALUATIONS(name, number)

@@ -8,12 +8,13 @@ from diffusers import ModelMixin as ModelMixin  # diffusers' loader looks them u
 from diffusers import SchedulerMixin as SchedulerMixin
 from diffusers.configuration_utils import register_to_config
 
-from hdzoo.errors import HDZooError
+from hdzoo.checks import OneOf, checked
 from hdzoo.samplers.base import Limit, Move
 from hdzoo.samplers.families import LadderSampler, SingleLevelSampler
 from hdzoo.samplers.gaussian import GaussianLaw, published_level, published_rungs
+from hdzoo.samplers.options import LADDER_RULES, READOUTS
+from hdzoo.samplers.options import readout as readout_rule
 
-READOUTS = {"half": 0.5, "full": 1.0}
 HAND_OFFS = ("own", "next", "half")
 
 
@@ -69,7 +70,7 @@ class AnnealedLangevinSampler(LadderSampler):
             :math:`x + \frac12 (\sigma_i^2 - \sigma_{i+1}^2) s(x, \sigma_i)`, without noise.
         readout: :math:`\lambda`: None for no read-out (the sample keeps the noise of the last
             rung), ``"alpha"`` for :math:`\alpha_L / \sigma_L^2`, ``"half"`` for 1/2, ``"full"``
-            for 1, or any number.
+            for 1, or a number from 0 to 1.
 
     The other options are those of `LadderSampler`.
     """
@@ -81,6 +82,7 @@ class AnnealedLangevinSampler(LadderSampler):
         "readout": (None, "alpha", "half", "full", 0.625),
     }
 
+    @checked(**LADDER_RULES, hand_off=OneOf(HAND_OFFS), readout=readout_rule)
     @register_to_config
     def __init__(
         self,
@@ -108,11 +110,7 @@ class AnnealedLangevinSampler(LadderSampler):
             return walk
         if self.config.hand_off == "next":
             return walk._replace(noise=next_walk.noise)
-        if self.config.hand_off == "half":
-            return Move(walk.sigma, 0.5 * (walk.sigma**2 - next_walk.sigma**2), 0.0)
-        raise HDZooError(
-            f"unknown hand_off {self.config.hand_off!r}; allowed are {', '.join(HAND_OFFS)}"
-        )
+        return Move(walk.sigma, 0.5 * (walk.sigma**2 - next_walk.sigma**2), 0.0)
 
     def read_out(self, walk: Move) -> Move:
         return denoise(walk, self.config.readout) if self.config.readout is not None else walk
@@ -141,15 +139,8 @@ def denoise(walk: Move, readout: float | str) -> Move:
     Args:
         walk: the walk on the last rung.
         readout: ``"alpha"``, ``"half"``, ``"full"``, or the fraction itself.
-
-    Raises:
-        HDZooError: it is another word.
     """
     if readout == "alpha":
         return walk._replace(noise=0.0)
-    fraction = READOUTS.get(readout) if isinstance(readout, str) else float(readout)
-    if fraction is None:
-        raise HDZooError(
-            f"unknown readout {readout!r}; allowed are None, 'alpha', 'half', 'full' and numbers"
-        )
+    fraction = READOUTS[readout] if isinstance(readout, str) else readout
     return Move(walk.sigma, fraction * walk.sigma**2, 0.0)

@@ -9,11 +9,12 @@ from diffusers import ModelMixin as ModelMixin  # diffusers' loader looks them u
 from diffusers import SchedulerMixin as SchedulerMixin
 from diffusers.configuration_utils import register_to_config
 
-from hdzoo.errors import HDZooError
+from hdzoo.checks import Number, checked
 from hdzoo.samplers.base import Limit, Move
 from hdzoo.samplers.families import RefinedLadderSampler
 from hdzoo.samplers.gaussian import GaussianLaw, published_curve
-from hdzoo.samplers.ladders import whole_number
+from hdzoo.samplers.ladders import EVALUATIONS
+from hdzoo.samplers.options import LADDER_RULES
 
 
 class PredictorCorrectorSampler(RefinedLadderSampler):
@@ -65,6 +66,7 @@ class PredictorCorrectorSampler(RefinedLadderSampler):
         "correct_steps": (1, 2, 5),
     }
 
+    @checked(**LADDER_RULES, snr=Number(above=0, below=1), correct_steps=EVALUATIONS)
     @register_to_config
     def __init__(
         self,
@@ -83,14 +85,10 @@ class PredictorCorrectorSampler(RefinedLadderSampler):
         self.set_timesteps()
 
     def levels_for(self, num_inference_steps: int) -> int:
-        each = 1 + whole_number(self.config.correct_steps, "correct_steps")
-        return math.ceil(num_inference_steps / each)
+        return math.ceil(num_inference_steps / (1 + self.config.correct_steps))
 
     def step_sizes(self, sigmas: Sequence[float]) -> list[float]:
-        snr = self.config.snr
-        if isinstance(snr, str) or not 0 < snr < 1:
-            raise HDZooError(f"snr is {snr!r}; it must be a number between 0 and 1")
-        return [2 * (snr * sigma) ** 2 for sigma in sigmas]
+        return [2 * (self.config.snr * sigma) ** 2 for sigma in sigmas]
 
     def hand_off(self, walk: Move, next_walk: Move) -> Move:
         difference = walk.sigma**2 - next_walk.sigma**2

@@ -9,11 +9,12 @@ from diffusers import ModelMixin as ModelMixin  # diffusers' loader looks them u
 from diffusers import SchedulerMixin as SchedulerMixin
 from diffusers.configuration_utils import register_to_config
 
-from hdzoo.errors import HDZooError
+from hdzoo.checks import POSITIVE, OneOf, checked
 from hdzoo.samplers.base import Limit
 from hdzoo.samplers.families import SingleLevelSampler
 from hdzoo.samplers.gaussian import GaussianLaw, JointLaw, published_level
 from hdzoo.samplers.noise import Noise
+from hdzoo.samplers.options import SINGLE_LEVEL_RULES
 
 FRICTION_UNITS = ("step", "time")
 
@@ -70,6 +71,7 @@ class UnderdampedLangevinSampler(SingleLevelSampler):
         "friction_per": FRICTION_UNITS,
     }
 
+    @checked(**SINGLE_LEVEL_RULES, friction=POSITIVE, friction_per=OneOf(FRICTION_UNITS))
     @register_to_config
     def __init__(
         self,
@@ -82,12 +84,6 @@ class UnderdampedLangevinSampler(SingleLevelSampler):
         timestep_type: str = "sigma",
         sigma_data: float | None = None,
     ) -> None:
-        if not (isinstance(friction, int | float) and 0 < friction < math.inf):
-            raise HDZooError(f"friction is {friction!r}; it must be a positive number")
-        if friction_per not in FRICTION_UNITS:
-            raise HDZooError(
-                f"friction_per is {friction_per!r}; allowed are {', '.join(FRICTION_UNITS)}"
-            )
         self.set_timesteps()
 
     def default_step_size(self, sigma: float) -> float:

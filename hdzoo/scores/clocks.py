@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from diffusers import DDPMScheduler
 
+from hdzoo.checks import MAX_LEVELS, NOT_NEGATIVE, POSITIVE, Many, Number, Whole
 from hdzoo.errors import HDZooError
 
 TIMESTEP_TYPES = ("sigma", "log_sigma", "discrete", "time")
@@ -49,6 +50,9 @@ class Clock(Protocol):
             HDZooError: the network was not trained at such a level.
         """
 
+    def timesteps(self, sigmas: Sequence[float]) -> np.ndarray:
+        """The same at many noise levels, in the time of array operations."""
+
     def known(self, sigmas: Sequence[float]) -> list[float]:
         """The levels nearest to a ladder's that the network was trained at, as many.
 
@@ -64,7 +68,10 @@ class SigmaClock:
         return timestep
 
     def timestep(self, sigma: float) -> float:
-        return sigma
+        return float(self.timesteps([sigma])[0])
+
+    def timesteps(self, sigmas: Sequence[float]) -> np.ndarray:
+        return np.asarray(sigmas, dtype=float)
 
     def known(self, sigmas: Sequence[float]) -> list[float]:
         return list(sigmas)
@@ -78,8 +85,8 @@ class LogSigmaClock(SigmaClock):
             (4 * timestep).exp() if isinstance(timestep, torch.Tensor) else math.exp(4 * timestep)
         )
 
-    def timestep(self, sigma: float) -> float:
-        return math.log(sigma) / 4
+    def timesteps(self, sigmas: Sequence[float]) -> np.ndarray:
+        return np.log(sigmas) / 4
 
 
 class TimeClock(SigmaClock):
@@ -101,7 +108,8 @@ class TimeClock(SigmaClock):
     factor = 999.0
 
     def __init__(self, beta_min: float = 0.1, beta_max: float = 20.0) -> None:
-        if not 0 <= beta_min < beta_max < math.inf:
+        beta_min, beta_max = NOT_NEGATIVE("beta_min", beta_min), POSITIVE("beta_max", beta_max)
+        if not beta_min < beta_max:
             raise HDZooError(
                 f"beta_min is {beta_min} and beta_max is {beta_max}; the noise grows at a rate "
                 "from beta_min to beta_max, so 0 <= beta_min < beta_max"
@@ -116,20 +124,21 @@ class TimeClock(SigmaClock):
             return exponent.expm1().sqrt()
         return math.sqrt(math.expm1(exponent))
 
-    def timestep(self, sigma: float) -> float:
-        exponent = math.log1p(sigma**2)
-        root = math.sqrt(self.beta_min**2 + 2 * self.growth * exponent)
-        t = 2 * exponent / (self.beta_min + root)
+    def timesteps(self, sigmas: Sequence[float]) -> np.ndarray:
+        levels = np.asarray(sigmas, dtype=float)
+        exponents = np.log1p(levels**2)
+        roots = np.sqrt(self.beta_min**2 + 2 * self.growth * exponents)
+        times = 2 * exponents / (self.beta_min + roots)
         # A noise level may have been through float32.
-        if t > 1 + 1e-6:
+        if not times.max() <= 1 + 1e-6:
             raise HDZooError(
-                f"the sampler asks for noise level {sigma:g}, and the network was trained up to "
-                f"{self.sigma(self.factor):g}; change sigma, sigma_max or sigmas"
+                f"the sampler asks for noise level {levels.max():g}, and the network was trained "
+                f"up to {self.sigma(self.factor):g}; change sigma, sigma_max or sigmas"
             )
-        return self.factor * t
+        return self.factor * times
 
 
-class DiscreteClock:
+class DiscreteClock(SigmaClock):
     r"""The network is told the index of a noise level.
 
     .. math:: \sigma_t = \sqrt{(1 - \bar\alpha_t) / \bar\alpha_t}
@@ -172,28 +181,29 @@ class DiscreteClock:
         below = place.floor().long().clamp(0, len(logs) - 2)
         return torch.lerp(logs[below], logs[below + 1], place - below).exp()
 
-    def timestep(self, sigma: float) -> float:
-        low, high = self.sigmas[0], self.sigmas[-1]
-        if not low * (1 - 1e-6) <= sigma <= high * (1 + 1e-6):
-            raise HDZooError(
-                f"the sampler asks for noise level {sigma:g}, and the network was trained for "
-                f"levels from {low:g} to {high:g}; change sigma, sigma_max, sigma_min or sigmas"
-            )
-        place = float(np.interp(math.log(sigma), self._logs, np.arange(len(self._logs))))
+    def timesteps(self, sigmas: Sequence[float]) -> np.ndarray:
+        levels, low, high = np.asarray(sigmas, dtype=float), self.sigmas[0], self.sigmas[-1]
+        for extreme in (levels.min(), levels.max()):
+            if not low * (1 - 1e-6) <= extreme <= high * (1 + 1e-6):
+                raise HDZooError(
+                    f"the sampler asks for noise level {extreme:g}, and the network was trained "
+                    f"for levels from {low:g} to {high:g}; change sigma, sigma_max, sigma_min or "
+                    "sigmas"
+                )
+        places = np.interp(np.log(levels), self._logs, np.arange(len(self._logs)))
         # A level of the network's that has been through float32 is off by 1e-5.
-        return float(round(place)) if abs(place - round(place)) < 1e-4 else place
+        return np.where(np.abs(places - places.round()) < 1e-4, places.round(), places)
 
     def known(self, sigmas: Sequence[float]) -> list[float]:
-        first, last = (round(self.timestep(sigma)) for sigma in (sigmas[0], sigmas[-1]))
-        nearest = [round(self.timestep(sigma)) for sigma in sigmas]
-        if first - last + 1 < len(nearest):
+        nearest = self.timesteps(sigmas).round().astype(int)
+        if nearest[0] - nearest[-1] + 1 < len(nearest):
             # There are not so many.
-            return list(sigmas)
+            return [float(sigma) for sigma in sigmas]
         # No level comes twice: where the network's lie wide apart, at the small ones, the ladder
         # takes each of them, from the smallest up.
-        for i in reversed(range(len(nearest) - 1)):
-            nearest[i] = max(nearest[i], nearest[i + 1] + 1)
-        return [float(self.sigmas[min(place, first - i)]) for i, place in enumerate(nearest)]
+        order = np.arange(len(nearest))
+        apart = np.maximum.accumulate((nearest + order)[::-1])[::-1] - order
+        return self.sigmas[np.minimum(apart, nearest[0] - order)].tolist()
 
 
 def clock_of(config: Mapping[str, Any]) -> Clock:
@@ -232,8 +242,12 @@ def discrete_clock(config: Mapping[str, Any]) -> DiscreteClock:
         HDZooError: it has no noise schedule, or one that diffusers does not know.
     """
     given = {key: config[key] for key in DISCRETE_OPTIONS if key in config}
+    if given.get("num_train_timesteps") is not None:
+        count = Whole(1, MAX_LEVELS)("num_train_timesteps", given["num_train_timesteps"])
+        given["num_train_timesteps"] = count
     if given.get("trained_betas") is not None:
-        given["trained_betas"] = tuple(float(beta) for beta in given["trained_betas"])
+        betas = Many(Number(), most=MAX_LEVELS)("trained_betas", given["trained_betas"])
+        given["trained_betas"] = tuple(betas)
     elif given.get("beta_schedule") is None:
         raise HDZooError(
             "the configuration says nothing of the noise schedule (beta_schedule) that the "

@@ -50,7 +50,7 @@ class AnalyticScore(ModelMixin, ConfigMixin):
     prediction_type = "score"
     coordinates = "ve"
     # What `forward` gives beside the score to those who ask for it.
-    provides = ("energy",)
+    provides: tuple[str, ...] = ("energy",)
     config_name = "config.json"
 
     # ---- what a subclass gives --------------------------------------------------------------

@@ -19,6 +19,8 @@ CHOICES = {
     "loss_weighting": ("song-ermon", "karras"),
     "mixed_precision": ("no", "bf16", "fp16"),
 }
+# What people call them as well.
+PRECISIONS = {"float32": "no", "fp32": "no", "bfloat16": "bf16", "float16": "fp16"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +30,8 @@ class TrainingConfig:
     Args:
         max_train_steps: optimiser steps in all. May grow from one call to the next.
         train_batch_size: images a step, over all processes.
+        gradient_accumulation_steps: parts into which each process divides its images of a step, so
+            that they need less memory.
         learning_rate: of Adam.
         lr_scheduler: diffusers' name of the schedule: ``"constant_with_warmup"``, ``"cosine"``...
         lr_warmup_steps: steps of linear warm-up.
@@ -38,15 +42,19 @@ class TrainingConfig:
         log_sigma_mean: for ``"log-normal"``.
         log_sigma_std: for ``"log-normal"``.
         loss_weighting: ``"song-ermon"`` (``sigma^2``) or ``"karras"``.
-        mixed_precision: ``"no"``, ``"bf16"`` or ``"fp16"``, as Accelerate takes it.
+        mixed_precision: ``"no"``, ``"bf16"`` or ``"fp16"``, as Accelerate takes it; or the name of
+            the dtype.
         seed: of the order of the data, and of the noise.
         random_flip: whether each image is mirrored with probability 1/2.
         resize: whether images of another size than the network's are cropped to squares around
             their centres and resized; else they are refused.
+        initial_weights: the hash of the weights that the run starts from
+            (`hdzoo.training.setup.initial_network`); None for fresh ones.
     """
 
     max_train_steps: int = 10_000
     train_batch_size: int = 128
+    gradient_accumulation_steps: int = 1
     learning_rate: float = 1e-3
     lr_scheduler: str = "constant_with_warmup"
     lr_warmup_steps: int = 200
@@ -60,15 +68,24 @@ class TrainingConfig:
     seed: int = 0
     random_flip: bool = False
     resize: bool = False
+    initial_weights: str | None = None
 
     def __post_init__(self) -> None:
         """Refuses what no run can use, before anything is written."""
+        precision = PRECISIONS.get(self.mixed_precision, self.mixed_precision)
+        object.__setattr__(self, "mixed_precision", precision)
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise HDZooError(
                     f"{name} is {getattr(self, name)!r}; allowed are {', '.join(allowed)}"
                 )
-        for name in ("max_train_steps", "train_batch_size", "learning_rate", "max_grad_norm"):
+        for name in (
+            "max_train_steps",
+            "train_batch_size",
+            "gradient_accumulation_steps",
+            "learning_rate",
+            "max_grad_norm",
+        ):
             if not getattr(self, name) > 0:
                 raise HDZooError(f"{name} is {getattr(self, name)}; it must be positive")
         for name in ("lr_warmup_steps", "seed"):

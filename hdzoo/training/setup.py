@@ -1,13 +1,19 @@
-"""What a training run starts from: a new network and the sampler to save with it."""
+"""What a training run starts from: a network and the sampler to save with it."""
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import ModelMixin
 
 from hdzoo import plugins
+from hdzoo.checksums import content_hash
 from hdzoo.errors import HDZooError
 from hdzoo.samplers.ladders import geometric_ladder
+
+# What a sampler costs that nobody has chosen.
+EVALUATIONS = 200
 
 
 def build_network(name: str, options: dict[str, Any], seed: int) -> ModelMixin:
@@ -31,11 +37,56 @@ def build_network(name: str, options: dict[str, Any], seed: int) -> ModelMixin:
         raise HDZooError(f"cannot build the network {name!r} with {options}: {error}") from error
 
 
-def build_scheduler(name: str, options: dict[str, Any], network: ModelMixin) -> Any:
+def initial_network(
+    source: str | Path, options: dict[str, Any], name: str | None = None
+) -> tuple[ModelMixin, str]:
+    """The network of a pipeline, with its weights, to go on from.
+
+    Args:
+        source: a folder, a bundled name, or a Hub id.
+        options: of its class, over those that it has; the weights must still fit.
+        name: the registered name that the network must have; any by default.
+
+    Returns:
+        The network, and the hash of its weights (`hdzoo.checksums.content_hash`).
+
+    Raises:
+        HDZooError: there is no such pipeline, or its network is another or does not take the
+            options.
+    """
+    from hdzoo.pipelines.pipeline import HDPipeline
+
+    found = HDPipeline.from_pretrained(source).unet
+    kind = type(found)
+    if name is not None and plugins.get("models", name) is not kind:
+        raise HDZooError(
+            f"the network of {str(source)!r} is a {kind.__name__}, and {name!r} is asked for; "
+            "leave the model out"
+        )
+    weights = found.state_dict()
+    network, unknown = kind.from_config(
+        {**found.config, "held_out_loss": None, **options}, return_unused_kwargs=True
+    )
+    strange = sorted(set(unknown) & set(options))
+    if strange:
+        raise HDZooError(f"{kind.__name__} has no option {', '.join(strange)}")
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise HDZooError(
+            f"the weights of {str(source)!r} do not fit a network with {options}: {error}; leave "
+            "these options out"
+        ) from error
+    # What diffusers remembers of the place would go into the config.
+    network.register_to_config(_name_or_path="")
+    return network, content_hash(sorted(weights.items()))
+
+
+def build_scheduler(name: str | None, options: dict[str, Any], network: ModelMixin) -> Any:
     """A registered sampler on a network's own ladder, or on the range that it is trained for.
 
     Args:
-        name: the sampler's registered name.
+        name: the sampler's registered name; None for the one of `default_sampler`.
         options: of its class; they come before what the network suggests.
         network: the score network.
 
@@ -49,7 +100,29 @@ def build_scheduler(name: str, options: dict[str, Any], network: ModelMixin) -> 
         "sigmas": ladder if has_own_ladder(network) else None,
         "prediction_type": getattr(network, "prediction_type", "score"),
     }
+    if name is None:
+        name, own = default_sampler(network)
+        suggested |= own
     return plugins.get_sampler(name).from_config(suggested, **options)
+
+
+def default_sampler(network: ModelMixin) -> tuple[str, dict[str, Any]]:
+    """The sampler that a network is saved with when none is asked for: its name and options.
+
+    About 200 evaluations. On a range of noise levels, and on a long ladder, it is consistent
+    annealed sampling with the denoising step at its end, which asks the network once at each level.
+    A short ladder must be walked on: there it is annealed Langevin dynamics with half-denoising
+    hand-offs.
+
+    Args:
+        network: the score network.
+    """
+    num_levels = len(network_ladder(network)) if has_own_ladder(network) else EVALUATIONS
+    steps = max(1, EVALUATIONS // num_levels)
+    options = {"num_levels": num_levels, "steps_per_level": steps, "readout": "full"}
+    if steps == 1:
+        return "consistent-annealed-sampling", options
+    return "annealed-langevin", options | {"hand_off": "half"}
 
 
 def has_own_ladder(network: ModelMixin) -> bool:
@@ -77,3 +150,16 @@ def network_ladder(network: ModelMixin) -> list[float]:
 def default_sigma_distribution(network: ModelMixin) -> str:
     """Each rung as likely for a network with a ladder; else its whole range, evenly in the log."""
     return "ladder" if has_own_ladder(network) else "log-uniform"
+
+
+def prediction_type(network: ModelMixin) -> str:
+    """What a network predicts: diffusers' own do not say, and are taken to predict the score."""
+    return str(getattr(network, "prediction_type", "score"))
+
+
+def seed_step(seed: int, step: int, process_index: int) -> None:
+    """Seeds torch's global generators as a function of (seed, step, process) alone."""
+    torch.manual_seed(
+        int(np.random.SeedSequence([seed, step, process_index]).generate_state(1, np.uint64)[0])
+        & 0x7FFF_FFFF_FFFF_FFFF
+    )

@@ -16,11 +16,41 @@ class NotAffineError(HDZooError):
 
 # Of torch's functions those that draw. All that is drawn in Python goes through one of them.
 RANDOM = frozenset(
-    "rand rand_like randint randint_like randn randn_like randperm normal normal_ uniform_ random_"
-    " bernoulli bernoulli_ binomial cauchy_ exponential_ geometric_ log_normal_ multinomial poisson"
-    " dropout dropout_ alpha_dropout alpha_dropout_ feature_dropout feature_dropout_ rrelu rrelu_"
-    " feature_alpha_dropout feature_alpha_dropout_ native_dropout _standard_gamma"
-    " _sample_dirichlet".split()
+    (
+        "rand",
+        "rand_like",
+        "randint",
+        "randint_like",
+        "randn",
+        "randn_like",
+        "randperm",
+        "normal",
+        "normal_",
+        "uniform_",
+        "random_",
+        "bernoulli",
+        "bernoulli_",
+        "binomial",
+        "cauchy_",
+        "exponential_",
+        "geometric_",
+        "log_normal_",
+        "multinomial",
+        "poisson",
+        "dropout",
+        "dropout_",
+        "alpha_dropout",
+        "alpha_dropout_",
+        "feature_dropout",
+        "feature_dropout_",
+        "rrelu",
+        "rrelu_",
+        "feature_alpha_dropout",
+        "feature_alpha_dropout_",
+        "native_dropout",
+        "_standard_gamma",
+        "_sample_dirichlet",
+    )
 )
 
 

@@ -26,7 +26,6 @@ from hdzoo.verification.draws import Draws, NotAffineError
 Score = Callable[[torch.Tensor, float], torch.Tensor]
 
 
-
 class Gaussian(NamedTuple):
     """A normal law.
 

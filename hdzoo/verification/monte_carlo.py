@@ -82,8 +82,8 @@ def check_declared(sampler_class: type[Any]) -> Finding:
         if elsewhere is None:
             return finding
     raise NotApplicable(
-        "it has the law of its closed form where all values are small, and not elsewhere, for it is "
-        f"not affine; so that is not a law to judge it by: {elsewhere}"
+        "it has the law of its closed form where all values are small, and not elsewhere, for it "
+        f"is not affine; so that is not a law to judge it by: {elsewhere}"
     )
 
 
@@ -171,9 +171,7 @@ def _on_gaussian(sampler: Any, data: Gaussian, law: Gaussian, whose: str) -> Fin
     )
 
 
-def _draw(
-    sampler: Any, model: Any, start: torch.Tensor, generator: torch.Generator
-) -> np.ndarray:
+def _draw(sampler: Any, model: Any, start: torch.Tensor, generator: torch.Generator) -> np.ndarray:
     """The samples that `HDPipeline` draws from first states, on the line."""
     from hdzoo.pipelines.pipeline import HDPipeline
 

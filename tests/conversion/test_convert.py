@@ -4,9 +4,10 @@ import itertools
 import json
 import sys
 
+import numpy as np
 import pytest
 import torch
-from given import golden
+from given import golden, has_golden
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
@@ -24,6 +25,9 @@ NETWORKS = {
     "ncsnv2_cifar10_ngf8": lambda: NCSNv2Model(base_channels=8),
     "ncsnpp_cifar10_cont_nf8": lambda: NCSNppModel(base_channels=8, num_res_blocks=1),
 }
+at_hand = pytest.mark.parametrize(
+    "name", [name for name in NETWORKS if has_golden(f"{name}.safetensors")]
+)
 
 
 def relative(a, b):
@@ -74,7 +78,7 @@ def test_golden_checkpoint(checkpoints, tmp_path):
     assert (made.source, made.averaged, made.num_parameters) == ("ncsn", False, 42_923)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@at_hand
 @pytest.mark.parametrize("averaged", [True, False])
 def test_golden_weights_in_the_authors_layout(name, averaged, checkpoints, tmp_path):
     weights, data = checkpoints.authors(name)
@@ -146,7 +150,8 @@ WIDTHS = {
 @pytest.mark.parametrize("name", WIDTHS)
 def test_networks_of_other_sizes(name, checkpoints, tmp_path):
     network = randomise(WIDTHS[name]())
-    made = convert(checkpoints.any(network), tmp_path / "out")
+    options = {"sde": "vesde"} if name == "discrete" else None
+    made = convert(checkpoints.any(network), tmp_path / "out", options=options)
     pipe = HDPipeline.from_pretrained(made.folder)
     recorded = {k: v for k, v in network.config.items() if k[0] != "_" and k != "dropout"}
     assert {k: pipe.unet.config[k] for k in recorded} == {
@@ -254,7 +259,7 @@ def test_data_set_follows(family, dataset, tmp_path):
 
 def test_sampler_of_ncsnpp(checkpoints, tmp_path):
     network = NCSNppModel(base_channels=4, num_res_blocks=1, embedding="positional")
-    made = convert(checkpoints.any(network), tmp_path / "out")
+    made = convert(checkpoints.any(network), tmp_path / "out", options={"sde": "vesde"})
     pipe = HDPipeline.from_pretrained(made.folder)
     pipe.unet.check_sigmas(pipe.scheduler.sigmas[:-1].unique())
     # As many evaluations as a predictor and a corrector at 1000 levels, and the final denoising.
@@ -356,6 +361,119 @@ def test_what_a_config_of_ncsnpp_tells(checkpoints, tmp_path):
     assert relative(score(pipe.unet, x, 0.5), score(network, (x + 1) / 2, 0.5)) < 1e-5
 
 
+@pytest.mark.parametrize("fir", [True, False])
+@pytest.mark.parametrize("scale_by_sigma", [True, False])
+@pytest.mark.parametrize("skip_rescale", [True, False])
+def test_what_the_weights_of_ncsnpp_do_not_tell(
+    fir, scale_by_sigma, skip_rescale, checkpoints, tmp_path
+):
+    """All of these have the same names and shapes, and outputs that differ."""
+    taps = (1.0, 3.0, 3.0, 1.0) if fir else (1.0, 1.0)
+    network = NCSNppModel(
+        base_channels=4,
+        channel_multipliers=(1, 1),
+        num_res_blocks=1,
+        progressive_input="none",
+        fir_kernel=taps,
+        scale_by_sigma=scale_by_sigma,
+        skip_rescale=skip_rescale,
+    )
+    path = checkpoints.any(randomise(network))
+    options = {
+        "sde": "vesde",
+        "fir": fir,
+        "scale_by_sigma": scale_by_sigma,
+        "skip_rescale": skip_rescale,
+        "centered": False,
+    }
+    made = convert(path, tmp_path / "out", options=options)
+    pipe = HDPipeline.from_pretrained(made.folder)
+    assert_same(pipe.unet, network, torch.rand(2, 3, 16, 16), torch.tensor([1.0, 0.01]))
+    # What was said is not assumed.
+    assert options.keys().isdisjoint(made.assumed)
+
+
+def test_options_come_before_the_file(checkpoints, tmp_path):
+    path = checkpoints.any(NCSNModel(base_channels=2))
+    config = tmp_path / "config.yml"
+    config.write_text("data: {image_size: 16}\nsampling: {n_steps_each: 9, step_lr: 1e-5}\n")
+    made = convert(path, tmp_path / "out", config=config, options={"n_steps_each": 7})
+    pipe = HDPipeline.from_pretrained(made.folder)
+    assert pipe.sample_shape == (3, 16, 16)
+    # A number that YAML takes for a word.
+    assert (pipe.scheduler.config.steps_per_level, pipe.scheduler.config.step_size) == (7, 1e-5)
+
+
+def test_what_is_assumed_is_written(checkpoints, tmp_path):
+    network = NCSNppModel(base_channels=4, num_res_blocks=1, embedding="positional")
+    options = {"sde": "vesde", "centered": False}
+    made = convert(checkpoints.any(network), tmp_path / "out", options=options)
+    # As in the authors' configs/ve/cifar10_ncsnpp.py and its defaults.
+    published = {
+        "scale_by_sigma": True,
+        "fir_kernel": [1.0, 3.0, 3.0, 1.0],
+        "skip_rescale": True,
+        "dropout": 0.1,
+        "image_size": 32,
+        "resblock_type": "biggan",
+        "progressive_combine": "sum",
+        "attention_type": "ddpm",
+        "nonlinearity": "swish",
+        "normalization": "GroupNorm",
+        "conditional": True,
+        "resamp_with_conv": True,
+    }
+    record = json.loads((made.folder / "conversion.json").read_text())
+    assert {name: record["assumed"].get(name) for name in published} == published
+    assert record["assumed"].keys() - published.keys() <= {"fir"}
+    assert record["options"] == options
+    said, assumed = (made.folder / "README.md").read_text().split("### Assumed as published")
+    assert "| sde | vesde |" in said.split("### Said")[1]
+    for name in published:
+        assert f"| {name} |" in assumed
+
+
+def test_what_ncsn_assumes(checkpoints, tmp_path):
+    made = convert(checkpoints.any(NCSNModel(base_channels=2)), tmp_path / "out")
+    assert made.assumed == {
+        "logit_transform": False,
+        "nonlinearity": "elu",
+        "normalization": "InstanceNorm++",
+        "rescaled": False,
+        "sigma_dist": "geometric",
+        "sigma_begin": 1.0,
+        "sigma_end": 0.01,
+        "image_size": 32,
+        "denoise": False,
+        "n_steps_each": 100,
+        "step_lr": 2e-5,
+    }
+
+
+def numpy_content():
+    return {
+        "lr": np.float64(1e-3),
+        "steps": np.int64(3),
+        "losses": np.arange(3.0),
+        "names": np.array(["a", "b"]),
+        "flag": np.bool_(True),
+    }
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("module", ["numpy._core", "numpy.core"])
+def test_numpy_in_the_optimizer(zipped, module, checkpoints, tmp_path, monkeypatch):
+    """NumPy's numbers say nothing of the weights; by their names in either of its versions."""
+    network = randomise(NCSNModel(base_channels=2))
+    content = [checkpoints.published(network), numpy_content()]
+    path = checkpoints.write(content, zipped)
+    if not zipped:
+        # Both names are in the pickle with their lengths told by line ends.
+        path.write_bytes(path.read_bytes().replace(b"cnumpy._core.", f"c{module}.".encode()))
+    made = convert(path, tmp_path / "out")
+    assert_same(HDPipeline.from_pretrained(made.folder).unet, network, torch.rand(1, 3, 8, 8), 3)
+
+
 @pytest.mark.parametrize(
     ("name", "network", "dataset", "options"),
     [
@@ -402,7 +520,7 @@ def test_source_can_be_said(checkpoints, tmp_path):
     assert convert(path, tmp_path / "v2", source="ncsnv2").network == "NCSNv2Model"
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@at_hand
 def test_config_of_the_golden_networks(name, checkpoints):
     """What the authors' networks were made with does not contradict their weights."""
     options = json.loads(golden(f"{name}.json").read_text())["config"]
@@ -460,12 +578,25 @@ def test_command(checkpoints, tmp_path, monkeypatch, capsys):
     assert captured.out.strip() == str(folder)
     assert "NCSNv2Model of ncsnv2" in captured.err
     assert "not averaged, data set cifar10" in captured.err
+    assert "assumed as published, for the weights do not tell: logit_transform=false, " in (
+        captured.err
+    )
     assert f"hdzoo convert {path} {folder} --no-ema" in (folder / "README.md").read_text()
 
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 0
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    assert sorted(folder.parent.iterdir()) == sorted([folder, path])
+
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--license", "mit"])
     with pytest.raises(SystemExit) as end:
         cli.main()
     assert end.value.code == 2
-    assert "error: " in capsys.readouterr().err
+    assert "error: " in (said := capsys.readouterr().err)
+    assert "has another README.md than this command writes" in said
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
 def test_an_empty_folder_is_filled(checkpoints, tmp_path):

@@ -15,7 +15,7 @@ from hdzoo import HDPipeline, HDZooError, get_sampler, plugins
 from hdzoo.demo import demo
 from hdzoo.demo.demo import Demo, demo_2d, planar_target, scale_of
 from hdzoo.demo.frames import FIRST_MILLISECONDS, LAST_MILLISECONDS, MILLISECONDS
-from hdzoo.pipelines.pipeline import sample_generators
+from hdzoo.pipelines.generators import sample_generators
 from hdzoo.targets.mixture import GaussianMixtureScore
 
 PLANAR = ("circle", "eight-gaussians", "moons", "ncsn-toy", "segment")
@@ -201,10 +201,10 @@ BAD: dict[str, tuple[dict[str, Any], list[str]]] = {
     "an unknown sampler": ({"samplers": ["langevine"]}, ["'langevine'", "'langevin'"]),
     "no sampler": ({"samplers": []}, ["at least one"]),
     "a sampler twice": ({"samplers": ["langevin"] * 2}, ["twice", "langevin, langevin"]),
-    "one chain": ({"num_samples": 1}, ["num_samples is 1", "at least 2"]),
-    "one frame": ({"num_frames": 1}, ["num_frames is 1", "at least 2"]),
-    "no step": ({"num_inference_steps": 0}, ["num_inference_steps is 0", "at least 1"]),
-    "a negative seed": ({"seed": -1}, ["seed is -1", "at least 0"]),
+    "one chain": ({"num_samples": 1}, ["num_samples is 1", "from 2"]),
+    "one frame": ({"num_frames": 1}, ["num_frames is 1", "from 2"]),
+    "no step": ({"num_inference_steps": 0}, ["num_inference_steps is 0", "from 1"]),
+    "a negative seed": ({"seed": -1}, ["seed is -1", "from 0"]),
     "an unknown option": (
         {"options": {"step_sise": 1}},
         ["'step_sise'", "annealed-langevin has", "step_size"],

@@ -1,5 +1,6 @@
 """One picture: every mode, depth, orientation and kind of damage, with the value that is right."""
 
+import contextlib
 import io
 import struct
 import tracemalloc
@@ -347,3 +348,23 @@ def test_power_sums_are_those_of_the_pixels(array):
         expected = [64, scaled.sum(), (scaled**2).sum()]
     found = power_sums(read_picture(Image.fromarray(array), "it"))
     assert found == pytest.approx(expected, rel=1e-13)
+
+
+def test_whatever_a_file_holds_ends_in_a_picture_or_in_one_error():
+    rng = np.random.default_rng(0)
+    whole = [
+        encoded(Image.fromarray(COLOURS), kind) for kind in ("PNG", "JPEG", "WEBP", "GIF", "BMP")
+    ]
+    whole += [encoded(Image.fromarray(COLOURS).convert("P")), DAMAGED["frames of GIF"][0]]
+    read = 0
+    for i in range(700):
+        file = bytearray(whole[i % len(whole)])
+        for place in rng.integers(0, len(file), rng.integers(1, 6)):
+            file[place] = rng.integers(256)
+        content = bytes(file[: rng.integers(1, 2 * len(file))])
+        for reading in (read_header, read_picture):
+            # Any other error fails the test.
+            with contextlib.suppress(HDZooError):
+                reading(content, "it")
+                read += 1
+    assert read > 100

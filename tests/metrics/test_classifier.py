@@ -4,9 +4,9 @@ import json
 
 import pytest
 import torch
-from given import mnist
+from given import all_digits, digits
 
-from hdzoo.hub.resolve import bundled_folder, bundled_models
+from hdzoo.bundled import bundled_folder, bundled_models
 from hdzoo.images.sources import load_images
 from hdzoo.metrics.classifier import DigitClassifier
 from hdzoo.metrics.train_classifier import accuracy, tensors
@@ -20,13 +20,16 @@ def bundled():
 
 
 def test_it_is_right_on_held_out_digits(bundled):
-    images, labels = tensors(load_images(str(mnist("test.parquet")), "test"), bundled)
-    assert len(images) == 10_000
+    images, labels = tensors(load_images(str(all_digits() or digits()), "test"), bundled)
     found = accuracy(bundled, images, labels)
-    assert found >= 0.993
     recorded = json.loads((FOLDER / "training.json").read_text())["test_accuracy"]
-    # Two images, whose two largest logits another rounding may exchange.
-    assert found == pytest.approx(recorded, abs=2e-4)
+    if len(images) == 10_000:
+        # Two images, whose two largest logits another rounding may exchange.
+        assert found == pytest.approx(recorded, abs=2e-4)
+    else:
+        # Of 200 one is wrong on average; more than six are once in 60,000.
+        assert round(200 * (1 - found)) <= 6
+    assert recorded >= 0.993
 
 
 def test_it_is_small_and_its_record_is_whole():

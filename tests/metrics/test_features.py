@@ -17,7 +17,7 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
 
 from hdzoo import HDZooError, plugins
-from hdzoo.hub.resolve import bundled_folder
+from hdzoo.bundled import bundled_folder
 from hdzoo.images.sources import load_images
 from hdzoo.metrics.classifier import DigitClassifier
 from hdzoo.metrics.digit_features import DigitFeatures

@@ -6,20 +6,21 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from given import mnist
+from given import digit_numbers, digits
 from huggingface_hub import ModelCard
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from hdzoo import HDZooError
+from hdzoo.bundled import bundled_folder
 from hdzoo.catalog import weights_hash
 from hdzoo.generation.generate import generate
-from hdzoo.hub.resolve import bundled_folder
 from hdzoo.images.sources import load_images
 from hdzoo.metrics.features import get_extractor
 from hdzoo.metrics.image_sets import open_images
 from hdzoo.metrics.metrics import frechet_distance, moments
-from hdzoo.metrics.reference import load_reference, make_reference, reference_of
+from hdzoo.metrics.reference import PROTOCOL, load_reference, make_reference, reference_of
 from hdzoo.metrics.report import evaluate
 from hdzoo.metrics.results_card import write_results
 
@@ -197,13 +198,15 @@ def test_the_bundled_reference_fits_the_bundled_extractor(extractor):
 
 def test_the_bundled_reference_is_of_mnist(extractor):
     reference = load_reference(reference_of("ncsn-mnist"))
-    images = open_images(mnist("test.parquet"), "test")
-    order = np.random.default_rng(reference.protocol["seed"]).permutation(len(images))
-    chosen = np.sort(order[: reference.num_features])[:300]
-    object.__setattr__(images, "images", images.images.select(chosen))
-    found = images.extract(extractor).layers["features"]
+    found = open_images(digits(), "test").extract(extractor).layers["features"]
+    order = np.random.default_rng(reference.protocol["seed"]).permutation(reference.num_images)
+    kept = np.sort(order[: reference.num_features])
+    chosen = np.isin(digit_numbers(), kept)
+    assert chosen.sum() > 80
+    rows = np.searchsorted(kept, np.array(digit_numbers())[chosen])
     # float16 has 11 bits.
-    assert torch.allclose(found, reference.layers["features"][:300], rtol=1e-3, atol=1e-4)
+    expected = reference.layers["features"][rows]
+    assert torch.allclose(found[chosen], expected, rtol=1e-3, atol=1e-4)
 
 
 # ---- the card -----------------------------------------------------------------------------------
@@ -263,7 +266,7 @@ def test_an_incomplete_or_damaged_set_is_refused(drawn, tmp_path):
     with pytest.raises(HDZooError, match=r"train-00001\.parquet is damaged"):
         evaluate(folder)
     shard.unlink()
-    with pytest.raises(HDZooError, match="24 of the 40 images"):
+    with pytest.raises(HDZooError, match="24 of 40 images"):
         evaluate(folder)
 
 
@@ -292,8 +295,8 @@ def test_pixels_of_more_than_a_byte_are_refused(saved, tmp_path):
         ({"metrics": ["fid", "psnr"]}, "unknown metrics psnr"),
         ({"subsets": 4}, "at least 5"),
         ({"subsets": 51}, "at most 50"),
-        ({"seed": -1}, "negative"),
-        ({"batch_size": 0, "reference": "digits", "features": "digits"}, "at least 1"),
+        ({"seed": -1}, "from 0"),
+        ({"batch_size": 0, "reference": "digits", "features": "digits"}, "from 1"),
     ],
 )
 def test_what_does_not_fit_is_refused(real, arguments, message):
@@ -307,8 +310,25 @@ def test_a_file_that_is_no_reference_is_refused(real):
     with pytest.raises(HDZooError, match="is no reference"):
         evaluate(real / "one.parquet", reference=path)
     path.write_bytes(b"nothing")
-    with pytest.raises(HDZooError, match="is no reference"):
+    with pytest.raises(HDZooError, match="cannot be read, or is damaged"):
         evaluate(real / "one.parquet", reference=path)
+
+
+def test_one_flipped_bit_in_a_reference_is_noticed(saved, tmp_path):
+    path = tmp_path / saved.name
+    whole = saved.read_bytes()
+    # A number of images in the protocol, and the lowest bit of a feature.
+    for place in (whole.index(b"num_images") + 15, len(whole) - 2):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1
+        path.write_bytes(damaged)
+        with pytest.raises(HDZooError, match=f"{path.name} is damaged"):
+            load_reference(path)
+    # One of a version that wrote no checksum.
+    with safe_open(saved, "pt") as file:
+        protocol = {PROTOCOL: file.metadata()[PROTOCOL]}
+    save_file(load_file(saved), path, protocol)
+    assert load_reference(path).num_images == load_reference(saved).num_images
 
 
 def test_features_that_the_model_has_no_reference_for_are_refused(drawn):

@@ -138,7 +138,7 @@ def test_what_no_run_can_use_is_refused(digits, tmp_path):
         train_classifier(*digits, tmp_path, dataclasses.replace(CONFIG, train_batch_size=512))
     with pytest.raises(HDZooError, match=r"diverged.*lower learning_rate \(now 1e\+30\)"):
         train_classifier(*digits, tmp_path, dataclasses.replace(CONFIG, learning_rate=1e30))
-    assert not list(tmp_path.glob("*.*"))
+    assert not list(tmp_path.glob("[!.]*"))
 
 
 def test_an_interrupted_run_says_that_nothing_is_kept(digits, tmp_path, monkeypatch):
@@ -148,7 +148,7 @@ def test_an_interrupted_run_says_that_nothing_is_kept(digits, tmp_path, monkeypa
     monkeypatch.setattr(classifier, "move", interrupt)
     with pytest.raises(HDZooError, match="interrupted; nothing is kept"):
         train_classifier(*digits, tmp_path / "run", CONFIG)
-    assert not (tmp_path / "run").exists()
+    assert not list((tmp_path / "run").glob("[!.]*"))
 
 
 def test_the_command_prints_the_folder_and_says_how_good_it_is(monkeypatch, capsys, tmp_path):
@@ -165,3 +165,26 @@ def test_the_command_prints_the_folder_and_says_how_good_it_is(monkeypatch, caps
     record = json.loads((tmp_path / "run" / "training.json").read_text())
     assert record["command"] == " ".join(command)
     assert (record["config"]["num_epochs"], record["config"]["seed"]) == (1, 5)
+
+
+def test_classes_that_are_numbered_differently_are_refused(digits, tmp_path):
+    for name, labels in (("one", ("cat", "dog")), ("other", ("ape", "cat", "dog"))):
+        for label in labels:
+            folder = tmp_path / name / label
+            folder.mkdir(parents=True)
+            digits[0][0]["image"].save(folder / "1.png")
+    one, other = (load_images(tmp_path / name) for name in ("one", "other"))
+    with pytest.raises(HDZooError, match=r"classes of the data set are cat, dog, and .* ape, cat"):
+        train_classifier(one, other, tmp_path / "run", CONFIG)
+
+
+@pytest.mark.parametrize("labels", [["a"] * 3, [0.5] * 3, [1, None, 2], [[1]] * 3])
+def test_labels_that_are_no_numbers_are_refused(labels):
+    rows = load_images("digits").select(range(3)).remove_columns("label")
+    with pytest.raises(HDZooError, match="labels of the data set are no whole numbers"):
+        classifier.tensors(rows.add_column("label", labels), DigitClassifier())
+
+
+def test_what_is_done_to_images_is_said():
+    with pytest.warns(UserWarning, match=r"8 x 8 pixels, grey; .* brought to 28 x 28 pixels, grey"):
+        classifier.tensors(load_images("digits").select(range(3)), DigitClassifier())

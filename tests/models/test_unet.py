@@ -144,3 +144,12 @@ def test_the_smallest_size_that_is_allowed_works():
     with torch.no_grad():
         # Finite and not the skip term alone: the network went down to one pixel and up again.
         assert (net(x, 0.5).sample - silence(small())(x, 0.5).sample).abs().max() > 1e-3
+
+
+def test_it_is_spread_over_devices(tmp_path):
+    network = UNetScoreModel(8, block_out_channels=(8, 8), norm_num_groups=4)
+    network.save_pretrained(tmp_path)
+    again = UNetScoreModel.from_pretrained(tmp_path, device_map="auto")
+    x = torch.rand(1, 1, 8, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(again(x, 0.5).sample, network.eval()(x, 0.5).sample)

@@ -19,8 +19,8 @@ from hdzoo import (
     get_sampler,
     list_samplers,
 )
+from hdzoo.pipelines.generators import sample_generators
 from hdzoo.pipelines.inpainting import KNOWN_NOISES, fork
-from hdzoo.pipelines.pipeline import sample_generators
 from hdzoo.samplers.base import Sampler
 
 STEPS = 8
@@ -265,7 +265,8 @@ def test_law_of_the_painted_part_is_that_of_the_affine_chain(name, options, know
     assert abs(samples[:, 0].var() - variance) < 4 * spread
     # What it is not: the conditional law, and the law with the noise drawn in the other way.
     assert abs(mean - (MEAN[0] + 0.9 * (KNOWN - MEAN[1]))) > 8 * error
-    if len({move.sigma for move in sampler.moves}) < steps:
+    # With one or two evaluations a level it is nearly the same.
+    if len({move.sigma for move in sampler.moves}) < steps / 2:
         (other,) = set(KNOWN_NOISES) - {known_noise}
         assert abs(replacement_law(sampler.moves, other)[1] - variance) > 6 * spread
 

@@ -18,7 +18,8 @@ from hdzoo import (
     get_sampler,
     list_samplers,
 )
-from hdzoo.pipelines.pipeline import OUTPUT_TYPES, sample_generators
+from hdzoo.pipelines.generators import sample_generators
+from hdzoo.pipelines.pipeline import OUTPUT_TYPES
 
 STEPS = 8
 
@@ -54,6 +55,7 @@ def exact(sampler="annealed-langevin", network=None, **options):
         sigma_min=options.get("sigma", 0.1),
         steps_per_level=1,
         prediction_type=options.get("prediction_type", "score"),
+        timestep_type=options.get("timestep_type", "sigma"),
     )
     pipe.set_progress_bar_config(disable=True)
     return pipe
@@ -94,8 +96,9 @@ def test_samples_have_the_law_of_the_published_recursion():
 
 @pytest.mark.parametrize("sampler", list_samplers())
 def test_same_picture_whatever_the_units_of_the_network(sampler):
-    ladder = {} if "sigma" in get_sampler(sampler)().config else {"num_levels": 4}
-    level = {"sigma": 0.2} if not ladder else {"sigma_max": 1.0, "sigma_min": 0.2}
+    own = get_sampler(sampler)().config
+    ladder = {"num_levels": 4} if "num_levels" in own else {}
+    level = {"sigma": 0.2} if "sigma" in own else {"sigma_max": 1.0, "sigma_min": 0.2}
     doubled = {name: 2 * value for name, value in level.items()}
     unit = exact(sampler, GaussianScore(0.3, 0.2), **ladder | level)
     symmetric = exact(sampler, GaussianScore(-0.4, 0.4, data_range=(-1.0, 1.0)), **ladder | doubled)
@@ -400,7 +403,7 @@ REFUSED = {
     ),
     "image_nan": ({"image": START * math.nan}, "image has values from nan"),
     "image_negative": ({"image": START - 1}, "image has values from -1"),
-    "no_sample": ({"batch_size": 0}, "batch_size is 0; at least 1"),
+    "no_sample": ({"batch_size": 0}, "batch_size is 0; it must be a whole number from 1"),
     "negative": ({"batch_size": -1}, "batch_size is -1"),
     "generators": (
         {"batch_size": 3, "generator": [torch.Generator(), torch.Generator()]},

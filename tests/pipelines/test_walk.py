@@ -4,9 +4,18 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from diffusers import DDPMScheduler, UNet2DModel
 
-from hdzoo import GaussianMixtureScore, HDInpaintPipeline, HDPipeline, HDZooError, get_sampler
-from hdzoo.pipelines.pipeline import sample_generators
+from hdzoo import (
+    GaussianMixtureScore,
+    HDInpaintPipeline,
+    HDPipeline,
+    HDZooError,
+    UNetScoreModel,
+    get_sampler,
+)
+from hdzoo.pipelines.generators import sample_generators
+from hdzoo.pipelines.walk import evaluating
 
 MEAN, VARIANCE = 0.3, 0.04
 
@@ -104,7 +113,9 @@ def test_samples_of_a_walk_have_the_law_of_the_jump():
         assert abs(one.var() / expected - 1) < 4 * (2 / one.numel()) ** 0.5
 
 
-@pytest.mark.parametrize(("every", "message"), [(0, "at least 1"), (13, "at most"), (1.5, "whole")])
+@pytest.mark.parametrize(
+    ("every", "message"), [(0, "a whole number from 1"), (13, "at most"), (1.5, "whole")]
+)
 def test_refused_numbers_of_samples(every, message):
     with pytest.raises(HDZooError, match=message):
         pipeline()(2, 12, samples_every=every)
@@ -155,7 +166,7 @@ def test_uniform_start_is_that_of_the_papers():
     assert torch.equal(asked[0], -1 + 2 * drawn)
     with pytest.raises(HDZooError, match="'uniform' on the range of the data, and the samples"):
         pipeline("annealed-langevin", start="uniform")(2, 10)
-    with pytest.raises(HDZooError, match="unknown start 'unifrom'; allowed are normal, uniform"):
+    with pytest.raises(HDZooError, match="start is 'unifrom'; allowed are 'normal', 'uniform'"):
         get_sampler("annealed-langevin")(start="unifrom")
 
 
@@ -175,3 +186,61 @@ def test_two_threads_on_one_pipeline_give_what_each_gives_alone(sampler):
             together = dict(zip(alone, pool.map(draw, alone), strict=True))
             for steps, expected in alone.items():
                 assert torch.equal(together[steps], expected)
+
+
+# ---- a network in train mode ----------------------------------------------------------------
+
+
+def dropping():
+    torch.manual_seed(0)
+    network = UNetScoreModel(8, block_out_channels=(8, 8), norm_num_groups=4, dropout=0.5)
+    pipe = HDPipeline(network, get_sampler("annealed-langevin")(1.0, 0.1, prediction_type="sample"))
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def test_a_network_draws_without_dropout_and_is_given_back_as_it_was():
+    pipe = dropping()
+    alone = pipe.unet.unet.mid_block
+    pipe.unet.train()
+    alone.eval()
+    before = {name: module.training for name, module in pipe.unet.named_modules()}
+    seen = []
+    pipe.unet.register_forward_pre_hook(lambda *_: seen.append(pipe.unet.unet.conv_in.training))
+    found = pipe(2, 10, generator=seeded(), output_type="latent").images
+    assert seen == [False] * 10
+    assert {name: module.training for name, module in pipe.unet.named_modules()} == before
+    pipe.unet.eval()
+    assert torch.equal(pipe(2, 10, generator=seeded(), output_type="latent").images, found)
+
+
+def test_it_is_given_back_after_an_error_and_by_the_last_of_several_walks():
+    network = dropping().unet.train()
+    first, second = evaluating(network), evaluating(network)
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert not any(module.training for module in network.modules())
+    second.__exit__(None, None, None)
+    assert all(module.training for module in network.modules())
+    with pytest.raises(KeyError), evaluating(network):
+        raise KeyError
+    assert all(module.training for module in network.modules())
+
+
+class NeedsVariance(get_sampler("annealed-langevin")):
+    needs = ("variance",)
+
+
+def test_a_learned_variance_is_beside_the_prediction():
+    """Half of the output of such a network, which `step` takes apart."""
+    config = DDPMScheduler(variance_type="learned_range").config
+    options = {"block_out_channels": (8,), "norm_num_groups": 4, "layers_per_block": 1}
+    options |= {"down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",)}
+    network = UNet2DModel(8, 1, 2, **options)
+    pipe = HDPipeline(network, NeedsVariance.from_config(config, num_levels=4))
+    pipe.set_progress_bar_config(disable=True)
+    assert pipe(1, 8, output_type="latent").images.shape == (1, 1, 8, 8)
+    pipe = HDPipeline(UNet2DModel(8, 1, 1, **options), NeedsVariance.from_config({}))
+    with pytest.raises(HDZooError, match="needs the network's variance beside its prediction"):
+        pipe(1, 10)

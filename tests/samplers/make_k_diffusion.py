@@ -1,7 +1,7 @@
 """Makes k_diffusion.json, what k-diffusion's samplers make of one start and the same noise.
 
-``python tests/samplers/make_k_diffusion.py FOLDER``, with a clone of crowsonkb/k-diffusion; the file
-is from its commit 4601bf0. Only ``k_diffusion/sampling.py`` is needed of it, and of what that
+``python tests/samplers/make_k_diffusion.py FOLDER``, with a clone of crowsonkb/k-diffusion; the
+file is from its commit 4601bf0. Only ``k_diffusion/sampling.py`` is needed of it, and of what that
 imports neither torchdiffeq nor torchsde, which are stood in for.
 """
 

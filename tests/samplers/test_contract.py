@@ -96,7 +96,9 @@ def test_too_few_network_evaluations(name: str) -> None:
     # Consistent sampling with a step of one's own may need more, and then says so otherwise.
     sampler = make(name, step_size=None)
     for steps in range(-1, fewest(Watched(sampler))):
-        with pytest.raises(HDZooError, match=f"num_inference_steps is {steps}.* at least"):
+        with pytest.raises(
+            HDZooError, match=f"num_inference_steps is {steps}.* (at least|from 1 to)"
+        ):
             sampler.set_timesteps(steps)
 
 
@@ -110,6 +112,9 @@ def test_too_few_network_evaluations(name: str) -> None:
         ("alpha-half-denoising", 6),
         ("annealed-half-denoising", 6),
         ("consistent-annealed-sampling", 2),
+        ("heun", 1),
+        ("dpm-solver-pp-2m", 1),
+        ("predictor-corrector", 1),
     ],
 )
 def test_fewest_network_evaluations(name: str, least: int) -> None:
@@ -316,8 +321,8 @@ def test_from_config_overrides(name: str) -> None:
         {**sampler.config, "foreign": 1}, return_unused_kwargs=True
     )
     assert unused["foreign"] == 1
-    with pytest.raises(HDZooError, match=r"has no option 'eta'; it has .*prediction_type"):
-        type(sampler).from_config(sampler.config, eta=0.1)
+    with pytest.raises(HDZooError, match=r"has no option 'thin'; it has .*prediction_type"):
+        type(sampler).from_config(sampler.config, thin=2)
     with pytest.raises(HDZooError, match=r"given 'str'; .* scheduler\.config"):
         type(sampler).from_config("a-folder")
 
@@ -409,8 +414,10 @@ def test_compatibles() -> None:
     compatibles = make("langevin").compatibles
     assert {get_sampler(name) for name in NAMES} <= set(compatibles)
     assert diffusers.EDMEulerScheduler in compatibles
-    assert diffusers.DDPMScheduler in compatibles
-    assert diffusers.FlowMatchEulerDiscreteScheduler not in compatibles
+    assert diffusers.DDPMScheduler not in compatibles
+    of_a_vp_network = get_sampler("langevin").from_config(diffusers.DDPMScheduler().config)
+    assert diffusers.DDPMScheduler in of_a_vp_network.compatibles
+    assert diffusers.EDMEulerScheduler not in of_a_vp_network.compatibles
 
 
 # ---- options out of their range -------------------------------------------------------------
@@ -420,10 +427,16 @@ def test_compatibles() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"prediction_type": "noise"}, "prediction_type 'noise'; allowed are score, epsilon"),
-        ({"timestep_type": "index"}, "timestep_type 'index'; allowed are sigma, log_sigma"),
+        (
+            {"prediction_type": "noise"},
+            "prediction_type .*'noise'; allowed are '?score'?, '?epsilon",
+        ),
+        ({"timestep_type": "index"}, "timestep_type .*'index'; allowed are '?sigma'?, '?log_sigma"),
         ({"prediction_type": "sample", "sigma_data": 0.5}, "'sample' does not go with sigma_data"),
-        ({"prediction_type": "epsilon", "sigma_data": 0.0}, r"sigma_data is 0\.0; .* positive"),
+        (
+            {"prediction_type": "epsilon", "sigma_data": 0.0},
+            r"sigma_data is 0\.0; .* (positive|above 0)",
+        ),
     ],
 )
 def test_bad_coordinates(name: str, values: dict[str, Any], message: str) -> None:
@@ -431,20 +444,30 @@ def test_bad_coordinates(name: str, values: dict[str, Any], message: str) -> Non
         make(name, **values)
 
 
-@pytest.mark.parametrize("name", LADDERS)
+BAD_LADDERS: list[tuple[dict[str, Any], str]] = [
+    ({"sigmas": [0.1, 0.2]}, r"from 0\.1 to 0\.2; noise levels descend"),
+    ({"sigmas": [0.2, 0.2]}, "noise levels descend"),
+    ({"sigmas": [0.2, -0.1]}, r"holds -0\.1; noise levels are finite and positive"),
+    ({"sigmas": [0.2, 0.0]}, r"holds 0\.0"),
+    ({"sigmas": [math.nan, 0.1]}, "holds nan"),
+    ({"sigmas": []}, "no noise level"),
+    ({"sigma_max": 0.05}, r"sigma_max is 0\.05 and sigma_min is 0\.1"),
+    ({"sigma_max": math.nan}, "sigma_max is nan"),
+    ({"sigma_min": 0.0}, r"sigma_min is 0\.0; it must be a finite number from 1e-15"),
+    ({"num_levels": 0}, "num_levels is 0; it must be a whole number from 1"),
+    ({"rho": 0.9}, r"rho is 0\.9; it must be a finite number from 1 to 1000, or None"),
+    ({"rho": math.nan}, "rho is nan"),
+    ({"start": "zero"}, "start .*'zero'; allowed are '?normal'?, '?uniform"),
+]
+
+
 @pytest.mark.parametrize(
-    ("values", "message"),
+    ("name", "values", "message"),
     [
-        ({"sigmas": [0.1, 0.2]}, r"from 0\.1 to 0\.2; noise levels descend"),
-        ({"sigmas": [0.2, 0.2]}, "noise levels descend"),
-        ({"sigmas": [0.2, -0.1]}, r"holds -0\.1; noise levels are finite and positive"),
-        ({"sigmas": [0.2, 0.0]}, r"holds 0\.0"),
-        ({"sigmas": [math.nan, 0.1]}, "holds nan"),
-        ({"sigmas": []}, "no noise level"),
-        ({"sigma_max": 0.05}, r"sigma_max is 0\.05 and sigma_min is 0\.1"),
-        ({"sigma_max": math.nan}, "sigma_max is nan"),
-        ({"sigma_min": 0.0}, r"sigma_min is 0\.0"),
-        ({"num_levels": 0}, "num_levels is 0; .* at least 1"),
+        (name, values, message)
+        for name in LADDERS
+        for values, message in BAD_LADDERS
+        if values.keys() <= options(name, **values).keys()
     ],
 )
 def test_bad_ladder(name: str, values: dict[str, Any], message: str) -> None:
@@ -460,39 +483,94 @@ def test_bad_ladder(name: str, values: dict[str, Any], message: str) -> None:
             for name in ("annealed-langevin", "alpha-half-denoising")
             for step_size, message in [
                 (0.02, r"alpha = .* 0 < alpha < 2 sigma\^2"),
-                (0.0, "alpha = 0 "),
-                (-0.1, "alpha = -"),
-                (math.nan, "alpha = nan"),
+                (0.0, "alpha = 0 |step_size is 0.0; it must be a number above 0"),
+                (-0.1, "alpha = -|step_size is -0.1; it must be a number above 0"),
+                (math.nan, "alpha = nan|step_size is nan; it must be a number above 0"),
                 ([0.1, 0.1], "2 numbers and the ladder 6 levels"),
-                ("ncsnv3", "step_size is 'ncsnv3'; allowed are a number.*'ncsnv2'"),
+                ("ncsnv3", "step_size is 'ncsnv3'; .*a number.*'ncsnv2'"),
             ]
         ),
         *(
-            (name, {"steps_per_level": 0}, "steps_per_level is 0; at least 1")
+            (name, {"steps_per_level": 0}, "steps_per_level is 0; it must be a whole number from 1")
             for name in ("annealed-langevin", "annealed-half-denoising")
         ),
-        *((name, {"sigma": -1.0}, r"holds -1\.0") for name in SINGLES),
-        *((name, {"num_steps": 0}, "is 0; at least 1") for name in SINGLES),
         *(
-            (name, {"step_size": step_size}, f"step_size is {step_size}; .* positive number")
+            (
+                name,
+                {"sigma": -1.0},
+                r"holds -1\.0|sigma is -1\.0; it must be a finite number from 1e-15",
+            )
+            for name in SINGLES
+        ),
+        *(
+            (name, {"num_steps": 0}, "num_steps is 0; it must be a whole number from 1")
+            for name in SINGLES
+        ),
+        *(
+            (
+                name,
+                {"step_size": step_size},
+                f"step_size is {step_size}; .*(positive number|above 0)",
+            )
             for name in ("langevin", "noise-corrected-langevin")
             for step_size in (0.0, -0.1, math.nan)
         ),
-        ("langevin", {"step_size": "ncsnv2"}, "step_size is 'ncsnv2'; .* positive number"),
+        ("langevin", {"step_size": "ncsnv2"}, "step_size is 'ncsnv2'; .*(positive number|above 0)"),
         (
             "noise-corrected-langevin",
             {"step_size": 0.0049},
             r"\(mu\) is 0\.0049 at noise level 0\.1; .* mu >= sigma\^2 / 2 = 0\.005",
         ),
-        ("annealed-langevin", {"hand_off": "all"}, "hand_off 'all'; allowed are own, next, half"),
+        (
+            "annealed-langevin",
+            {"hand_off": "all"},
+            "hand_off is 'all'; allowed are 'own', 'next', 'half'",
+        ),
         *(
-            (name, {"readout": "whole"}, "readout 'whole'; allowed are None, 'alpha', 'half', 'fu")
+            (
+                name,
+                {"readout": "whole"},
+                "readout is 'whole'; it must be None, 'alpha', 'half', 'fu",
+            )
             for name in ("annealed-langevin", "consistent-annealed-sampling")
         ),
         ("consistent-annealed-sampling", {"step_size": 0.0001}, r"eta = 0\.01 .* <= eta <= 1\."),
         ("consistent-annealed-sampling", {"step_size": 0.0199}, r"eta = 1\.99 .* <= eta <= 1\."),
-        ("consistent-annealed-sampling", {"step_size": math.nan}, "eta = nan"),
-        ("consistent-annealed-sampling", {"step_size": "ncsnv2"}, "is 'ncsnv2'; .* a number or N"),
+        (
+            "consistent-annealed-sampling",
+            {"step_size": math.nan},
+            "step_size is nan; it must be a finite",
+        ),
+        ("consistent-annealed-sampling", {"step_size": "ncsnv2"}, "is 'ncsnv2'; .* above 0, or N"),
+        *(
+            (name, {"num_steps": 0}, "num_steps is 0; it must be a whole number from 1")
+            for name in ("heun", "dpm-solver-pp-2m", "predictor-corrector")
+        ),
+        *(
+            ("heun", {"churn": 1.0} | {option: value}, f"{option} is {value}; .* of at least 0")
+            for option in ("churn", "churn_min", "churn_max", "churn_noise")
+            for value in (-0.1, math.nan, math.inf)
+        ),
+        (
+            "dpm-solver-pp-2m",
+            {"eta": -0.1},
+            r"eta is -0\.1; .* of at least 0",
+        ),
+        ("dpm-solver-pp-2m", {"eta": "full"}, "eta is 'full'; it must be a finite number"),
+        *(
+            ("predictor-corrector", {"snr": snr}, f"snr is {snr}; .* above 0 and below 1")
+            for snr in (0.0, -0.1, 1.0, math.nan)
+        ),
+        (
+            "predictor-corrector",
+            {"correct_steps": 0},
+            "correct_steps is 0; it must be a whole",
+        ),
+        (
+            "predictor-corrector",
+            {"correct_steps": 1.5},
+            r"correct_steps is 1\.5; .* a whole",
+        ),
     ],
 )
 def test_bad_option(name: str, values: dict[str, Any], message: str) -> None:
@@ -506,9 +584,18 @@ def test_single_level_takes_one(name: str) -> None:
         make(name).set_timesteps(sigmas=[0.2, 0.1])
 
 
-def test_consistent_sampling_asks_once_at_each_level() -> None:
+@pytest.mark.parametrize(
+    ("name", "sigmas"),
+    [
+        ("consistent-annealed-sampling", [0.2, 0.1, 0.1]),
+        ("dpm-solver-pp-2m", [0.2, 0.1, 0.1]),
+        ("heun", [0.2, 0.1, 0.1, 0.1]),
+        ("heun", [0.2, 0.2, 0.1]),
+    ],
+)
+def test_levels_that_are_repeated_too_often(name: str, sigmas: list[float]) -> None:
     with pytest.raises(HDZooError, match="a noise level is repeated"):
-        make("consistent-annealed-sampling").set_timesteps(sigmas=[0.2, 0.1, 0.1])
+        make(name).set_timesteps(sigmas=sigmas)
 
 
 def test_a_step_size_is_not_carried_between_ladder_and_single_level():
@@ -522,3 +609,12 @@ def test_a_step_size_is_not_carried_between_ladder_and_single_level():
     assert again.config.step_size == 3e-5
     back = get_sampler("langevin").from_config(again.config)
     assert (back.config.step_size, back.config.sigma) == (0.01, 0.2)
+    # Nor by way of one that has no step size.
+    for name in ("heun", "predictor-corrector"):
+        for sampler, size in ((annealed, 3e-5), (back, 0.01), (again, 3e-5)):
+            between = get_sampler(name).from_config(sampler.config)
+            assert type(sampler).from_config(between.config).config.step_size == size
+        between = get_sampler(name).from_config(back.config)
+        assert get_sampler("annealed-langevin").from_config(between.config).config.step_size == 3e-5
+        between = get_sampler(name).from_config(annealed.config)
+        assert get_sampler("langevin").from_config(between.config).config.step_size is None

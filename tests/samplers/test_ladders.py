@@ -8,9 +8,10 @@ import pytest
 import torch
 from scipy.spatial.distance import pdist
 
-from hdzoo import HDZooError
+from hdzoo import ConsistentAnnealedSampler, HDZooError
 from hdzoo.samplers.ladders import (
     check_ladder,
+    churned_ladder,
     geometric_ladder,
     langevin_step_sizes,
     ncsnv2_num_levels,
@@ -62,6 +63,33 @@ def test_refinement_keeps_the_levels() -> None:
     np.testing.assert_allclose(ratios, expected, rtol=1e-14)
 
 
+@pytest.mark.parametrize("rho", [1.0, 3.0, 7.0, 1000.0])
+@pytest.mark.parametrize("num_levels", [2, 3, 18])
+def test_refined_by_karras(rho: float, num_levels: int) -> None:
+    """Equation 5 of Karras et al., as they write it."""
+    share = np.arange(num_levels) / (num_levels - 1)
+    expected = (80 ** (1 / rho) + share * (0.002 ** (1 / rho) - 80 ** (1 / rho))) ** rho
+    # Roundings of 1e-16 of the largest root, relative to the smallest; the power multiplies by rho.
+    rounding = {"rtol": 5e-16 * rho * (80 / 0.002) ** (1 / rho)}
+    refined = refine_ladder([80.0, 0.002], num_levels, rho)
+    np.testing.assert_allclose(refined, expected, **rounding)
+    assert (refined[0], refined[-1]) == (80.0, 0.002)
+    # A ladder of the same kind keeps its kind, and any other its levels.
+    np.testing.assert_allclose(refine_ladder(refined, 2 * num_levels - 1, rho)[::2], refined)
+    kept = refine_ladder([5.0, 2.0, 1.5, 0.3], 3 * 4 - 2, rho)[::3]
+    np.testing.assert_allclose(kept, [5.0, 2.0, 1.5, 0.3], **rounding)
+
+
+def test_churn() -> None:
+    """Algorithm 2 of Karras et al., but that no level is raised above the first."""
+    sigmas = [5.0, 4.0, 2.0, 1.0, 0.5]
+    assert churned_ladder(sigmas, 0.0) == sigmas
+    assert churned_ladder(sigmas, 1.0, 0.6, 4.5) == [5.0, 4.8, 2.4, 1.2, 0.5]
+    # At most by the square root of 2, which is twice the variance.
+    root = math.sqrt(2)
+    assert churned_ladder(sigmas, 100.0) == pytest.approx([5, 5, 2 * root, root, root / 2])
+
+
 @pytest.mark.parametrize(
     ("sigmas", "message"),
     [
@@ -86,7 +114,7 @@ def test_bad_ladder(sigmas: list[float], message: str) -> None:
     [(1, 2, 5), (1, 1, 5), (1, 0, 5), (1, -1, 5), (math.nan, 1, 5), (math.inf, 1, 5), (2, 1, 0)],
 )
 def test_bad_geometric_ladder(sigma_max: float, sigma_min: float, num_levels: int) -> None:
-    with pytest.raises(HDZooError, match=r"sigma_max is .* sigma_min is|num_levels is 0"):
+    with pytest.raises(HDZooError, match=r"sigma_max is|sigma_min is|num_levels is 0"):
         geometric_ladder(sigma_max, sigma_min, num_levels)
 
 
@@ -170,3 +198,23 @@ def test_technique_4_minimises(name: str) -> None:
 def test_technique_4_needs_two_levels() -> None:
     with pytest.raises(HDZooError, match="at least 2"):
         ncsnv2_step_size([0.1], 5)
+
+
+@pytest.mark.parametrize(("eta", "steps"), [(0.03, 100), (0.3, 5), (1.9, 3)])
+def test_a_refusal_says_how_many_steps_would_do(eta, steps):
+    options = {"sigma_max": 5.0, "sigma_min": 0.01, "step_size": eta * 0.01**2}
+    with pytest.raises(HDZooError, match="at least") as caught:
+        ConsistentAnnealedSampler(**options).set_timesteps(steps)
+    # On a geometric ladder of n levels the ratio is 500^(-1 / (n - 1)), at least |1 - eta|.
+    enough = 1 + math.ceil(math.log(1 / 500) / math.log(abs(1 - eta)))
+    assert str(caught.value).endswith(f", or at least {enough} steps")
+    sampler = ConsistentAnnealedSampler(**options | {"num_levels": enough})
+    sampler.set_timesteps(enough)
+    with pytest.raises(HDZooError, match="eta"):
+        sampler.set_timesteps(enough - 1)
+
+
+def test_where_no_number_of_steps_would_do_none_is_named():
+    with pytest.raises(HDZooError, match=r"eta = 2\.5") as caught:
+        ConsistentAnnealedSampler(sigma_max=5.0, sigma_min=0.01, step_size=2.5e-4)
+    assert "steps" not in str(caught.value)

@@ -134,7 +134,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "count": (
         {"timestep_type": "discrete", "beta_schedule": "linear", "num_train_timesteps": "many"},
-        "makes no noise schedule of .*'many'",
+        "num_train_timesteps is 'many'; it must be a whole number from 1 to",
     ),
     "one": ({"timestep_type": "discrete", "trained_betas": [0.5]}, "no two noise levels"),
     "negative": ({"timestep_type": "discrete", "trained_betas": [0.5, -0.5]}, "do not ascend"),

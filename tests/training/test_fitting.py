@@ -141,9 +141,10 @@ def test_with_resizing_the_moments_are_those_of_what_the_network_sees(greys):
 
 
 def test_images_of_one_value_have_no_deviation():
-    flat = images_of([np.full((8, 8), 50, np.uint8)] * 3)
-    with pytest.raises(HDZooError, match="all pixels of some are the same; give the data_std"):
-        options_for("unet", {}, flat)
+    for level in (0, 50, 77, 200, 255):
+        flat = images_of([np.full((8, 8), level, np.uint8)] * 3)
+        with pytest.raises(HDZooError, match="all pixels of some are the same; give the data_std"):
+            options_for("unet", {}, flat)
 
 
 # ---- a network that is there ----------------------------------------------------------------
@@ -245,6 +246,9 @@ def test_the_command_crops_and_resizes_if_it_is_told_to(run, tmp_path):
     code, _, err = run(*arguments, *options)
     assert code == 2
     assert "7 x 8 to 8 x 8 pixels" in err
+    code, _, err = run(*arguments, *options[:-1], "sample_size=a", "--resize")
+    assert code == 2
+    assert "sample_size is 'a'; it must be a whole number" in err
     code, _, err = run(*arguments, *options, "--resize")
     assert code == 0, err
     assert HDPipeline.from_pretrained(tmp_path / "run").sample_shape == (1, 4, 4)

@@ -10,6 +10,7 @@ from torch import nn
 
 from hdzoo.errors import HDZooError
 from hdzoo.scores.conversions import PREDICTION_TYPES, score_weights
+from hdzoo.training.losses import held_out_loss
 from hdzoo.training.objectives import (
     SIGMA_DISTRIBUTIONS,
     denoising_score_matching,
@@ -18,7 +19,6 @@ from hdzoo.training.objectives import (
     loss_per_dimension,
     song_ermon_weight,
 )
-from hdzoo.training.trainer import held_out_loss
 
 # Data N(MEAN, STD^2) in D dimensions; V = STD^2 + sigma^2 is the variance of the noisy samples.
 MEAN, STD, D = 1.3, 0.8, 64

@@ -38,7 +38,9 @@ def test_enough_configurations() -> None:
 
 def test_a_wrong_technique_4(monkeypatch: pytest.MonkeyPatch, few: None) -> None:
     right = families.ncsnv2_step_size
-    monkeypatch.setattr(families, "ncsnv2_step_size", lambda sigmas, steps: right(sigmas, 2 * steps))
+    monkeypatch.setattr(
+        families, "ncsnv2_step_size", lambda sigmas, steps: right(sigmas, 2 * steps)
+    )
     with pytest.raises(CheckFailed, match=r"a relative deviation of .* \[.*step_size='ncsnv2'"):
         check_exact_law(Annealed)
 
@@ -47,10 +49,12 @@ WRONG_CLOCKS: dict[str, tuple[type[Any], str, Any]] = {
     "a level too low": (
         clocks.DiscreteClock,
         "known",
-        lambda right: lambda self, sigmas: [
-            float(self.sigmas[max(0, i - 1)])
-            for i in np.searchsorted(self.sigmas, right(self, sigmas))
-        ],
+        lambda right: (
+            lambda self, sigmas: [
+                float(self.sigmas[max(0, i - 1)])
+                for i in np.searchsorted(self.sigmas, right(self, sigmas))
+            ]
+        ),
     ),
     "a level told twice": (
         clocks.DiscreteClock,

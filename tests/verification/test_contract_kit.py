@@ -682,11 +682,23 @@ MISTAKES = [
     ("memory", LostByPickle, "a sampler pickled and loaded after step 1 of 11: step 1 of it and"),
     ("memory", LostByDeepcopy, "a sampler copied by copy.deepcopy after step 1 of 7: step 1 of"),
     ("memory", NotPickled, "after step 1 of 7 the sampler cannot be pickled and loaded: "),
-    ("memory", MemoryOfTheBatch, r"memory\['steps'\] has the shape \(\) for 2 samples; the batch is"),
+    (
+        "memory",
+        MemoryOfTheBatch,
+        r"memory\['steps'\] has the shape \(\) for 2 samples; the batch is",
+    ),
     ("memory", MemoryFromTheStart, "memory of a new sampler holds velocity; it is empty when a ch"),
-    ("memory", NextChainRemembers, r"begun by set_begin_index\(0\) after another has ended, and of"),
+    (
+        "memory",
+        NextChainRemembers,
+        r"begun by set_begin_index\(0\) after another has ended, and of",
+    ),
     ("batch-independence", SharesMomentum, r"the others' outputs are made 100 times larger"),
-    ("extras", NeedsMore, r"it asks for the network's 'entropy' .*; networks give energy, variance"),
+    (
+        "extras",
+        NeedsMore,
+        r"it asks for the network's 'entropy' .*; networks give energy, variance",
+    ),
     ("extras", NeedsNothing, "a step without the network's energy raises nothing; it needs energy"),
     ("extras", UsesAsIfNeeded, "without the network's energy, which it only uses: .* KeyError"),
     ("extras", DeafToNeeds, "HDPipeline on a network that does not give energy raised Assertion"),
@@ -744,7 +756,9 @@ def test_a_chain_is_taken_up_where_it_remembers_nothing() -> None:
 
 
 def test_a_failure_names_the_options_of_the_small_sampler() -> None:
-    with pytest.raises(CheckFailed, match=r"images have four axes \[sigma_max=2\.0, sigma_min=0\.1"):
+    with pytest.raises(
+        CheckFailed, match=r"images have four axes \[sigma_max=2\.0, sigma_min=0\.1"
+    ):
         CONTRACT["layout"](ImagesOnly)
 
 

@@ -11,7 +11,7 @@ from diffusers.configuration_utils import register_to_config
 
 from hdzoo import AnnealedLangevinSampler, HDZooError, LangevinSampler, get_sampler
 from hdzoo.verification.bias import bias, bias_curves
-from hdzoo.verification.draws import RANDOM, Draws, NotAffineError
+from hdzoo.verification.draws import Draws, NotAffineError
 from hdzoo.verification.laws import (
     AffineMap,
     Gaussian,

@@ -41,7 +41,9 @@ def test_a_memory_that_float32_breaks() -> None:
                 self.memory.clear()
             return super().update(k, x, score, noise)
 
-    with pytest.raises(CheckFailed, match=r"drawn by HDPipeline do not have the law .* \[sigma=0\.4"):
+    with pytest.raises(
+        CheckFailed, match=r"drawn by HDPipeline do not have the law .* \[sigma=0\.4"
+    ):
         check_monte_carlo(Forgets)
 
 

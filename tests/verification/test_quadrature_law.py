@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from hdzoo import GaussianMixtureScore, HDZooError, LangevinSampler, get_sampler, list_samplers
-from hdzoo.verification.laws import Gaussian, exact_law
 from hdzoo.verification.draws import NotAffineError
+from hdzoo.verification.laws import Gaussian, exact_law
 from hdzoo.verification.quadrature_law import GridChain, GridLaw, density_law, normal_law
 
 # Those whose noise is added to a function of the state, and that remember nothing else.

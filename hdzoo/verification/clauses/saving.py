@@ -123,7 +123,8 @@ def pipeline(sampler_class: type[Any]) -> str:
     The network is asked ``num_inference_steps`` times. The pipeline loaded again draws the same
     bits, and with one generator for each sample a batch of 3 is the first 3 of a batch of 5.
     """
-    from hdzoo.pipelines.pipeline import HDPipeline, sample_generators
+    from hdzoo.pipelines.generators import sample_generators
+    from hdzoo.pipelines.pipeline import HDPipeline
     from hdzoo.targets.mixture import GaussianMixtureScore
 
     signs = on_signs(sampler_class)

@@ -1,0 +1,80 @@
+"""What the options of samplers may be, for `hdzoo.checks.checked`."""
+
+from typing import Any
+
+from hdzoo.checks import (
+    MAX_LEVELS,
+    NOISE_LEVEL,
+    POSITIVE,
+    Many,
+    Maybe,
+    Number,
+    OneOf,
+    Rule,
+    Whole,
+    refuse,
+)
+from hdzoo.errors import HDZooError
+from hdzoo.samplers.ladders import EVALUATIONS, RHO, check_ladder
+from hdzoo.scores.clocks import TIMESTEP_TYPES
+from hdzoo.scores.conversions import PREDICTION_TYPES
+
+READOUTS = {"half": 0.5, "full": 1.0}
+
+
+def ladder(name: str, value: Any) -> Any:
+    """The rule of explicit ladders."""
+    if hasattr(value, "__len__") and len(value) > MAX_LEVELS:
+        raise HDZooError(f"{name} has {len(value):,} noise levels; at most {MAX_LEVELS:,}")
+    return check_ladder(value)
+
+
+def step_size(name: str, value: Any) -> Any:
+    """The rule of step sizes on a ladder."""
+    if value is None or (isinstance(value, str) and value == "ncsnv2"):
+        return value
+    try:
+        if isinstance(value, list | tuple) or getattr(value, "ndim", 0) == 1:
+            return Many(POSITIVE, most=MAX_LEVELS)(name, value)
+        return POSITIVE(name, value)
+    except HDZooError:
+        allowed = "a number above 0, a list with one for each noise level, 'ncsnv2', or None"
+        refuse(name, value, allowed)
+
+
+def readout(name: str, value: Any) -> Any:
+    """The rule of read-outs."""
+    if value is None or (isinstance(value, str) and value in ("alpha", *READOUTS)):
+        return value
+    try:
+        return Number(0, 1)(name, value)
+    except HDZooError:
+        refuse(name, value, "None, 'alpha', 'half', 'full', or a number from 0 to 1")
+
+
+# Options that all samplers have...
+NETWORK_RULES: dict[str, Rule] = {
+    "prediction_type": OneOf(PREDICTION_TYPES),
+    "timestep_type": OneOf(TIMESTEP_TYPES),
+    "sigma_data": Maybe(POSITIVE),
+}
+# ... those on a ladder...
+LADDER_RULES: dict[str, Rule] = {
+    **NETWORK_RULES,
+    "sigma_max": NOISE_LEVEL,
+    "sigma_min": NOISE_LEVEL,
+    "num_levels": Whole(1, MAX_LEVELS),
+    "sigmas": Maybe(ladder),
+    "steps_per_level": EVALUATIONS,
+    "step_size": step_size,
+    "start": OneOf(("normal", "uniform")),
+    "rho": RHO,
+    "num_steps": EVALUATIONS,
+}
+# ... and those at a single level.
+SINGLE_LEVEL_RULES: dict[str, Rule] = {
+    **NETWORK_RULES,
+    "sigma": NOISE_LEVEL,
+    "step_size": Maybe(POSITIVE),
+    "num_steps": EVALUATIONS,
+}

@@ -1,0 +1,70 @@
+"""What tests of training share: data, a run that nothing disturbed, and disturbances."""
+
+import signal
+
+import pytest
+from accelerate.state import AcceleratorState
+from training_runs import (
+    run,
+)
+
+from hdzoo.images.sources import load_images
+from hdzoo.training import run as runs
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load_images("digits")
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerator():
+    """Accelerate keeps one mixed precision for each process."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory, digits):
+    """A run of `CONFIG` that nothing disturbed."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    return run(tmp_path_factory.mktemp("reference"), digits, held_out=load_images("digits", "test"))
+
+
+@pytest.fixture
+def at_step(monkeypatch):
+    """Makes a step's loss pass through a function."""
+
+    def install(step, change):
+        original, calls = runs.training_loss, [0]
+
+        def training_loss(*args):
+            calls[0] += 1
+            loss = original(*args)
+            return change(loss) if calls[0] == step else loss
+
+        monkeypatch.setattr(runs, "training_loss", training_loss)
+
+    return install
+
+
+@pytest.fixture
+def interrupt():
+    """Raises Ctrl-C; as a shell starts what it puts into the background, SIGINT may be ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def send(loss):
+        signal.raise_signal(signal.SIGINT)
+        return loss
+
+    yield send
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def kill(interrupt):
+    """Ends a run at once, as if all had gone wrong."""
+
+    def twice(loss):
+        return interrupt(interrupt(loss))
+
+    return twice
