@@ -93,19 +93,9 @@ def start_processes(tmp_path_factory):
 
 # Known to fail and to be mended: each is said at the end of every run.
 KNOWN_FAILURES = {
-    "test_closed_form.py::test_a_wrong_clock[a level told twice]": "this wrong clock is not caught",
-    "test_closed_form.py::test_a_wrong_clock[another growth of noise]": "refused with other words",
-    "test_closed_form.py::test_a_sampler_that_refuses_everything": "its double lacks options",
     "test_contract_kit.py::test_stranger_keeps_the_contract[PlainAdaptiveSampler-pipeline]": (
         "an adaptive chain amplifies the roundings of another batch size"
     ),
-    "test_monte_carlo.py::test_a_clamped_wrong_sampler_fails[8.0]": (
-        "a wrong sampler that clamps far out is called not applicable"
-    ),
-    "test_monte_carlo.py::test_noise_that_depends_on_the_state": (
-        "a wrong sampler of state-dependent noise is called not applicable"
-    ),
-    "test_testing.py::test_the_option_gives_the_whole_kit": "the kit's summary has new words",
     "test_fitting.py::test_the_command_takes_size_channels_and_moments_from_the_data": (
         "a contradicting option is refused with another message"
     ),

@@ -15,5 +15,6 @@ from .quadrature_law import density_law as density_law
 from .quadrature_law import normal_law as normal_law
 from .verify import CHECKS as CHECKS
 from .verify import Verdict as Verdict
+from .verify import conclusions as conclusions
 from .verify import run_check as run_check
 from .verify import verify as verify

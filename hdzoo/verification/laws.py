@@ -87,19 +87,23 @@ class AffineMap:
         return Gaussian(self.offset + start.mean @ self.state, covariance)
 
 
-def exact_law(sampler: Any, target: Gaussian, start: Gaussian | None = None) -> Gaussian:
+def exact_law(
+    sampler: Any, target: Gaussian, start: Gaussian | None = None, impulse: float = 1.0
+) -> Gaussian:
     """The exact law of a sampler's output on Gaussian data.
 
     Args:
         sampler: a scheduler whose chain is fixed (`set_timesteps`).
         target: the law of the data.
         start: the law of the first state; `natural_start` by default.
+        impulse: the size of the impulses. With a small one and data of mean 0, a chain that is
+            affine within a bound is taken as if it had none.
 
     Raises:
         NotAffineError: the sampler's update is not affine.
     """
     start = natural_start(sampler, target) if start is None else start
-    return affine_map(sampler, target).law(start)
+    return affine_map(sampler, target, impulse).law(start)
 
 
 def natural_start(sampler: Any, target: Gaussian) -> Gaussian:
@@ -169,12 +173,13 @@ def deviation(law: Gaussian, expected: Gaussian) -> float:
 # ---- impulses -------------------------------------------------------------------------------
 
 
-def affine_map(sampler: Any, target: Gaussian) -> AffineMap:
+def affine_map(sampler: Any, target: Gaussian, impulse: float = 1.0) -> AffineMap:
     """Finds the affine map that a chain is on Gaussian data.
 
     Args:
         sampler: a scheduler whose chain is fixed.
         target: the law of the data, of dimension d.
+        impulse: the size of the impulses.
 
     Returns:
         The map. Its cost is a batch of 1 + d (1 + number of draws) rows through the chain.
@@ -184,7 +189,7 @@ def affine_map(sampler: Any, target: Gaussian) -> AffineMap:
             is not affine, or needs more of a network than its prediction.
     """
     # Of the maps up to each state one is kept: all would be the square of the chain's length.
-    (found,) = deque(_affine_maps(sampler, target), maxlen=1)
+    (found,) = deque(_affine_maps(sampler, target, impulse), maxlen=1)
     return found
 
 
@@ -203,8 +208,8 @@ def laws_along(sampler: Any, target: Gaussian, start: Gaussian | None = None) ->
     return [start, *(found.law(start) for found in _affine_maps(sampler, target))]
 
 
-def _affine_maps(sampler: Any, target: Gaussian) -> Iterator[AffineMap]:
-    """What the chain does up to each of its states, from one run of unit impulses."""
+def _affine_maps(sampler: Any, target: Gaussian, size: float = 1.0) -> Iterator[AffineMap]:
+    """What the chain does up to each of its states, from one run of impulses of this size."""
     name, space = type(sampler).__name__, getattr(sampler, "state_space", "real")
     needs = ", ".join(getattr(sampler, "needs", ()))
     if needs or space != "real":
@@ -213,11 +218,11 @@ def _affine_maps(sampler: Any, target: Gaussian) -> Iterator[AffineMap]:
     # At random points: how many draws there are shows only in a run.
     dimension, score = len(target.mean), target.score()
     rng = np.random.default_rng(0)
-    points = 3 * rng.standard_normal((3, dimension))
+    points = 3 * size * rng.standard_normal((3, dimension))
     noises: list[np.ndarray] = []
 
     def noise(_: int, shape: torch.Size) -> torch.Tensor:
-        noises.append(3 * rng.standard_normal((3, dimension)))
+        noises.append(3 * size * rng.standard_normal((3, dimension)))
         return torch.from_numpy(noises[-1])
 
     ends = run_chain(sampler, score, torch.from_numpy(points), Draws(noise)).numpy()
@@ -225,19 +230,19 @@ def _affine_maps(sampler: Any, target: Gaussian) -> Iterator[AffineMap]:
 
     rows = 1 + dimension * (1 + draws)
     start = torch.zeros(rows, dimension, dtype=torch.float64)
-    start[1 : 1 + dimension] = torch.eye(dimension, dtype=torch.float64)
+    start[1 : 1 + dimension] = size * torch.eye(dimension, dtype=torch.float64)
 
     def impulse(draw: int, shape: torch.Size) -> torch.Tensor:
         if draw >= draws:
             raise NotAffineError(f"{name} draws now {draws} times, now more")
         noise = torch.zeros(rows, dimension, dtype=torch.float64)
         first = 1 + dimension * (1 + draw)
-        noise[first : first + dimension] = torch.eye(dimension, dtype=torch.float64)
+        noise[first : first + dimension] = size * torch.eye(dimension, dtype=torch.float64)
         return noise
 
     for state in chain_states(sampler, score, start, Draws(impulse)):
         reached = state.numpy()
-        images = (reached[1:] - reached[0]).reshape(1 + draws, dimension, dimension)
+        images = (reached[1:] - reached[0]).reshape(1 + draws, dimension, dimension) / size
         found = AffineMap(reached[0].copy(), images[0], images[1:])
         yield found
     _check_affine(name, found, points, np.array(noises), ends)
@@ -251,7 +256,7 @@ def _check_affine(
         raise HDZooError(f"{name} diverges on Gaussian data: its states are not finite in the end")
     expected = found.offset + points @ found.state
     # A map that is off by a rounding is off by 1e-16 times the largest number met on the way.
-    size = 1 + np.abs(found.offset).max() + np.abs(found.state).max() * np.abs(points).max()
+    size = np.abs(points).max() * (1 + np.abs(found.state).max()) + np.abs(found.offset).max()
     if len(noises):
         expected = expected + np.einsum("kni,kij->nj", noises, found.noises)
         size += np.abs(found.noises).sum() * np.abs(noises).max()

@@ -56,7 +56,7 @@ def check_limit(sampler_class: type[Any]) -> Finding:
     path, gaps = Path(sampler_class, law, knob), list[np.ndarray]()
     for gap in path.gaps():
         gaps.append(gap)
-        if len(gaps) >= FEWEST_SETTINGS and arrives(gaps):
+        if len(gaps) >= FEWEST_SETTINGS and (arrives(gaps) or stays(gaps)):
             break
     rest, errors = remainder(gaps), [float(np.linalg.norm(gap)) for gap in gaps]
     said = ", ".join(f"{v:g}: {e:.2g}" for v, e in zip(path.values, errors, strict=True))
@@ -96,6 +96,11 @@ def arrives(gaps: Sequence[np.ndarray]) -> bool:
     errors = [float(np.linalg.norm(gap)) for gap in gaps]
     near = max(TOLERANCE, FRACTION * max(errors))
     return errors[-1] <= near and remainder(gaps) <= TOLERANCE
+
+
+def stays(gaps: Sequence[np.ndarray]) -> bool:
+    """Whether what is left of a sequence of at least 4 vectors no longer falls."""
+    return remainder(gaps) > 0.8 * remainder(gaps[:-1])
 
 
 @dataclass

@@ -4,17 +4,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from diffusers.configuration_utils import register_to_config
 
 from hdzoo import HDZooError, get_sampler, list_samplers
 from hdzoo.samplers import families
 from hdzoo.samplers.base import Sampler
+from hdzoo.samplers.gaussian import numbered_levels, trained_at
 from hdzoo.scores import clocks
 from hdzoo.verification import closed_form
 from hdzoo.verification.checks import CheckFailed, NotApplicable
 from hdzoo.verification.closed_form import check_exact_law
 from hdzoo.verification.configurations import (
-    check_told,
     configuration,
     random_sampler,
     takes_vp,
@@ -57,11 +56,6 @@ WRONG_CLOCKS: dict[str, tuple[type[Any], str, Any]] = {
             ]
         ),
     ),
-    "a level told twice": (
-        clocks.DiscreteClock,
-        "known",
-        lambda right: lambda self, sigmas: [float(right(self, [s])[0]) for s in sigmas],
-    ),
     "the number of the next level": (
         clocks.DiscreteClock,
         "timestep",
@@ -77,11 +71,6 @@ WRONG_CLOCKS: dict[str, tuple[type[Any], str, Any]] = {
         "timestep",
         lambda right: lambda self, sigma: 1000 / 999 * right(self, sigma),
     ),
-    "another growth of noise": (
-        clocks.TimeClock,
-        "sigma",
-        lambda right: lambda self, timestep: right(self, 1.001 * timestep),
-    ),
 }
 
 
@@ -92,16 +81,32 @@ def test_a_wrong_clock(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     clocks._discrete_clock.cache_clear()
     with monkeypatch.context() as patch:
         patch.setattr(owner, method, change(getattr(owner, method)))
-        if name == "another growth of noise":
-            # Only where a level is given by its timestep.
-            sampler = Annealed.from_config({"beta_min": 0.1, "beta_max": 12.0})
-            sampler.set_timesteps(timesteps=[600.0, 300.0, 20.0])
-            with pytest.raises(CheckFailed, match=r"timesteps\[0\] is 600, which stands for"):
-                check_told(sampler)
-        else:
-            with pytest.raises(CheckFailed, match=r"coordinates='vp'|were refused"):
-                check_exact_law(Annealed)
+        with pytest.raises(CheckFailed, match=r"coordinates='vp'|were refused"):
+            check_exact_law(Annealed)
     clocks._discrete_clock.cache_clear()
+
+
+def test_levels_that_a_network_was_trained_at() -> None:
+    """The nearest on the scale of the logarithm, none twice, counted from the smallest."""
+    # sqrt((1 - a) / a) of cumulative signals 0.9, 0.72, 0.504.
+    config = {"timestep_type": "discrete", "trained_betas": [0.1, 0.2, 0.3, 0.4, 0.5]}
+    known = numbered_levels(config)
+    np.testing.assert_allclose(known[:3], [1 / 3, (28 / 72) ** 0.5, (496 / 504) ** 0.5], rtol=1e-6)
+    middle = (known[1] * known[2]) ** 0.5
+    for levels, places in [
+        ([1.01 * middle], [2]),
+        ([0.99 * middle], [1]),
+        (known[[4, 2, 0]], [4, 2, 0]),
+        # Three near to the smallest: those above it.
+        ([known[4], 1.02 * known[0], 1.01 * known[0], known[0]], [4, 2, 1, 0]),
+        # And as many as there are, however they lie.
+        ([known[3], 0.99 * known[3], 0.98 * known[3], known[0]], [3, 2, 1, 0]),
+    ]:
+        np.testing.assert_array_equal(trained_at(config, np.asarray(levels)), known[places])
+    # It has not so many.
+    many = np.geomspace(known[2], known[0], 4)
+    np.testing.assert_array_equal(trained_at(config, many), many)
+    np.testing.assert_array_equal(trained_at({}, many), many)
 
 
 # ---- configurations -------------------------------------------------------------------------
@@ -182,10 +187,6 @@ def test_a_sampler_that_refuses_everything() -> None:
     class Refuses(Langevin):
         def rungs(self, num_inference_steps):
             raise HDZooError("not today")
-
-        @register_to_config
-        def __init__(self, sigma: float = 1.0):
-            self.set_timesteps()
 
     with pytest.raises(CheckFailed, match=r"refused, the last with: not today \[sigma=.*num_inf"):
         check_exact_law(Refuses)

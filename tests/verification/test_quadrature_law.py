@@ -10,6 +10,7 @@ from hdzoo import GaussianMixtureScore, HDZooError, LangevinSampler, get_sampler
 from hdzoo.verification.draws import NotAffineError
 from hdzoo.verification.laws import Gaussian, exact_law
 from hdzoo.verification.quadrature_law import GridChain, GridLaw, density_law, normal_law
+from hdzoo.verification.small import option_names
 
 # Those whose noise is added to a function of the state, and that remember nothing else.
 REMEMBER = ("averaged-noise-langevin", "dpm-solver-pp-2m", "heun", "underdamped-langevin", "mala")
@@ -17,10 +18,9 @@ MARKOV = [name for name in list_samplers() if name not in REMEMBER]
 
 
 def make(name: str) -> Any:
-    options = {"sigma_max": 2.0, "sigma_min": 0.2, "num_levels": 6}
-    single = not getattr(get_sampler(name), "starts_from_noise", True)
-    options = {key: value for key, value in options.items() if key in get_sampler(name)().config}
-    sampler = get_sampler(name)(**({"sigma": 0.5} if single else options))
+    options = {"sigma_max": 2.0, "sigma_min": 0.2, "num_levels": 6, "sigma": 0.5}
+    known = option_names(get_sampler(name))
+    sampler = get_sampler(name)(**{key: options[key] for key in options if key in known})
     sampler.set_timesteps(15)
     return sampler
 

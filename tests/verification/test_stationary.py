@@ -31,7 +31,8 @@ def fewer(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("sampler", [Metropolis, TwoStageSigns])
-def test_what_stays(sampler: type[Any]) -> None:
+def test_what_stays(sampler: type[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stationary, "NUM_SAMPLES", 10_000)
     numbers = check_stationary_law(sampler).numbers
     # One in a thousand samplers of 27 tests at each of 3 step sizes has a smaller one.
     assert numbers["smallest_p_value"] > 1e-5

@@ -26,6 +26,7 @@ def test_the_option_gives_the_whole_kit(tmp_path: Path) -> None:
     for check in ("nfe", "generators", "exact-law", "bias", "monte-carlo"):
         assert f"test_sampler[langevin-{check}]" in done.stdout
     assert "18 passed, 1 skipped" in done.stdout
+    assert "no law is declared that it leaves as it is" in done.stdout
     # What was measured is in the report.
     assert "200 configurations, largest relative deviation" in done.stdout
 
