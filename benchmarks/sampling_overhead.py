@@ -1,22 +1,32 @@
 """What does a sampler cost beside the network? Pipeline time over that of as many bare passes.
 
     python benchmarks/sampling_overhead.py
+    python benchmarks/sampling_overhead.py --against OTHER_CHECKOUT
 
 Both sides run in turn in this process, on the same inputs; the ratio is taken pair by pair. The
 pipeline's side is the whole call: first state, one generator a sample, every step, pictures.
+
+With ``--against`` it is the samplers' ``step`` alone, this checkout's over another's, in seconds of
+the processor: a process of each holds the batch and steps when its turn comes, in turn.
 """
 
 import argparse
+import json
+import os
 import statistics
+import subprocess
+import sys
 import time
+from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
 import hdzoo
-from hdzoo import sample_generators
-from hdzoo.sampling import load_pipeline
+
+ROOT = Path(__file__).parents[1]
 
 
 @torch.no_grad()
@@ -29,20 +39,18 @@ def bare_passes(pipe: hdzoo.HDPipeline, batch_size: int) -> float:
 
 
 def whole_pipeline(pipe: hdzoo.HDPipeline, batch_size: int, steps: int) -> float:
+    from hdzoo.pipelines.pipeline import sample_generators
+
     generators = sample_generators(0, range(batch_size))
     begin = time.perf_counter()
     pipe(batch_size, steps, generator=generators)
     return time.perf_counter() - begin
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="ncsn-mnist")
-    parser.add_argument("--samplers", nargs="*", default=hdzoo.list_samplers())
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--num-inference-steps", type=int, default=30)
-    parser.add_argument("--pairs", type=int, default=5)
-    args = parser.parse_args()
+def overhead(args: argparse.Namespace) -> Table:
+    """The whole pipeline over as many bare passes."""
+    from hdzoo.sampling import load_pipeline
+
     table = Table("sampler", "bare passes, s", "pipeline, s", "ratio: least, median, most")
     for name in args.samplers:
         pipe = load_pipeline(args.model, name)
@@ -53,14 +61,85 @@ def main() -> None:
         for _ in range(args.pairs):
             bare.append(bare_passes(pipe, args.batch_size))
             whole.append(whole_pipeline(pipe, args.batch_size, args.num_inference_steps))
-        ratios = sorted(w / b for w, b in zip(whole, bare, strict=True))
-        table.add_row(
-            name,
-            f"{statistics.median(bare):.2f}",
-            f"{statistics.median(whole):.2f}",
-            f"{ratios[0]:.3f}, {statistics.median(ratios):.3f}, {ratios[-1]:.3f}",
+        table.add_row(name, f"{median(bare):.2f}", f"{median(whole):.2f}", spread(whole, bare))
+    return table
+
+
+@torch.no_grad()
+def answer_with_steps(batch_size: int, steps: int) -> None:
+    """For each name on standard input, prints what so many steps of that sampler take."""
+    torch.set_num_threads(1)
+    output = torch.randn(batch_size, 1, 28, 28)
+    for line in sys.stdin:
+        sampler: Any = hdzoo.get_sampler(line.strip())()
+        sampler.set_timesteps(steps)
+        sampler.set_begin_index(0)
+        generators = [torch.Generator().manual_seed(seed) for seed in range(batch_size)]
+        state = torch.randn(batch_size, 1, 28, 28)
+        begin = time.process_time()
+        for t in sampler.timesteps:
+            state = sampler.step(output, t, state, generator=generators, return_dict=False)[0]
+        print(json.dumps(time.process_time() - begin), flush=True)
+
+
+def steps_against(args: argparse.Namespace) -> Table:
+    """The steps of this checkout over those of another."""
+    options = ["--batch-size", args.batch_size, "--num-inference-steps", args.num_inference_steps]
+    command = [sys.executable, __file__, "--answer", *map(str, options)]
+    mine, theirs = (
+        subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONPATH": str(checkout)},
         )
-    Console().print(table)
+        for checkout in (ROOT, args.against)
+    )
+
+    def ask(process: "subprocess.Popen[str]", name: str) -> float:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        print(name, file=process.stdin, flush=True)
+        return float(json.loads(process.stdout.readline()))
+
+    table = Table("sampler", "step there, ms", "step here, ms", "ratio: least, median, most")
+    for name in args.samplers:
+        new, old = [], []
+        # The first pair is a warm-up.
+        for _ in range(args.pairs + 1):
+            old.append(ask(theirs, name))
+            new.append(ask(mine, name))
+        there, here = (1000 * median(s[1:]) / args.num_inference_steps for s in (old, new))
+        table.add_row(name, f"{there:.3f}", f"{here:.3f}", spread(new[1:], old[1:]))
+    for process in (mine, theirs):
+        process.communicate()
+    return table
+
+
+def median(seconds: list[float]) -> float:
+    return statistics.median(seconds)
+
+
+def spread(one: list[float], other: list[float]) -> str:
+    ratios = sorted(a / b for a, b in zip(one, other, strict=True))
+    return f"{ratios[0]:.3f}, {median(ratios):.3f}, {ratios[-1]:.3f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="ncsn-mnist")
+    parser.add_argument("--samplers", nargs="*", default=hdzoo.list_samplers())
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--num-inference-steps", type=int, default=30)
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--against", type=Path, help="a checkout to compare steps with")
+    parser.add_argument("--answer", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.answer:
+        answer_with_steps(args.batch_size, args.num_inference_steps)
+    else:
+        Console().print(steps_against(args) if args.against else overhead(args))
 
 
 if __name__ == "__main__":

@@ -34,7 +34,6 @@ EXTRAS = {
     "sklearn": "train",
     "tensorboard": "train",
     "arviz_stats": "evaluate",
-    "filelock": "evaluate",
     "matplotlib": "evaluate",
     "ot": "evaluate",
     "torch_fidelity": "evaluate",

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from hdzoo.checks import Whole
 from hdzoo.errors import HDZooError
 from hdzoo.images.picture import (
     Given,
@@ -128,7 +129,12 @@ class Images(Sequence[Image.Image]):
 
         Args:
             side: the pixels are those of `square` at this size; by default as they are.
+
+        Raises:
+            HDZooError: one cannot be read, or the side is no positive number.
         """
+        if side is not None:
+            side = Whole(1)("sample_size", side)
         if side not in self._surveys:
             self._surveys[side] = self._survey(side)
         return self._surveys[side]

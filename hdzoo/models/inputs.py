@@ -25,6 +25,8 @@ from hdzoo.checks import (
 )
 from hdzoo.errors import HDZooError
 
+# Of an image, in pixels.
+MAX_SIDE = 2**16
 ROUNDINGS = ("strict", "nearest")
 
 
@@ -43,7 +45,7 @@ def losses(name: str, value: Any) -> Any:
 
 # The rules of options that all networks for images have...
 IMAGE_RULES: dict[str, Rule] = {
-    "sample_size": Whole(1, 2**16),
+    "sample_size": Whole(1, MAX_SIDE),
     "in_channels": COUNT,
     "data_range": Interval(),
     "held_out_loss": losses,

@@ -11,10 +11,10 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.models.unets.unet_2d import UNet2DOutput
 from torch import Tensor
 
-from hdzoo.checks import checked
+from hdzoo.checks import Many, Whole, checked, refuse
 from hdzoo.errors import HDZooError
 from hdzoo.memory import within_memory
-from hdzoo.models.inputs import LADDER_RULES, images
+from hdzoo.models.inputs import LADDER_RULES, MAX_SIDE, images
 from hdzoo.models.rungs import LadderModel, noise_ladder
 
 _OWN = ("sigma_max", "sigma_min", "num_levels", "sigma_levels", "sigma_rounding", "data_range")
@@ -64,7 +64,12 @@ class NCSNUNetModel(LadderModel):
         super().__init__()
         known = inspect.signature(UNet2DModel.__init__).parameters
         defaults = {"sample_size": 32, "in_channels": 1, "out_channels": 1}
+        if not isinstance(unet_options, Mapping | None):
+            refuse("unet_options", unet_options, "a dict of options of UNet2DModel, or None")
         options = defaults | dict(unet_options or {})
+        for name in ("sample_size", "in_channels", "out_channels"):
+            size = options[name] if isinstance(options[name], list | tuple) else [options[name]]
+            Many(Whole(1, MAX_SIDE), 1, 2)(f"unet_options[{name!r}]", size)
         options = {name: value for name, value in options.items() if name in known}
         try:
             self.unet = UNet2DModel(**options)

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from hdzoo.checks import COUNT, POSITIVE, Flag, Many, Number, OneOf, Whole, as_float64, checked
 from hdzoo.errors import HDZooError
 from hdzoo.memory import within_memory
-from hdzoo.models.inputs import LADDER_RULES, images, noise_levels
+from hdzoo.models.inputs import LADDER_RULES, MAX_SIDE, images, noise_levels
 from hdzoo.models.ncsnpp_layers import (
     AddPicture,
     AddResidual,
@@ -37,7 +37,7 @@ RULES = LADDER_RULES | {
     "base_channels": Whole(4),
     "channel_multipliers": Many(COUNT, most=16),
     "num_res_blocks": Whole(1, 256),
-    "attention_resolutions": Many(COUNT, 0, 16),
+    "attention_resolutions": Many(Whole(1, MAX_SIDE), 0, 16),
     "embedding": OneOf(("fourier", "positional")),
     "fourier_scale": POSITIVE,
     "fir_kernel": Many(Number(), 2, 16),

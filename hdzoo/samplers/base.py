@@ -44,10 +44,10 @@ class Limit(NamedTuple):
 
     Attributes:
         law: ``"data"``, or ``"noisy data"``: :math:`p_\\sigma` at the last noise level.
-        knob: what is refined, all else at the defaults: ``"num_inference_steps"`` (more of them);
-            ``"step_size"`` (smaller, with so many more evaluations); ``"sigma"`` or
-            ``"sigma_min"`` (the last noise level, towards 0, with as many more evaluations as the
-            walk there needs).
+        knob: what is refined, all else at the defaults but for a short ladder:
+            ``"num_inference_steps"`` (more of them), or, with as many evaluations each time as it
+            takes, ``"step_size"``, or the last noise level, ``"sigma"`` or ``"sigma_min"``
+            (smaller).
     """
 
     law: str

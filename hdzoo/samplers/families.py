@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from diffusers.configuration_utils import register_to_config
 
+from hdzoo.checks import checked
 from hdzoo.errors import HDZooError
 from hdzoo.samplers.base import Move, Sampler
 from hdzoo.samplers.configurations import keep_own_step_size
@@ -20,6 +21,7 @@ from hdzoo.samplers.ladders import (
     whole_number,
 )
 from hdzoo.samplers.noise import Noise
+from hdzoo.samplers.options import LADDER_RULES, SINGLE_LEVEL_RULES
 
 STARTS = ("normal", "uniform")
 
@@ -50,6 +52,7 @@ class LadderSampler(Sampler):
             does not converge.
     """
 
+    @checked(**LADDER_RULES)
     @register_to_config
     def __init__(
         self,
@@ -164,6 +167,7 @@ class RefinedLadderSampler(LadderSampler):
         HDZooError: the ladder does not descend.
     """
 
+    @checked(**LADDER_RULES)
     @register_to_config
     def __init__(
         self,
@@ -226,6 +230,7 @@ class SingleLevelSampler(Sampler):
 
     starts_from_noise = False
 
+    @checked(**SINGLE_LEVEL_RULES)
     @register_to_config
     def __init__(
         self,

@@ -146,8 +146,8 @@ class HeunSampler(RefinedLadderSampler):
         for i, (sigma, below) in enumerate(pairwise([*levels, 0.0])):
             raised = sigma
             if i > 0 and gamma > 0 and config.churn_min <= sigma <= churn_max:
-                raised = min((1 + gamma) * sigma, levels[0])
-                raised = max(sigma, *trained_at(config, np.asarray([raised])).tolist())
+                raised = trained_at(config, np.minimum((1 + gamma) * sigma, levels[:1])).item()
+                raised = max(sigma, raised)
                 law = law.noise(config.churn_noise**2 * (raised**2 - sigma**2))
             # On Gaussian data the slope of the ODE is the noise level over V, times x - m.
             slope = raised / law.total(raised)

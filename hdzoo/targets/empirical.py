@@ -9,7 +9,7 @@ from diffusers import ModelMixin as ModelMixin  # diffusers' loader looks them u
 from diffusers import SchedulerMixin as SchedulerMixin
 from diffusers.configuration_utils import register_to_config
 
-from hdzoo.checks import COUNT, OneOf, checked, refuse
+from hdzoo.checks import COUNT, OneOf, Whole, checked, refuse
 from hdzoo.errors import HDZooError
 from hdzoo.memory import within_memory
 from hdzoo.targets.analytic import PIXELS, SHAPE, AnalyticScore, fixed
@@ -49,7 +49,7 @@ class EmpiricalScore(AnalyticScore):
     @checked(
         sample_shape=SHAPE,
         num_points=COUNT,
-        chunk_size=COUNT,
+        chunk_size=Whole(1, 2**31),
         points_dtype=OneOf(POINTS_DTYPES),
         data_range=PIXELS,
     )

@@ -6,6 +6,7 @@ from typing import Any
 from diffusers import ModelMixin
 
 from hdzoo import plugins
+from hdzoo.checks import Whole
 from hdzoo.errors import HDZooError
 from hdzoo.images.images import Images, Survey
 
@@ -39,8 +40,8 @@ def options_for(
     known = set(parameters)
     given = {key: value for key, value in options.items() if value is not None}
     side = given.get("sample_size")
-    if side is not None and (not isinstance(side, int) or side < 1):
-        raise HDZooError(f"sample_size is {side!r}; it must be a whole number of pixels")
+    if side is not None:
+        side = Whole(1)("sample_size", side)
     survey = images.survey(side if resize else None)
     found: dict[str, Any] = {}
     if "sample_size" in known:

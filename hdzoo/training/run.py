@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -43,9 +43,6 @@ from hdzoo.training.protocol import (
     warn_of_rounding,
 )
 from hdzoo.training.setup import network_ladder, prediction_type, seed_step
-
-if TYPE_CHECKING:
-    pass
 
 LOG_EVERY = 50
 # Held-out images and noise levels on the way; at the end it is all of them.

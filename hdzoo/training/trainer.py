@@ -101,6 +101,8 @@ def train(
     if held_out_every and held_out is None:
         raise HDZooError("held_out_every needs images to measure on; give held_out as well")
     scheduler = scheduler or build_scheduler(None, {}, model)
+    # Once, since a sampler has other levels after it has drawn.
+    sample_steps = max(100, len(getattr(scheduler, "levels", ())))
     accelerator = build_accelerator(output_dir, config, tracker)
     is_main = accelerator.is_main_process
     in_first_process(accelerator, lambda: check_folder(output_dir))
@@ -116,10 +118,9 @@ def train(
             assert held_out is not None
             run.log_held_out(held_out)
         if is_main and sample_every and step % sample_every == 0:
-            steps = max(100, len(getattr(scheduler, "levels", ())))
             path = output_dir / "samples" / f"{step:06d}.png"
             with run.averaged_weights() as network:
-                save_samples(network, scheduler, path, num_inference_steps=steps)
+                save_samples(network, scheduler, path, num_inference_steps=sample_steps)
 
     with ExitStack() as stack:
         in_first_process(accelerator, lambda: stack.enter_context(exclusive(output_dir)))

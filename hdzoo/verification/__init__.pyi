@@ -1,9 +1,9 @@
 from .bias import bias as bias
 from .bias import bias_curves as bias_curves
 from .contract import CONTRACT as CONTRACT
+from .draws import NotAffineError as NotAffineError
 from .laws import AffineMap as AffineMap
 from .laws import Gaussian as Gaussian
-from .laws import NotAffineError as NotAffineError
 from .laws import affine_map as affine_map
 from .laws import declared_law as declared_law
 from .laws import deviation as deviation

@@ -7,7 +7,8 @@ import numpy as np
 from hdzoo.distances.wasserstein import gaussian_wasserstein2
 from hdzoo.errors import HDZooError
 from hdzoo.verification.checks import CheckFailed, Finding, NotApplicable, on_options
-from hdzoo.verification.laws import Gaussian, NotAffineError, exact_law
+from hdzoo.verification.draws import NotAffineError
+from hdzoo.verification.laws import Gaussian, exact_law
 from hdzoo.verification.small import option_names
 
 # Like an image's directions: broad, narrow, and one in which the data do not vary at all. The mean

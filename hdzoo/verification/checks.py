@@ -14,6 +14,8 @@ from hdzoo.errors import HDZooError
 class CheckFailed(AssertionError):  # noqa: N818 - a check fails; nothing is in error
     """A sampler breaks the contract; the message says how."""
 
+    names_options = False
+
 
 class NotApplicable(Exception):  # noqa: N818 - nothing is in error
     """A check has nothing to say on a sampler; the message says why."""
@@ -125,8 +127,11 @@ def on_options(options: Mapping[str, Any]) -> Iterator[None]:
         yield
     except NotApplicable:
         raise
-    except CheckFailed as failure:
-        raise CheckFailed(f"{failure} [{listed(options)}]") from failure.__cause__
     except Exception as error:
-        kind = "" if isinstance(error, HDZooError) else f"{type(error).__name__}: "
-        raise CheckFailed(f"{kind}{error} [{listed(options)}]") from error
+        if isinstance(error, CheckFailed) and error.names_options:
+            raise
+        named = isinstance(error, HDZooError | CheckFailed)
+        kind = "" if named else f"{type(error).__name__}: "
+        failure = CheckFailed(f"{kind}{error} [{listed(options)}]")
+        failure.names_options = True
+        raise failure from (error.__cause__ if isinstance(error, CheckFailed) else error)

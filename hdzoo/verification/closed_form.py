@@ -12,8 +12,8 @@ from hdzoo.verification.configurations import (
     random_target,
     takes_vp,
 )
+from hdzoo.verification.draws import NotAffineError
 from hdzoo.verification.laws import (
-    NotAffineError,
     declared_law,
     deviation,
     exact_law,

@@ -17,17 +17,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from hdzoo.errors import HDZooError
 from hdzoo.samplers.gaussian import GaussianLaw
 from hdzoo.scores.conversions import state_scale
+from hdzoo.verification.draws import Draws, NotAffineError
 
 Score = Callable[[torch.Tensor, float], torch.Tensor]
-
-
-class NotAffineError(HDZooError):
-    """A sampler whose law on Gaussian data is not Gaussian, or cannot be found by impulses."""
 
 
 class Gaussian(NamedTuple):
@@ -171,43 +167,6 @@ def deviation(law: Gaussian, expected: Gaussian) -> float:
 
 
 # ---- impulses -------------------------------------------------------------------------------
-
-
-class Draws(TorchDispatchMode):
-    """Replaces whatever is drawn inside it, each draw by what a function of its number returns."""
-
-    def __init__(self, replacement: Callable[[int, torch.Size], torch.Tensor]) -> None:
-        super().__init__()
-        self.replacement = replacement
-        self.count = 0
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if torch.Tag.nondeterministic_seeded not in func.tags:
-            return func(*args, **kwargs)
-        name = func.overloadpacket.__name__
-        if name not in ("randn", "randn_like", "normal_", "normal"):
-            raise NotAffineError(
-                f"the sampler draws {name}; its exact law is found where it draws normal noise only"
-            )
-        drawn = func(*args, **kwargs)
-        unit = self.replacement(self.count, drawn.shape)
-        if unit.numel() != drawn.numel():
-            raise NotAffineError(
-                f"noise of the shape {tuple(drawn.shape)} is drawn for states of the shape "
-                f"{tuple(unit.shape)}; each coordinate of each sample needs its own"
-            )
-        self.count += 1
-        unit = unit.view(drawn.shape).to(drawn.dtype)
-        if name == "normal":
-            return args[0] + (args[1] if len(args) > 1 else 1.0) * unit
-        if name == "normal_":
-            given = dict(zip(("mean", "std"), args[1:], strict=False))
-            mean_std = {"mean": 0.0, "std": 1.0} | kwargs | given
-            return drawn.copy_(mean_std["mean"] + mean_std["std"] * unit)
-        return unit
 
 
 def affine_map(sampler: Any, target: Gaussian) -> AffineMap:

@@ -1,49 +1,46 @@
 """Whether a sampler arrives at what it says that it converges to."""
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from hdzoo.verification.checks import CheckFailed, Finding, NotApplicable, on_options
 from hdzoo.verification.configurations import configuration
-from hdzoo.verification.laws import Gaussian, NotAffineError, declared_law, exact_law
-from hdzoo.verification.monte_carlo import check_monte_carlo
-from hdzoo.verification.small import option_names
+from hdzoo.verification.draws import NotAffineError
+from hdzoo.verification.laws import Gaussian, declared_law, exact_law
+from hdzoo.verification.monte_carlo import check_declared
+from hdzoo.verification.small import Watched, fewest, option_names
 
 LAWS = ("data", "noisy data")
 KNOBS = ("num_inference_steps", "step_size", "sigma", "sigma_min")
 # Of the variance of what it converges to, and of its standard deviation for the mean: what may be
 # left in the limit. Discretisation leaves a series in the knob, of which extrapolation leaves the
 # square of its last, small term.
-TOLERANCE = 2e-3
+TOLERANCE = 5e-3
 # A sampler that comes as the square root of the knob is at a third after three halvings and a bit.
 FRACTION = 1 / 3
-FEWEST_SETTINGS, MOST_SETTINGS = 4, 8
-MOST_EVALUATIONS = 12_000
-# Evaluations on a rung at the first setting: walks of step sizes from 0.2 sigma^2 on forget all but
-# e^-8 of their start.
-WALK = 40
-
-
-class Setting(NamedTuple):
-    """One value of a knob: the options, evaluations, and data and what is left of it there."""
-
-    value: float
-    sampler: Any
-    target: Gaussian
-    limit: Gaussian
+FEWEST_SETTINGS, MOST_SETTINGS = 4, 7
+FEWEST_EVALUATIONS, MOST_EVALUATIONS = 16, 8192
+# What doubling the evaluations may change where they are as many as it takes.
+SETTLED = 1.5e-3
+# The first of noise levels that go to 0, in standard deviations of the data: errors are a series in
+# it from here on.
+NEAR = 0.75
 
 
 def check_limit(sampler_class: type[Any]) -> Finding:
     """Follows the exact law along the knob that a sampler declares (`Sampler.limit`).
 
-    On Gaussian data, one direction of which is singular, the knob is halved (numbers of evaluations
-    are doubled), from 4 settings on. What is left of the error in the end, by extrapolation of the
-    mean and the covariance along the sequence (Aitken's), may be 0.2 % of the variance; and the
-    last error a third of the largest, or as little. So an error that stays is found, however slowly
-    the others go, and no right sampler fails for being slow. Chains start from the noisy data at
-    their first level, and walks at one level from elsewhere.
+    On Gaussian data, one direction of which is singular. The knob is halved at least three times,
+    each time with as many evaluations as it takes; or it is their number, which is doubled. What is
+    left of the error, by extrapolation of the mean and the covariance along the sequence (Aitken's)
+    may be 0.5 % of the variance, and the last error a third of the largest. So an error that stays
+    is found, and a slow one is none. Chains start from the noisy data at their first level, and
+    walks at one level from elsewhere.
+
+    Of a sampler that is not affine, the closed form is followed, if its samples have that law.
     """
     declared = getattr(sampler_class, "limit", None)
     if declared is None:
@@ -56,101 +53,36 @@ def check_limit(sampler_class: type[Any]) -> Finding:
         )
     if knob != "num_inference_steps" and knob not in option_names(sampler_class):
         raise CheckFailed(f"limit names the option {knob}, which {sampler_class.__name__} has not")
-    values: list[float] = []
-    gaps: list[np.ndarray] = []
-    for setting in _settings(sampler_class, law, knob):
-        with on_options(configuration(setting.sampler)):
-            gaps.append(_gap(setting))
-        values.append(setting.value)
-        if len(gaps) >= FEWEST_SETTINGS and _arrives(gaps):
+    path, gaps = Path(sampler_class, law, knob), list[np.ndarray]()
+    for gap in path.gaps():
+        gaps.append(gap)
+        if len(gaps) >= FEWEST_SETTINGS and arrives(gaps):
             break
-    rest, errors = _rest(gaps), [float(np.linalg.norm(gap)) for gap in gaps]
-    path = ", ".join(f"{v:g}: {e:.2g}" for v, e in zip(values, errors, strict=True))
-    if not _arrives(gaps):
+    rest, errors = remainder(gaps), [float(np.linalg.norm(gap)) for gap in gaps]
+    said = ", ".join(f"{v:g}: {e:.2g}" for v, e in zip(path.values, errors, strict=True))
+    if not arrives(gaps):
         raise CheckFailed(
             f"it does not converge to the {law} along {knob}: the relative error of the exact law "
-            f"goes {path}, and in the limit to {rest:.2g} (at most {TOLERANCE:g})"
+            f"goes {said}, and in the limit to {rest:.2g} (at most {TOLERANCE:g})"
         )
     return Finding(
-        f"to the {law} along {knob}: relative error {path}, in the limit {rest:.1g}",
+        f"to the {law} along {knob}: relative error {said}, in the limit {rest:.1g}",
         {
             "summary": f"{law}, {rest:.0e}",
             "law": law,
             "knob": knob,
-            "relative_errors": dict(zip(values, errors, strict=True)),
+            "relative_errors": dict(zip(path.values, errors, strict=True)),
             "rest": rest,
         },
     )
 
 
-def _settings(sampler_class: type[Any], law: str, knob: str) -> Iterator[Setting]:
-    known, on_level = option_names(sampler_class), knob in ("sigma", "sigma_min")
-    first = 2.0 if on_level else 1.0
-    rungs = 3 if "num_levels" in known else 1
-    # Data of standard deviation 1: at the last level's size, or half of it at first.
-    ladder = {"sigma": 1.0, "sigma_min": 1.0, "sigma_max": 8.0, "num_levels": rungs}
-    size = 1.0
-    if _refuses(sampler_class, {key: ladder[key] for key in ladder if key in known}):
-        # The sampler's own levels, and data of that size.
-        level = float(sampler_class().sigmas[-2])
-        ladder, first, size = {}, level, level / 2 if on_level else level
-    for halvings in range(MOST_SETTINGS):
-        options = {key: value for key, value in ladder.items() if key in known}
-        value, steps = first * 0.5**halvings, rungs * WALK * 2.0**halvings
-        if knob == "num_inference_steps":
-            value = steps = 16 * 2**halvings
-        elif knob == "step_size":
-            value *= 0.4 * first
-        else:
-            # A walk takes the time of its slowest direction, in steps of the level's size.
-            steps = rungs * WALK * (1 + (size / value) ** 2)
-        if steps > MOST_EVALUATIONS:
-            return
-        if knob != "num_inference_steps":
-            options[knob] = value
-        with on_options(options):
-            sampler = sampler_class(**options)
-            sampler.set_timesteps(round(steps))
-        target = Gaussian.of([size, -size], [size**2, 0.0])
-        end = target if law == "data" else target.noisy(float(sampler.sigmas[-2]))
-        yield Setting(value, sampler, target, end)
+def remainder(gaps: Sequence[np.ndarray]) -> float:
+    """What is left at the end of a sequence, by Aitken's extrapolation along its last step.
 
-
-def _refuses(sampler_class: type[Any], options: dict[str, Any]) -> bool:
-    try:
-        sampler_class(**options)
-    except ValueError:
-        return True
-    return False
-
-
-def _gap(setting: Setting) -> np.ndarray:
-    """Mean and covariance less those of the limit, in its units."""
-    _, sampler, target, limit = setting
-    sigma = float(sampler.sigmas[0])
-    start = target.noisy(sigma)
-    if not getattr(sampler, "starts_from_noise", True):
-        start = Gaussian(start.mean + sigma, 1.5 * start.covariance)
-    try:
-        law = exact_law(sampler, target, start)
-    except NotAffineError as reason:
-        # Then the closed form is followed, if samples have the law that it says.
-        declared = declared_law(sampler, target, start)
-        if declared is None:
-            raise NotApplicable(f"{reason}; there is none to follow") from reason
-        try:
-            check_monte_carlo(type(sampler))
-        except CheckFailed as failure:
-            raise NotApplicable(f"{reason}, nor that of its closed form") from failure
-        law = declared
-    scale = np.sqrt(np.trace(limit.covariance))
-    return np.concatenate(
-        [(law.mean - limit.mean) / scale, (law.covariance - limit.covariance).ravel() / scale**2]
-    )
-
-
-def _rest(gaps: list[np.ndarray]) -> float:
-    """What is left at the end of the sequence, by Aitken's extrapolation along its last step."""
+    Args:
+        gaps: at least 3 vectors that go to 0, or do not.
+    """
     before, last = gaps[-2] - gaps[-3], gaps[-1] - gaps[-2]
     size = float(before @ before)
     ratio = float(last @ before) / size if size > 0 else 0.0
@@ -159,7 +91,97 @@ def _rest(gaps: list[np.ndarray]) -> float:
     return float(np.linalg.norm(gaps[-1] + last * ratio / (1 - ratio)))
 
 
-def _arrives(gaps: list[np.ndarray]) -> bool:
+def arrives(gaps: Sequence[np.ndarray]) -> bool:
+    """Whether a sequence goes to 0, as far as one can see."""
     errors = [float(np.linalg.norm(gap)) for gap in gaps]
     near = max(TOLERANCE, FRACTION * max(errors))
-    return errors[-1] <= near and _rest(gaps) <= TOLERANCE
+    return errors[-1] <= near and remainder(gaps) <= TOLERANCE
+
+
+@dataclass
+class Path:
+    """A sampler along one of its options.
+
+    Attributes:
+        sampler_class: a scheduler.
+        law: one of `LAWS`.
+        knob: one of `KNOBS`.
+        values: of the option, as far as it has been followed.
+    """
+
+    sampler_class: type[Any]
+    law: str
+    knob: str
+    values: list[float] = field(default_factory=list)
+    _closed_form_holds: bool = False
+
+    def gaps(self) -> Iterator[np.ndarray]:
+        """Mean and covariance less those of the limit, in its units, at each value."""
+        known, on_level = option_names(self.sampler_class), self.knob in ("sigma", "sigma_min")
+        # Data of standard deviation 1, that of the last level; or one that has come near to them.
+        ladder = {"sigma": 1.0, "sigma_min": 1.0, "sigma_max": 8.0, "num_levels": 2}
+        options = {key: value for key, value in ladder.items() if key in known}
+        first, size = NEAR if on_level else 1.0, 1.0
+        if self._refuses(options):
+            # The sampler's own levels, and data of that size.
+            options, first = {}, float(self.sampler_class().sigmas[-2])
+            size = first / NEAR if on_level else first
+        target = Gaussian.of([size, -size], [size**2, 0.0])
+        steps = 0
+        for halvings in range(MOST_SETTINGS):
+            value = first / 2**halvings * (0.4 * first if self.knob == "step_size" else 1.0)
+            if self.knob != "num_inference_steps":
+                options = options | {self.knob: value}
+            with on_options(options):
+                sampler = self.sampler_class(**options)
+            steps = steps or max(FEWEST_EVALUATIONS, fewest(Watched(sampler)))
+            if self.knob == "num_inference_steps":
+                gap = self._gap(sampler, target, steps * 2**halvings)
+                value = steps * 2**halvings
+            else:
+                gap, steps = self._settled(sampler, target, steps)
+            self.values.append(value)
+            yield gap
+
+    def _refuses(self, options: dict[str, Any]) -> bool:
+        try:
+            self.sampler_class(**options)
+        except ValueError:
+            return True
+        return False
+
+    def _settled(self, sampler: Any, target: Gaussian, steps: int) -> tuple[np.ndarray, int]:
+        """The gap with as many evaluations as it takes, and half of their number."""
+        gap = self._gap(sampler, target, steps)
+        while 2 * steps <= MOST_EVALUATIONS:
+            before, gap = gap, self._gap(sampler, target, 2 * steps)
+            if np.linalg.norm(gap - before) <= SETTLED:
+                break
+            steps *= 2
+        return gap, steps
+
+    def _gap(self, sampler: Any, target: Gaussian, steps: int) -> np.ndarray:
+        with on_options(configuration(sampler) | {"num_inference_steps": steps}):
+            sampler.set_timesteps(steps)
+            law = self._law(sampler, target)
+            limit = target if self.law == "data" else target.noisy(float(sampler.sigmas[-2]))
+        scale = np.sqrt(np.trace(limit.covariance))
+        wide = (law.covariance - limit.covariance).ravel() / scale**2
+        return np.concatenate([(law.mean - limit.mean) / scale, wide])
+
+    def _law(self, sampler: Any, target: Gaussian) -> Gaussian:
+        """The law of the last state."""
+        sigma = float(sampler.sigmas[0])
+        start = target.noisy(sigma)
+        if not getattr(sampler, "starts_from_noise", True):
+            start = Gaussian(start.mean + sigma, 1.5 * start.covariance)
+        try:
+            return exact_law(sampler, target, start)
+        except NotAffineError as reason:
+            declared = declared_law(sampler, target, start)
+            if declared is None:
+                raise NotApplicable(f"{reason}; no law to follow is declared") from reason
+            if not self._closed_form_holds:
+                check_declared(self.sampler_class)
+                self._closed_form_holds = True
+            return declared

@@ -21,7 +21,8 @@ from scipy.interpolate import CubicSpline, PchipInterpolator
 from scipy.special import ndtr
 
 from hdzoo.errors import HDZooError
-from hdzoo.verification.laws import Draws, NotAffineError, Score, network_output
+from hdzoo.verification.draws import Draws, NotAffineError
+from hdzoo.verification.laws import Score, network_output
 
 # The spacing is the smallest noise of a chain over this.
 POINTS_PER_NOISE = 1.5

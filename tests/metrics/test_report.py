@@ -266,7 +266,7 @@ def test_an_incomplete_or_damaged_set_is_refused(drawn, tmp_path):
     with pytest.raises(HDZooError, match=r"train-00001\.parquet is damaged"):
         evaluate(folder)
     shard.unlink()
-    with pytest.raises(HDZooError, match="24 of the 40 images"):
+    with pytest.raises(HDZooError, match="24 of 40 images"):
         evaluate(folder)
 
 

@@ -14,7 +14,8 @@ from samplers.make_k_diffusion import CHURN, SIGMAS, denoised
 
 from hdzoo import get_sampler
 from hdzoo.scores.conversions import state_scale
-from hdzoo.verification.laws import Draws, network_output
+from hdzoo.verification.draws import Draws
+from hdzoo.verification.laws import network_output
 
 # Where both compute in float64: a few roundings of 1e-16 a step, of numbers that are up to 1e3
 # times the last.

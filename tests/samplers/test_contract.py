@@ -85,7 +85,7 @@ def test_steps_are_shared_evenly_and_the_smaller_noise_gets_the_rest(
 def test_the_end_of_the_chain(name: str) -> None:
     sampler = make(name, 3)
     steps = len(sampler)
-    last = run(sampler, first_state(2, 3), seeded(0)[0])[-1]
+    last = run(sampler, first_state(Sampler, 2, 3), seeded(0)[0])[-1]
     assert sampler.step_index == steps
     with pytest.raises(HDZooError, match=f"chain of {steps} steps has ended; call set_timesteps"):
         sampler.step(last.output, last.timestep, last.after)
@@ -147,7 +147,7 @@ def test_wrong_schedule_of_ones_own(name: str) -> None:
 @EVERY
 def test_step_index_counts_from_the_first_match(name: str) -> None:
     sampler = make(name, 8)
-    levels, x = sampler.timesteps.tolist(), first_state(2, 3)
+    levels, x = sampler.timesteps.tolist(), first_state(Sampler, 2, 3)
     for t in sorted(set(levels)):
         sampler.set_timesteps(len(levels))
         assert (sampler.begin_index, sampler.step_index) == (None, None)
@@ -164,7 +164,7 @@ def test_step_index_counts_from_the_first_match(name: str) -> None:
 
 @EVERY
 def test_step_index_counts_from_the_begin_index(name: str) -> None:
-    sampler, x = make(name, 5), first_state(2, 3)
+    sampler, x = make(name, 5), first_state(Sampler, 2, 3)
     for k, t in enumerate(sampler.timesteps):
         sampler.set_timesteps(len(sampler))
         sampler.set_begin_index(k)
@@ -179,7 +179,7 @@ def test_step_index_counts_from_the_begin_index(name: str) -> None:
 @EVERY
 def test_number_of_generators(name: str) -> None:
     """Refused by every step, by those as well that draw nothing."""
-    sampler, x = make(name, 3), first_state(7, 3)
+    sampler, x = make(name, 3), first_state(Sampler, 7, 3)
     for k, t in enumerate(sampler.timesteps):
         for wrong in (1, 6, 8):
             sampler.set_begin_index(k)
@@ -194,7 +194,7 @@ def test_the_seed_matters_where_a_generator_is_used(name: str) -> None:
     for seed in (0, 1):
         (generator,) = seeded(seed)
         before = generator.get_state()
-        ends.append(run(make(name, 3), first_state(2, 3), generator)[-1].after)
+        ends.append(run(make(name, 3), first_state(Sampler, 2, 3), generator)[-1].after)
         used = not torch.equal(generator.get_state(), before)
     # A sampler that draws nothing leaves its generator alone.
     assert torch.equal(*ends) != used
@@ -204,7 +204,10 @@ def test_the_seed_matters_where_a_generator_is_used(name: str) -> None:
 @pytest.mark.parametrize("timestep_type", ["sigma", "log_sigma"])
 def test_add_noise_is_exact(name: str, timestep_type: str) -> None:
     sampler = make(name, 3, timestep_type=timestep_type)
-    clean, noise = first_state(3, 2, 2).double(), first_state(3, 2, 2, seed=5).double()
+    clean, noise = (
+        first_state(Sampler, 3, 2, 2).double(),
+        first_state(Sampler, 3, 2, 2, seed=5).double(),
+    )
     for k in ([0], [-1], [0, len(sampler) // 2, -1]):
         noisy = sampler.add_noise(clean, noise, sampler.timesteps[k])
         sigma = sampler.sigmas[:-1][k].view(-1, 1, 1)
@@ -216,7 +219,11 @@ def test_add_noise_is_exact(name: str, timestep_type: str) -> None:
 @pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
 def test_denoised_state_in_half_precision(name: str, half: torch.dtype) -> None:
     """Computed in float32 and rounded at the end, as the state is."""
-    sampler, output, x = make(name, 3), first_state(4, 9), first_state(4, 9, seed=1)
+    sampler, output, x = (
+        make(name, 3),
+        first_state(Sampler, 4, 9),
+        first_state(Sampler, 4, 9, seed=1),
+    )
 
     def denoised(output: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         sampler.set_timesteps(len(sampler))
@@ -231,7 +238,7 @@ def test_denoised_state_in_half_precision(name: str, half: torch.dtype) -> None:
 
 @EVERY
 def test_denoised_state_in_double_precision(name: str) -> None:
-    output, x = first_state(4, 9).double(), first_state(4, 9, seed=1).double()
+    output, x = first_state(Sampler, 4, 9).double(), first_state(Sampler, 4, 9, seed=1).double()
     sampler = make(name)
     state = sampler.step(output, sampler.timesteps[0], x, seeded(3)[0])
     sigma = sampler.sigmas[0].item()
@@ -351,7 +358,7 @@ def test_from_diffusers(case: str, printed: bool, name: str, quiet: list[str]) -
     for other in NAMES:
         through = get_sampler(other).from_config(ours.config)
         assert own_config(type(ours).from_config(through.config)) == own_config(ours)
-    x, output = first_state(2, 9).double(), first_state(2, 9, seed=1).double()
+    x, output = first_state(Sampler, 2, 9).double(), first_state(Sampler, 2, 9, seed=1).double()
     t, sigma = ours.timesteps[0], ours.sigmas[0]
     denoised = ours.step(output, t, x).pred_original_sample
     if case.startswith("edm"):

@@ -20,8 +20,8 @@ from hdzoo.samplers.gaussian import GaussianLaw, JointLaw
 from hdzoo.samplers.langevin import LangevinSampler
 from hdzoo.samplers.metropolis import MALASampler, log_acceptance
 from hdzoo.samplers.underdamped import UnderdampedLangevinSampler
+from hdzoo.verification.draws import Draws
 from hdzoo.verification.laws import (
-    Draws,
     Gaussian,
     chain_states,
     declared_law,

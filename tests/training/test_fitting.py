@@ -246,6 +246,9 @@ def test_the_command_crops_and_resizes_if_it_is_told_to(run, tmp_path):
     code, _, err = run(*arguments, *options)
     assert code == 2
     assert "7 x 8 to 8 x 8 pixels" in err
+    code, _, err = run(*arguments, *options[:-1], "sample_size=a", "--resize")
+    assert code == 2
+    assert "sample_size is 'a'; it must be a whole number" in err
     code, _, err = run(*arguments, *options, "--resize")
     assert code == 0, err
     assert HDPipeline.from_pretrained(tmp_path / "run").sample_shape == (1, 4, 4)

@@ -121,6 +121,10 @@ def test_grids_of_samples_do_not_disturb_the_weights(tmp_path, digits, reference
         assert len(grid.getcolors()) > 10
     assert same(everything(tmp_path), everything(reference))
     assert same(weights(tmp_path), weights(reference))
+    # Nor each other: a run that is stopped between them draws the same.
+    run(tmp_path / "once", digits, sample_every=30)
+    once = tmp_path / "once" / "samples" / "000030.png"
+    assert once.read_bytes() == grids[1].read_bytes()
 
 
 def test_a_sampler_that_diverges_does_not_end_the_training(tmp_path, digits, monkeypatch):

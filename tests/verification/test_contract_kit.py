@@ -1,5 +1,6 @@
 """The contract kit: every registered sampler passes, every kind of mistake is caught."""
 
+import copy
 import math
 from contextlib import suppress
 from typing import Any
@@ -12,6 +13,7 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.schedulers.scheduling_utils import SchedulerOutput
 from diffusers.utils import logging
 from diffusers.utils.torch_utils import randn_tensor
+from toy_samplers import LeavesSigns, Metropolis, TwoStageSigns, Velocity
 
 from hdzoo import HDZooError, get_sampler, list_samplers
 from hdzoo.verification.checks import CheckFailed
@@ -340,6 +342,137 @@ class NeverForgets(PlainMomentumSampler):
         self.momentum = kept
 
 
+class KeepsOutsideMemory(Velocity):
+    """What it remembers is an attribute, which the next chain finds."""
+
+    velocity: Any = 0.0
+
+    def update(self, k, x, score, noise):
+        self.velocity = 0.3 * self.velocity + self.moves[k].alpha * score
+        return x + self.velocity
+
+
+class StartsOutsideMemory(KeepsOutsideMemory):
+    """The same, put right at every beginning."""
+
+    def update(self, k, x, score, noise):
+        if k == 0 or self._begin_index == k:
+            self.velocity = 0.0
+        return super().update(k, x, score, noise)
+
+
+class SharedByCopies(Velocity):
+    """It adds to what it remembers, in the place that a shallow copy shares."""
+
+    def update(self, k, x, score, noise):
+        velocity = self.memory.setdefault("velocity", torch.zeros_like(x))
+        velocity.mul_(0.3).add_(self.moves[k].alpha * score)
+        return x + velocity
+
+
+class LostByPickle(Velocity):
+    def __getstate__(self):
+        return {name: value for name, value in self.__dict__.items() if name != "memory"}
+
+    def __setstate__(self, state):
+        self.__dict__.update(state, memory={})
+
+
+class LostByDeepcopy(PlainMomentumSampler):
+    def __deepcopy__(self, memo):
+        copied = copy.copy(self)
+        copied.momentum = 0.0
+        return copied
+
+
+class NotPickled(PlainAncestralSampler):
+    def set_timesteps(self, *args, **kwargs):
+        super().set_timesteps(*args, **kwargs)
+        self.schedule = lambda step: self.sigmas[step]
+
+
+class MemoryOfTheBatch(Velocity):
+    """One number for all."""
+
+    def update(self, k, x, score, noise):
+        self.memory["steps"] = torch.tensor(k)
+        return super().update(k, x, score, noise)
+
+
+class MemoryFromTheStart(Velocity):
+    def set_timesteps(self, *args, **kwargs):
+        super().set_timesteps(*args, **kwargs)
+        self.memory["velocity"] = 0.0
+
+
+class NextChainRemembers(PlainMomentumSampler):
+    """`set_begin_index` begins another chain, with the momentum of the last."""
+
+    def set_begin_index(self, begin_index=0):
+        super().set_begin_index(begin_index)
+        self.index = None
+
+
+class SharesMomentum(Velocity):
+    """The momentum is that of the batch."""
+
+    def update(self, k, x, score, noise):
+        moved = super().update(k, x, score, noise)
+        kept = self.memory["velocity"]
+        self.memory["velocity"] = kept.mean(0, keepdim=True).expand(kept.shape).clone()
+        return moved
+
+
+class NeedsMore(Annealed):
+    needs = ("entropy",)
+
+
+class NeedsNothing(Metropolis):
+    """It says that it needs the energy, and goes on without."""
+
+    def _take_extras(self, given, *args):
+        self.extras = {"energy": given.get("energy", torch.zeros(2))}
+
+
+class UsesAsIfNeeded(Metropolis):
+    needs = ()
+    uses = ("energy",)
+
+
+class DeafToNeeds(Metropolis):
+    """Pipelines see nothing of what it needs."""
+
+    def __getattribute__(self, name):
+        import sys
+
+        if name == "needs" and "pipelines" in sys._getframe(1).f_code.co_filename:
+            return ()
+        return super().__getattribute__(name)
+
+
+class TurnsNoSigns(TwoStageSigns):
+    """Normal noise, in the space of signs."""
+
+    def add_noise(self, original_samples, noise, timesteps):
+        sigma = timesteps.view(-1, *[1] * (noise.ndim - 1)).to(noise.dtype)
+        return original_samples + sigma * noise
+
+
+class TurnsTooMany(TwoStageSigns):
+    """Twice the noise."""
+
+    def add_noise(self, original_samples, noise, timesteps):
+        return super().add_noise(original_samples, noise, timesteps * 2**0.5)
+
+
+class SignsOfTheBatch(TwoStageSigns):
+    """One uniform number for all samples."""
+
+    def signs(self, chance, noise):
+        drawn = noise.uniform(chance.shape)[:1]
+        return torch.where(drawn < chance, 1.0, -1.0)
+
+
 class UnregisteredOption(Annealed):
     def __init__(self, sigma_max: float = 1.0, sigma_min: float = 0.1, push: float = 1.0):
         self.push = push
@@ -543,6 +676,36 @@ MISTAKES = [
     ("determinism", NumpyNoise, "moves the global random numbers of numpy"),
     ("determinism", SharedMomentum, "two instances take turns, at step 1: .* bit for bit"),
     ("determinism", NeverForgets, "two runs with one seed"),
+    ("memory", KeepsOutsideMemory, "begun by set_timesteps after another has ended, and of a new"),
+    ("memory", StartsOutsideMemory, r"another sampler with the same memory \(what an update keeps"),
+    ("memory", SharedByCopies, "copied by copy.deepcopy after step 1 of 11: step 1 of it and of"),
+    ("memory", LostByPickle, "a sampler pickled and loaded after step 1 of 11: step 1 of it and"),
+    ("memory", LostByDeepcopy, "a sampler copied by copy.deepcopy after step 1 of 7: step 1 of"),
+    ("memory", NotPickled, "after step 1 of 7 the sampler cannot be pickled and loaded: "),
+    (
+        "memory",
+        MemoryOfTheBatch,
+        r"memory\['steps'\] has the shape \(\) for 2 samples; the batch is",
+    ),
+    ("memory", MemoryFromTheStart, "memory of a new sampler holds velocity; it is empty when a ch"),
+    (
+        "memory",
+        NextChainRemembers,
+        r"begun by set_begin_index\(0\) after another has ended, and of",
+    ),
+    ("batch-independence", SharesMomentum, r"the others' outputs are made 100 times larger"),
+    (
+        "extras",
+        NeedsMore,
+        r"it asks for the network's 'entropy' .*; networks give energy, variance",
+    ),
+    ("extras", NeedsNothing, "a step without the network's energy raises nothing; it needs energy"),
+    ("extras", UsesAsIfNeeded, "without the network's energy, which it only uses: .* KeyError"),
+    ("extras", DeafToNeeds, "HDPipeline on a network that does not give energy raised Assertion"),
+    ("nfe", LeavesSigns, r"the state is in \{-1, 1\}\^d \(state_space\), and no longer there"),
+    ("add-noise", TurnsNoSigns, r"add_noise leaves \{-1, 1\}\^d, the space of the states"),
+    ("add-noise", TurnsTooMany, r"keeps the shares .* it must keep each with probability"),
+    ("generators", SignsOfTheBatch, "drawn alone and the same drawn among 7"),
     ("save-load", UnregisteredOption, "the option push is not in the configuration, and is lost"),
     ("save-load", LostOnSaving, r"with churn=0\.9: saved and loaded, the option churn is 1\.0; it"),
     ("save-load", KeptOutsideConfig, "saved and loaded, the sampler's states and the original's"),
@@ -575,6 +738,30 @@ MISTAKES = [
 # ---- the tests ------------------------------------------------------------------------------
 
 
+def test_what_a_chain_remembers_is_told() -> None:
+    said = {
+        PlainAncestralSampler: "none kept",
+        PlainMomentumSampler: "6 of 7 steps depend on more than the state",
+        Annealed: "memory stays empty",
+        Velocity: "memory holds velocity",
+        Metropolis: "memory holds energy, score, x",
+    }
+    for sampler, what in said.items():
+        assert CONTRACT["memory"](sampler).endswith(f"3 places; {what}")
+
+
+def test_a_chain_is_taken_up_where_it_remembers_nothing() -> None:
+    assert "14 places to take up the chain" in CONTRACT["indexing"](Annealed)
+    assert CONTRACT["indexing"](PlainMomentumSampler).endswith(", 1 places to take up the chain")
+
+
+def test_a_failure_names_the_options_of_the_small_sampler() -> None:
+    with pytest.raises(
+        CheckFailed, match=r"images have four axes \[sigma_max=2\.0, sigma_min=0\.1"
+    ):
+        CONTRACT["layout"](ImagesOnly)
+
+
 def test_checks() -> None:
     assert set(CONTRACT) == CHECKS
     for check in CONTRACT.values():
@@ -598,6 +785,9 @@ def test_registered_sampler_keeps_the_contract(name: str, check: str) -> None:
         PlainAdaptiveSampler,
         LargeLevelsSampler,
         WithNoise,
+        Velocity,
+        Metropolis,
+        TwoStageSigns,
     ],
 )
 def test_stranger_keeps_the_contract(sampler: type[Any], check: str) -> None:

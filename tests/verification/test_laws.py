@@ -11,10 +11,10 @@ from diffusers.configuration_utils import register_to_config
 
 from hdzoo import AnnealedLangevinSampler, HDZooError, LangevinSampler, get_sampler
 from hdzoo.verification.bias import bias, bias_curves
+from hdzoo.verification.draws import Draws, NotAffineError
 from hdzoo.verification.laws import (
     AffineMap,
     Gaussian,
-    NotAffineError,
     affine_map,
     declared_law,
     deviation,
@@ -240,7 +240,6 @@ def test_bias_curves() -> None:
 
 def test_run_chain_starts_anew() -> None:
     sampler = LangevinSampler(num_steps=4)
-    from hdzoo.verification.laws import Draws
 
     still = [
         run_chain(

@@ -7,10 +7,13 @@ import pytest
 import torch
 
 from hdzoo import GaussianMixtureScore, HDZooError, LangevinSampler, get_sampler, list_samplers
+from hdzoo.verification.draws import NotAffineError
 from hdzoo.verification.laws import Gaussian, exact_law
 from hdzoo.verification.quadrature_law import GridChain, GridLaw, density_law, normal_law
 
-MARKOV = [name for name in list_samplers() if getattr(get_sampler(name), "markov", True)]
+# Those whose noise is added to a function of the state, and that remember nothing else.
+REMEMBER = ("averaged-noise-langevin", "dpm-solver-pp-2m", "heun", "underdamped-langevin", "mala")
+MARKOV = [name for name in list_samplers() if name not in REMEMBER]
 
 
 def make(name: str) -> Any:
@@ -99,11 +102,34 @@ def test_a_law_that_folds_is_sorted() -> None:
 def test_what_it_refuses() -> None:
     target = GaussianMixtureScore.from_components([0.0], 1.0)
 
-    class WithMomentum(LangevinSampler):
-        markov = False
+    class Clamped(LangevinSampler):
+        def update(self, k, x, score, noise):
+            return super().update(k, x, score, noise).clamp(-1.5, 1.5)
 
-    with pytest.raises(HDZooError, match="WithMomentum keeps more than its state"):
-        GridChain(WithMomentum(), target.score, -9, 9)
+    class WithMomentum(LangevinSampler):
+        """What it keeps is not where it belongs."""
+
+        last: Any = 0.0
+
+        def update(self, k, x, score, noise):
+            last, self.last = self.last, score
+            return super().update(k, x, score + 0.1 * last, noise)
+
+    class Recycles(LangevinSampler):
+        """It remembers noise alone."""
+
+        def update(self, k, x, score, noise):
+            old = self.memory.get("noise", torch.zeros_like(x))
+            self.memory["noise"] = noise.normal(x.shape)
+            return x + 0.1 * score + 0.2 * (old + self.memory["noise"])
+
+    with pytest.raises(NotAffineError, match="step 0 of Clamped does not add its noise to a func"):
+        GridChain(Clamped(sigma=1.0), target.score, -9, 9)
+    for remembers in (WithMomentum, Recycles, get_sampler("underdamped-langevin")):
+        with pytest.raises(HDZooError, match="keeps more than its state: step 1 depends on what"):
+            GridChain(remembers(sigma=1.0), target.score, -9, 9)
+    with pytest.raises(HDZooError, match="the sampler draws rand"):
+        GridChain(get_sampler("mala")(sigma=1.0), target.score, -9, 9)
     with pytest.raises(HDZooError, match=r"noise of 6\.32.* on the range .* more than 6000"):
         GridChain(LangevinSampler(sigma=1e-4), target.score, -9, 9)
     chain = GridChain(LangevinSampler(sigma=1.0), target.score, -3, 3)

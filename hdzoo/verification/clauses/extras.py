@@ -17,6 +17,7 @@ def extras(sampler_class: type[Any]) -> str:
     Without what it needs, its step is refused, and so is `HDPipeline`, before the network is asked
     and before anything is drawn. Without what it only uses, it runs.
     """
+    sampler = watched(sampler_class)
     needs, uses = (tuple(getattr(sampler_class, name, ())) for name in ("needs", "uses"))
     for name in (*needs, *uses):
         if name not in EXTRAS:
@@ -26,7 +27,6 @@ def extras(sampler_class: type[Any]) -> str:
             )
     if not needs and not uses:
         return "asks for nothing beside the prediction"
-    sampler = watched(sampler_class)
     sampler.set_timesteps(fewest(sampler))
     state, t = first_state(sampler, 2, 3), sampler.timesteps[0]
     if not needs:
@@ -55,7 +55,7 @@ def _check_pipeline_refuses(sampler_class: type[Any], needs: tuple[str, ...]) ->
     class Silent(GaussianMixtureScore):
         """A network that gives its prediction alone."""
 
-        provides = ()
+        provides: Any = ()
 
         def forward(self, *args: Any, **kwargs: Any) -> Any:
             raise AssertionError("it is asked")
