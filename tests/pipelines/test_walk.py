@@ -113,7 +113,9 @@ def test_samples_of_a_walk_have_the_law_of_the_jump():
         assert abs(one.var() / expected - 1) < 4 * (2 / one.numel()) ** 0.5
 
 
-@pytest.mark.parametrize(("every", "message"), [(0, "at least 1"), (13, "at most"), (1.5, "whole")])
+@pytest.mark.parametrize(
+    ("every", "message"), [(0, "a whole number from 1"), (13, "at most"), (1.5, "whole")]
+)
 def test_refused_numbers_of_samples(every, message):
     with pytest.raises(HDZooError, match=message):
         pipeline()(2, 12, samples_every=every)
@@ -164,7 +166,7 @@ def test_uniform_start_is_that_of_the_papers():
     assert torch.equal(asked[0], -1 + 2 * drawn)
     with pytest.raises(HDZooError, match="'uniform' on the range of the data, and the samples"):
         pipeline("annealed-langevin", start="uniform")(2, 10)
-    with pytest.raises(HDZooError, match="unknown start 'unifrom'; allowed are normal, uniform"):
+    with pytest.raises(HDZooError, match="start is 'unifrom'; allowed are 'normal', 'uniform'"):
         get_sampler("annealed-langevin")(start="unifrom")
 
 

@@ -126,7 +126,7 @@ def test_points_keep_their_dtype(dtype, tmp_path):
         (
             torch.zeros(3, 2),
             {"chunk_size": 0},
-            "chunk_size is 0; it must be a whole number of at least 1",
+            "chunk_size is 0; it must be a whole number from 1",
         ),
     ],
 )
