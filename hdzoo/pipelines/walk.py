@@ -201,6 +201,7 @@ def check_finite(states: torch.Tensor) -> torch.Tensor:
         broken = (~torch.isfinite(states)).flatten(1).any(1).sum().item()
         raise HDZooError(
             f"{broken} of {counted(len(states), 'sample')} came out not finite: the chain diverged "
-            "or the network returned NaN. Try a smaller step_size, float32 weights, or another sampler"
+            "or the network returned NaN. Try a smaller step_size, float32 weights, or another "
+            "sampler"
         )
     return states

@@ -326,7 +326,8 @@ class Sampler(NetworkCoordinates, Indexing, Configured):
         k = self._step_index
         if k >= len(self.moves):
             raise HDZooError(
-                f"the chain of {counted(len(self.moves), 'step')} has ended; call set_timesteps to start anew"
+                f"the chain of {counted(len(self.moves), 'step')} has ended; call set_timesteps to "
+                "start anew"
             )
         if isinstance(generator, list) and len(generator) != len(sample):
             raise HDZooError(

@@ -328,7 +328,7 @@ CASES = [
     ("train --dataset digits --output-dir out --num-workers=-1", "--num-workers"),
     ("train-classifier --dataset digits --output-dir out", "--test"),
     ("train-classifier --dataset nowhere.parquet --test digits --output-dir out", "nowhere"),
-    ("train-classifier --dataset {set} --test {set} --output-dir out", "label"),
+    ("train-classifier --dataset {set} --test digits --output-dir out", "label"),
     ("train-classifier --dataset digits --test digits --output-dir file.txt", "file.txt"),
     ("train-classifier --dataset digits --test digits --output-dir out --num-epochs 0", "0"),
     ("train-classifier --dataset digits --test digits --output-dir out --learning-rate nan", "nan"),
