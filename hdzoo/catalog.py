@@ -103,9 +103,14 @@ def describe_model(model: str | Path) -> dict[str, Any]:
     if config.get("sigma_max"):
         facts["sigma_range"] = [config.sigma_min, config.sigma_max]
     if config.get("held_out_loss"):
-        losses = config.held_out_loss
-        facts["held_out_loss_per_dimension"] = {
-            f"sigma {sigma:g}:": loss
-            for sigma, loss in zip(losses["sigmas"], losses["loss"], strict=True)
-        }
+        facts["held_out_loss_per_dimension"] = _losses(config.held_out_loss)
     return facts
+
+
+def _losses(recorded: Any) -> Any:
+    """A recorded loss by noise level; what is none, in whatever file, as it is."""
+    try:
+        levels = [f"sigma {sigma:g}:" for sigma in recorded["sigmas"]]
+        return dict(zip(levels, recorded["loss"], strict=True))
+    except (TypeError, ValueError, KeyError):
+        return recorded

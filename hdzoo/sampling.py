@@ -81,6 +81,13 @@ def start_of(pipe: HDPipeline, model: str | Path) -> Any:
     return pipe.starter
 
 
+def check_numbers(num_images: int, batch_size: int, seed: int) -> None:
+    """Refuses what no drawing can use, before a model is loaded; the arguments are `draw`'s."""
+    IMAGES("num_images", num_images)
+    IMAGES("batch_size", batch_size)
+    SEED("seed", seed)
+
+
 def check_batch(pipe: HDPipeline, name: str, size: int) -> None:
     """Refuses to draw more images together than this machine could hold.
 
@@ -151,8 +158,7 @@ def draw(
     Raises:
         HDZooError: a number is not positive, or the chain does not go with the network.
     """
-    IMAGES("num_images", num_images)
-    SEED("seed", seed)
+    check_numbers(num_images, batch_size, seed)
     check_batch(pipe, "batch_size", min(batch_size, num_images))
     first = HDPipeline(pipe.unet, start) if start is not None else None
     silent = on_progress is not None

@@ -217,9 +217,9 @@ BAD_OPTIONS = {
     "no NFE": (["-t", "0"], ["0", "at least 1"]),
     "outside the network's range": (["-o", "sigma_max=50"], ["50", "0.01 to 10"]),
     "an option of a wrong type": (["-o", "num_levels=many"], ["many"]),
-    "no images": (["-n", "0"], ["num_images", "at least 1"]),
+    "no images": (["-n", "0"], ["num_images is 0", "from 1 to"]),
     "unknown dtype": (["--dtype", "int8"], ["int8", "bfloat16"]),
-    "negative seed": (["--seed=-1"], ["-1", "negative"]),
+    "negative seed": (["--seed=-1"], ["seed is -1", "from 0 to"]),
 }
 
 
@@ -235,7 +235,7 @@ def test_a_bad_option_is_one_message_and_overwrites_nothing(run, model, case):
 
 SPOILED = {
     "truncated weights": (truncate, ["download or save the folder again"]),
-    "NaN from the network": (put_nan, ["2 of 2 samples are not finite"]),
+    "NaN from the network": (put_nan, ["2 of 2 samples came out not finite"]),
     "missing plugin": (need_missing_plugin, ["pip install far-away", "scheduler="]),
     "no pipeline": (lambda f: (f / "model_index.json").unlink(), ["no pipeline folder"]),
 }

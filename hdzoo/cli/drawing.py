@@ -49,6 +49,7 @@ def sample(
     options = parse_options(option)
     from hdzoo import sampling
 
+    sampling.check_numbers(num_images, batch_size, seed)
     pipe = sampling.load_pipeline(model, sampler, options, dtype)
     start = sampling.start_of(pipe, model)
     if start is not None:

@@ -14,7 +14,7 @@ from hdzoo.cli.options import (
     Seed,
     parse_options,
 )
-from hdzoo.cli.terminal import note, say
+from hdzoo.cli.terminal import note, note_evaluations, say
 from hdzoo.files import check_file
 from hdzoo.text import counted
 
@@ -49,6 +49,7 @@ def inpaint(
     from hdzoo import sampling
     from hdzoo.pipelines import inpainting
 
+    sampling.check_numbers(num_images, batch_size, seed)
     pipe = sampling.load_pipeline(model, sampler, options, dtype)
     start = sampling.start_of(pipe, model)
     if start is not None:
@@ -66,6 +67,8 @@ def inpaint(
         name = sampler or type(pipe.scheduler).__name__
         output = sampling.picture_path(image, name, painted)
     check_file(output, ".png")
+    begun = 0 if start is None else start.num_inference_steps
+    note_evaluations(num_images, pipe.scheduler.num_inference_steps + begun)
     images = inpainting.paint(
         pipe,
         image,

@@ -1,5 +1,6 @@
 """Commands that train."""
 
+import dataclasses
 import os
 import shlex
 import sys
@@ -108,6 +109,7 @@ def train(
     from hdzoo.images.sources import load_images
     from hdzoo.training import trainer
     from hdzoo.training.fitting import options_for
+    from hdzoo.training.objectives import SIGMA_DISTRIBUTIONS
     from hdzoo.training.outcome import loss_lines
     from hdzoo.training.setup import (
         build_network,
@@ -116,6 +118,25 @@ def train(
         initial_network,
     )
 
+    # Before any image is looked at, what no run can use is refused.
+    config = trainer.TrainingConfig(
+        max_train_steps=max_train_steps,
+        train_batch_size=train_batch_size,
+        gradient_accumulation_steps=gradient_accumulation_steps,
+        learning_rate=learning_rate,
+        lr_scheduler=lr_scheduler,
+        lr_warmup_steps=lr_warmup_steps,
+        max_grad_norm=max_grad_norm,
+        ema_decay=ema_decay,
+        sigma_distribution=sigma_distribution or SIGMA_DISTRIBUTIONS[0],
+        log_sigma_mean=log_sigma_mean,
+        log_sigma_std=log_sigma_std,
+        loss_weighting=loss_weighting,
+        mixed_precision=mixed_precision,
+        random_flip=random_flip,
+        resize=resize,
+        seed=seed,
+    )
     images = Images(load_images(dataset, split, image_column=image_column), dataset)
     measured: Images | None = None
     if held_out is not None:
@@ -131,23 +152,9 @@ def train(
         network = build_network(name, model_options, seed)
     else:
         network, initial_weights = initial_network(init_from, model_options, model)
-    config = trainer.TrainingConfig(
-        max_train_steps=max_train_steps,
-        train_batch_size=train_batch_size,
-        gradient_accumulation_steps=gradient_accumulation_steps,
-        learning_rate=learning_rate,
-        lr_scheduler=lr_scheduler,
-        lr_warmup_steps=lr_warmup_steps,
-        max_grad_norm=max_grad_norm,
-        ema_decay=ema_decay,
+    config = dataclasses.replace(
+        config,
         sigma_distribution=sigma_distribution or default_sigma_distribution(network),
-        log_sigma_mean=log_sigma_mean,
-        log_sigma_std=log_sigma_std,
-        loss_weighting=loss_weighting,
-        mixed_precision=mixed_precision,
-        random_flip=random_flip,
-        resize=resize,
-        seed=seed,
         initial_weights=initial_weights,
     )
     folder = trainer.train(

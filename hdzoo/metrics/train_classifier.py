@@ -5,7 +5,7 @@ import json
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from accelerate import PartialState
 from accelerate.utils import tqdm
 from torch.nn import functional as F
 
+from hdzoo.checks import IMAGES, NOT_NEGATIVE, POSITIVE, SEED, Number, Rule, Whole
 from hdzoo.errors import HDZooError
 from hdzoo.files import check_folder, exclusive, named_path, write_json
 from hdzoo.images.images import Images
@@ -26,6 +27,18 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 LABELS = "label"
+
+
+NUMBERS: dict[str, Rule] = {
+    "num_epochs": Whole(1, 1_000_000),
+    "train_batch_size": IMAGES,
+    "learning_rate": POSITIVE,
+    "weight_decay": NOT_NEGATIVE,
+    "max_rotation": NOT_NEGATIVE,
+    "max_shift": NOT_NEGATIVE,
+    "max_scaling": Number(low=0, below=1),
+    "seed": SEED,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,9 +67,8 @@ class ClassifierConfig:
 
     def __post_init__(self) -> None:
         """Refuses what no run can use."""
-        for name in ("num_epochs", "train_batch_size"):
-            if getattr(self, name) < 1:
-                raise HDZooError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        for name, rule in NUMBERS.items():
+            rule(name, getattr(self, name))
 
 
 def train_classifier(
@@ -98,20 +110,8 @@ def train_classifier(
     if record_file.is_file():
         check_same(record_file, config, len(dataset))
         return output_dir
-    with exclusive(output_dir):
-        return _train(dataset, test, output_dir, config, command, dataset_name)
-
-
-def _train(
-    dataset: "Dataset",
-    test: "Dataset",
-    output_dir: Path,
-    config: ClassifierConfig,
-    command: str | None,
-    dataset_name: str | None,
-) -> Path:
     device = PartialState().device
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), ExitStack() as stack:
         torch.manual_seed(config.seed)
         model = DigitClassifier()
         pictures = Images.of(dataset, dataset_name or "the data set")
@@ -119,15 +119,17 @@ def _train(
         check_classes(pictures, test_pictures)
         images, labels = tensors(pictures, model)
         test_images, test_labels = tensors(test_pictures, model)
+        # What data are refused leave no folder.
+        stack.enter_context(exclusive(output_dir))
         begin = time.monotonic()
         fit(model.to(device), images, labels, config)
-    seconds = time.monotonic() - begin
-    with replacing(output_dir) as partial:
-        model.save_pretrained(partial)
-    record = run_record(config, len(dataset), seconds, num_processes=1)
-    record["test_accuracy"] = accuracy(model, test_images, test_labels)
-    record["num_test_images"] = len(test)
-    write_json(output_dir / RECORD_FILE, record | {"dataset": dataset_name, "command": command})
+        seconds = time.monotonic() - begin
+        with replacing(output_dir) as partial:
+            model.save_pretrained(partial)
+        record = run_record(config, len(dataset), seconds, num_processes=1)
+        record["test_accuracy"] = accuracy(model, test_images, test_labels)
+        record["num_test_images"] = len(test)
+        write_json(output_dir / RECORD_FILE, record | {"dataset": dataset_name, "command": command})
     return output_dir
 
 

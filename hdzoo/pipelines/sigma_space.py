@@ -12,6 +12,7 @@ from hdzoo.samplers.base import SamplerOutput
 from hdzoo.samplers.coordinates import NetworkCoordinates
 from hdzoo.samplers.ladders import check_ladder, geometric_ladder, whole_number
 from hdzoo.samplers.noise import Generator
+from hdzoo.text import counted
 
 
 class SigmaSpaceChain(NetworkCoordinates):
@@ -97,8 +98,8 @@ class SigmaSpaceChain(NetworkCoordinates):
         if sigmas is not None:
             if asked not in (None, len(sigmas)):
                 raise HDZooError(
-                    f"num_inference_steps is {asked} and {len(sigmas)} noise levels are given; "
-                    "leave one of them out"
+                    f"num_inference_steps is {asked} and sigmas has "
+                    f"{counted(len(sigmas), 'noise level')}; leave one of them out"
                 )
             return check_ladder(sigmas)
         config, of_network = self.scheduler.config, network.config

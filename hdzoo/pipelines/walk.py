@@ -12,6 +12,7 @@ import torch
 from hdzoo.errors import HDZooError
 from hdzoo.samplers.ladders import whole_number
 from hdzoo.samplers.noise import Generator
+from hdzoo.text import counted
 
 # Called as f(pipeline, step, timestep, tensors); may return other latents.
 Callback = Callable[[Any, int, Any, dict[str, Any]], dict[str, Any] | None]
@@ -189,8 +190,8 @@ def check_generator(generator: Any, samples: int) -> None:
         )
     if isinstance(generator, list | tuple) and len(generator) != samples:
         raise HDZooError(
-            f"{len(generator)} generators are given for {samples} samples; give one generator, or "
-            "one for each sample"
+            f"generator is a list of {len(generator)} for {counted(samples, 'sample')}; give one "
+            "generator, or one for each sample"
         )
 
 
@@ -199,7 +200,8 @@ def check_finite(states: torch.Tensor) -> torch.Tensor:
     if not torch.isfinite(states).all():
         broken = (~torch.isfinite(states)).flatten(1).any(1).sum().item()
         raise HDZooError(
-            f"{broken} of {len(states)} samples are not finite: the chain diverged or the network "
-            "returned NaN. Try a smaller step_size, float32 weights, or another sampler"
+            f"{broken} of {counted(len(states), 'sample')} came out not finite: the chain diverged "
+            "or the network returned NaN. Try a smaller step_size, float32 weights, or another "
+            "sampler"
         )
     return states

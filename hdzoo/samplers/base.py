@@ -20,6 +20,7 @@ from hdzoo.samplers.indexing import Indexing
 from hdzoo.samplers.ladders import check_ladder, share_steps, whole_number
 from hdzoo.samplers.noise import Generator, Noise
 from hdzoo.scores.clocks import float_dtype
+from hdzoo.text import counted
 
 
 class Move(NamedTuple):
@@ -256,8 +257,9 @@ class Sampler(NetworkCoordinates, Indexing, Configured):
             ladder, counts = [sigma for sigma, _ in runs], [count for _, count in runs]
             if asked not in (None, sum(counts)):
                 raise HDZooError(
-                    f"num_inference_steps is {asked} and {sum(counts)} noise levels are given, one "
-                    "for each network evaluation; leave one of them out"
+                    f"num_inference_steps is {asked} and sigmas has "
+                    f"{counted(sum(counts), 'noise level')}, one for each network evaluation; "
+                    "leave one of them out"
                 )
             check_ladder(ladder)
         else:
@@ -324,12 +326,13 @@ class Sampler(NetworkCoordinates, Indexing, Configured):
         k = self._step_index
         if k >= len(self.moves):
             raise HDZooError(
-                f"the chain of {len(self.moves)} steps has ended; call set_timesteps to start anew"
+                f"the chain of {counted(len(self.moves), 'step')} has ended; call set_timesteps to "
+                "start anew"
             )
         if isinstance(generator, list) and len(generator) != len(sample):
             raise HDZooError(
-                f"{len(generator)} generators are given for {len(sample)} samples; give one "
-                "generator, or one for each sample"
+                f"generator is a list of {len(generator)} for {counted(len(sample), 'sample')}; "
+                "give one generator, or one for each sample"
             )
         if not sample.is_floating_point():
             raise HDZooError(f"the state is of {sample.dtype}; a state is of a floating dtype")

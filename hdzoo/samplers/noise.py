@@ -6,6 +6,7 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 
 from hdzoo.errors import HDZooError
+from hdzoo.text import counted
 
 Generator = torch.Generator | list[torch.Generator] | None
 
@@ -50,8 +51,8 @@ class Noise:
             return self._uniform(tuple(shape), self.generator)
         if len(self.generator) != shape[0]:
             raise HDZooError(
-                f"{len(self.generator)} generators are given for {shape[0]} samples; give one "
-                "generator, or one for each sample"
+                f"generator is a list of {len(self.generator)} for "
+                f"{counted(shape[0], 'sample')}; give one generator, or one for each sample"
             )
         return torch.stack([self._uniform(tuple(shape[1:]), one) for one in self.generator])
 

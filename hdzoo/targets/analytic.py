@@ -23,6 +23,7 @@ from hdzoo.checks import (
 )
 from hdzoo.errors import HDZooError
 from hdzoo.scores.output import ScoreOutput
+from hdzoo.text import counted
 
 Sigma = float | torch.Tensor
 
@@ -213,8 +214,8 @@ class AnalyticScore(ModelMixin, ConfigMixin):
         level = torch.as_tensor(sigma, dtype=points.dtype, device=points.device).reshape(-1, 1)
         if len(level) not in (1, len(points)):
             raise HDZooError(
-                f"{len(level)} noise levels are given for {len(points)} points; give one, or one "
-                "for each point"
+                f"sigma has {counted(len(level), 'noise level')} for "
+                f"{counted(len(points), 'point')}; give one, or one for each point"
             )
         return points, level
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from hdzoo.checks import IMAGES, POSITIVE, SEED, Number, Rule, Whole
 from hdzoo.errors import HDZooError
 from hdzoo.training.objectives import SIGMA_DISTRIBUTIONS
 
@@ -18,6 +19,19 @@ CHOICES = {
     "sigma_distribution": SIGMA_DISTRIBUTIONS,
     "loss_weighting": ("song-ermon", "karras"),
     "mixed_precision": ("no", "bf16", "fp16"),
+}
+MOST_STEPS = 1_000_000_000
+NUMBERS: dict[str, Rule] = {
+    "max_train_steps": Whole(1, MOST_STEPS),
+    "train_batch_size": IMAGES,
+    "gradient_accumulation_steps": Whole(1, MOST_STEPS),
+    "learning_rate": POSITIVE,
+    "lr_warmup_steps": Whole(0, MOST_STEPS),
+    "max_grad_norm": POSITIVE,
+    "ema_decay": Number(low=0, below=1),
+    "log_sigma_mean": Number(),
+    "log_sigma_std": POSITIVE,
+    "seed": SEED,
 }
 # What people call them as well.
 PRECISIONS = {"float32": "no", "fp32": "no", "bfloat16": "bf16", "float16": "fp16"}
@@ -79,17 +93,5 @@ class TrainingConfig:
                 raise HDZooError(
                     f"{name} is {getattr(self, name)!r}; allowed are {', '.join(allowed)}"
                 )
-        for name in (
-            "max_train_steps",
-            "train_batch_size",
-            "gradient_accumulation_steps",
-            "learning_rate",
-            "max_grad_norm",
-        ):
-            if not getattr(self, name) > 0:
-                raise HDZooError(f"{name} is {getattr(self, name)}; it must be positive")
-        for name in ("lr_warmup_steps", "seed"):
-            if getattr(self, name) < 0:
-                raise HDZooError(f"{name} is {getattr(self, name)}; it must not be negative")
-        if not 0 <= self.ema_decay < 1:
-            raise HDZooError(f"ema_decay is {self.ema_decay}; it must be in [0, 1)")
+        for name, rule in NUMBERS.items():
+            rule(name, getattr(self, name))

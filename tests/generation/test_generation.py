@@ -408,7 +408,7 @@ def test_samples_that_are_not_finite_stop_the_run(model, whole, tmp_path, monkey
         return draw(pipe, indices, **options)
 
     monkeypatch.setattr(generation, "draw_batch", spoiled)
-    with pytest.raises(HDZooError, match=r"images 16 to 31: 16 of 16 samples are not finite"):
+    with pytest.raises(HDZooError, match=r"images 16 to 31: 16 of 16 samples came out not finite"):
         generate(model, tmp_path, **SET)
     assert list(contents(tmp_path)) == ["checksums/00000.sha256", "data/train-00000.parquet"]
     monkeypatch.undo()

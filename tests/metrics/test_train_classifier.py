@@ -132,7 +132,7 @@ def test_data_without_labels_are_refused(digits, tmp_path):
 
 
 def test_what_no_run_can_use_is_refused(digits, tmp_path):
-    with pytest.raises(HDZooError, match="num_epochs is 0; it must be at least 1"):
+    with pytest.raises(HDZooError, match="num_epochs is 0; it must be a whole number from 1 to"):
         dataclasses.replace(CONFIG, num_epochs=0)
     with pytest.raises(HDZooError, match="256 images and train_batch_size is 512"):
         train_classifier(*digits, tmp_path, dataclasses.replace(CONFIG, train_batch_size=512))

@@ -546,7 +546,7 @@ REFUSED = {
     "no_samples": ({"num_samples_per_image": 0}, "num_samples_per_image is 0; at least 1"),
     "generators": (
         {"generator": [seeded(), seeded()], "num_samples_per_image": 2},
-        "2 generators are given for 6 samples",
+        "generator is a list of 2 for 6 samples",
     ),
     "latents_count": (
         {"latents": torch.zeros(3, 1, 4, 4), "num_samples_per_image": 2},

@@ -407,11 +407,11 @@ REFUSED = {
     "negative": ({"batch_size": -1}, "batch_size is -1"),
     "generators": (
         {"batch_size": 3, "generator": [torch.Generator(), torch.Generator()]},
-        "2 generators are given for 3 samples",
+        "generator is a list of 2 for 3 samples",
     ),
     "generators_image": (
         {"image": START, "generator": [torch.Generator()]},
-        "1 generators are given for 3 samples",
+        "generator is a list of 1 for 3 samples",
     ),
     "few_steps": ({"num_inference_steps": 3}, "num_inference_steps is 3, .* at least 4"),
     "no_steps": ({"num_inference_steps": 0}, "num_inference_steps is 0"),
@@ -472,7 +472,7 @@ def test_samples_that_are_not_finite_are_counted_once():
 
     network.forward = breaks
     pipe = exact(network=network)
-    with pytest.raises(HDZooError, match=r"^2 of 6 samples are not finite"):
+    with pytest.raises(HDZooError, match=r"^2 of 6 samples came out not finite"):
         draw(pipe, 6)
     assert len(network.timesteps) == STEPS
 

@@ -183,7 +183,7 @@ def test_number_of_generators(name: str) -> None:
     for k, t in enumerate(sampler.timesteps):
         for wrong in (1, 6, 8):
             sampler.set_begin_index(k)
-            with pytest.raises(HDZooError, match=f"{wrong} generators are given for 7 samples"):
+            with pytest.raises(HDZooError, match=f"generator is a list of {wrong} for 7 samples"):
                 sampler.step(x, t, x, seeded(*range(wrong)))
         sampler.set_timesteps(len(sampler))
 

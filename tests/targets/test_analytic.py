@@ -390,7 +390,7 @@ def test_shapes_that_do_not_fit():
     model = build("diagonal mixture")
     with pytest.raises(HDZooError, match=r"have the shape \(4, 2\); this target needs \(n, 1, 2\)"):
         model.score(torch.zeros(4, 2), 1.0)
-    with pytest.raises(HDZooError, match="3 noise levels are given for 4 points; give one, or one"):
+    with pytest.raises(HDZooError, match="sigma has 3 noise levels for 4 points; give one, or one"):
         model.score(torch.zeros(4, 1, 2), torch.ones(3))
     with pytest.raises(
         HDZooError, match="num_samples is 0; it must be a whole number of at least 1"
