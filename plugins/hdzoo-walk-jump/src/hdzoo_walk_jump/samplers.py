@@ -121,7 +121,7 @@ class WalkJumpSampler(ConvergentWalk, UnderdampedLangevinSampler):
 
 
 class OverdampedWalkJumpSampler(ConvergentWalk, LangevinSampler):
-    r"""Walk-jump sampling: the unadjusted Langevin algorithm on :math:`p_\sigma`, then the denoiser.
+    r"""Walk-jump sampling: the unadjusted Langevin algorithm, then the denoiser.
 
     .. math:: y \leftarrow y + \alpha s(y, \sigma) + \sqrt{2 \alpha} z; \quad
         \hat x = y + \sigma^2 s(y, \sigma)
