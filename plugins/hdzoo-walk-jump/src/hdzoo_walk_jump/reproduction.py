@@ -98,9 +98,13 @@ def on_digits(pipe: HDPipeline, sigma: float) -> tuple[Numbers, torch.Tensor]:
     with torch.no_grad():
         logits = classifier(jumps.flatten(0, 1).clamp(0, 1)).logits
     sure, labels = logits.softmax(-1).unflatten(0, (CHAINS, JUMPS)).max(-1)
+    recognised = sure >= CONFIDENT
+    both = recognised[:, 1:] & recognised[:, :-1]
+    turned = both & (labels[:, 1:] != labels[:, :-1])
     found = {
-        "recognised": (sure >= CONFIDENT).double().mean().item(),
-        "changes_per_jump": (labels[:, 1:] != labels[:, :-1]).double().mean().item(),
+        "recognised": recognised.double().mean().item(),
+        # Of the neighbours on a walk that are digits both.
+        "changes_per_jump": turned.sum().item() / max(1, int(both.sum())),
         **mixing(jumps).to_dict(),
     }
     return found, jumps
@@ -137,7 +141,7 @@ def claims(numbers: Numbers) -> list[Claim]:
         Claim(
             f"Digits turn into one another along a walk ({STEPS_PER_JUMP} steps to a jump)",
             "pictures of chains, one a row",
-            f"share of jumps to another class, by sigma: {turned}",
+            f"share of jumps from a digit to another, by sigma: {turned}",
             small < large,
         ),
         Claim(
@@ -172,7 +176,10 @@ def draw(numbers: Numbers, rows: torch.Tensor, figure: Any) -> None:
         axes.grid(alpha=0.3)
     left.legend(handles=[*left.get_lines(), *times.get_lines()], loc="upper center", fontsize=8)
     for number, (key, label) in enumerate(
-        {"recognised": "recognised as digits", "changes_per_jump": "of another class"}.items()
+        {
+            "recognised": "recognised as digits",
+            "changes_per_jump": "from a digit to another",
+        }.items()
     ):
         right.semilogx(SIGMAS, [row[key] for row in digits.values()], label=label, **style(number))
     right.set(
