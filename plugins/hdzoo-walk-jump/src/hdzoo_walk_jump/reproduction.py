@@ -170,25 +170,20 @@ def draw(numbers: Numbers, rows: torch.Tensor, figure: Any) -> None:
     relaxation = [row["relaxation"] for row in exact.values()]
     times.loglog(EXACT_SIGMAS, relaxation, label="relaxation of the walk", **style(1))
     times.set_ylabel("steps")
-    for axes in (left, right):
-        axes.xaxis.set_major_formatter("{x:g}")
-        axes.xaxis.set_minor_formatter("")
-        axes.grid(alpha=0.3)
     left.legend(handles=[*left.get_lines(), *times.get_lines()], loc="upper center", fontsize=8)
-    for number, (key, label) in enumerate(
-        {
-            "recognised": "recognised as digits",
-            "changes_per_jump": "from a digit to another",
-        }.items()
-    ):
+    curves = {"recognised": "recognised as digits", "changes_per_jump": "from a digit to another"}
+    for number, (key, label) in enumerate(curves.items()):
         right.semilogx(SIGMAS, [row[key] for row in digits.values()], label=label, **style(number))
     right.set(
         title=f"{MODEL}: jumps, {STEPS_PER_JUMP} steps apart",
         xlabel=r"noise level $\sigma$",
         ylabel="share of the jumps",
         ylim=(0, 1),
-        xticks=SIGMAS,
     )
+    for axes, ticks in ((left, EXACT_SIGMAS[::2]), (right, SIGMAS)):
+        axes.set_xticks(ticks, [f"{sigma:g}" for sigma in ticks])
+        axes.set_xticks([], minor=True)
+        axes.grid(alpha=0.3)
     right.legend(fontsize=8)
     axes = below.subplots()
     chains, jumps, _, height, width = rows.shape
