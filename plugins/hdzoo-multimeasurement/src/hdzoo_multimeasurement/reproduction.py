@@ -6,6 +6,7 @@ and 0.8. With :math:`\sigma^2 = 9 d - 1` the density of one measurement is just 
 * The smallest eigenvalue of :math:`-\nabla^2 \log p(y_t \mid y_1, \dots, y_{t-1})` is
   :math:`(1 - \lambda / \sigma^2) / \sigma^2`, :math:`\lambda` the largest one of
   :math:`Cov[x_0 \mid y_1, \dots, y_t]`, which is known exactly on mixtures.
+* Digits of `ncsn-mnist`, and how many of them an independent classifier recognises.
 * The distance of samples to the target, along the line through the modes, against the dimension:
   in turn, all at once, and by Langevin dynamics without noise, at equal cost.
 """
@@ -18,9 +19,11 @@ import numpy as np
 import torch
 from scipy.stats import norm
 
-from hdzoo import GaussianMixtureScore, HDPipeline, LangevinSampler
+from hdzoo import GaussianMixtureScore, HDPipeline, LangevinSampler, sample_generators
+from hdzoo.bundled import bundled_folder
 from hdzoo.distances import wasserstein2_1d
 from hdzoo.literature.base import Claim, Progress, Reproduction
+from hdzoo.metrics.classifier import DigitClassifier
 from hdzoo.plots import style
 from hdzoo.targets.named import digits
 from hdzoo_multimeasurement.joint import JointMultimeasurementSampler
@@ -32,6 +35,20 @@ MEASUREMENTS, EVALUATIONS_EACH = 32, 16
 SAMPLES = 256
 # Of the mixture fitted to digits, 8 x 8 pixels from 0 to 1.
 DIGITS_SIGMA = 1.5
+# Each with its own best settings found.
+MODEL = "ncsn-mnist"
+ON_DIGITS: dict[str, tuple[type[Any], dict[str, Any]]] = {
+    "sequential": (SequentialMultimeasurementSampler, {}),
+    "joint": (
+        JointMultimeasurementSampler,
+        {"num_measurements": 4, "walk": "averaged-noise-langevin", "step_size": 0.8},
+    ),
+    "joint, published": (
+        JointMultimeasurementSampler,
+        {"num_measurements": 16, "walk_options": {"friction": 0.5, "friction_per": "time"}},
+    ),
+}
+IMAGES, CONFIDENT = 48, 0.9
 COUNTS = (1, 2, 4, 8, 16, 32, 64)
 DRAWS = 100
 
@@ -55,7 +72,14 @@ def run(progress: Progress) -> Reproduction:
         distances[str(dimension)] = row = on_modes(dimension)
         said = ", ".join(f"{name} {found['wasserstein2']:.2f}" for name, found in row.items())
         progress(f"d = {dimension}: W2 {said}", done, len(DIMENSIONS))
+    recognised: Numbers = {}
+    pictures: dict[str, torch.Tensor] = {}
+    for name, (sampler, options) in ON_DIGITS.items():
+        pictures[name] = on_digits(sampler, options)
+        recognised[name] = share_recognised(pictures[name])
+        progress(f"{MODEL}, {name}: recognised {recognised[name]:.0%}")
     numbers = {
+        "recognised": recognised,
         "curvature_times_variance": curvature,
         "worst_curvature_times_variance": worst,
         "by_dimension": distances,
@@ -66,7 +90,7 @@ def run(progress: Progress) -> Reproduction:
         "2112.09822 (ICLR 2022)",
         claims=claims(numbers),
         numbers=numbers,
-        draw=partial(draw, numbers),
+        draw=partial(draw, numbers, pictures),
         conclusion="Each measurement given those before is easier to draw than the last. All of "
         "them at once are one walk at the noise of their mean: as hard as that level is.",
         settings={
@@ -78,6 +102,9 @@ def run(progress: Progress) -> Reproduction:
             "langevin_step_size": 0.1,
             "samples": SAMPLES,
             "draws_of_measurements": DRAWS,
+            "images": IMAGES,
+            "recognised": f"a class of mnist-classifier has a probability of {CONFIDENT} or more",
+            "on_digits": {name: options for name, (_, options) in ON_DIGITS.items()},
         },
     )
 
@@ -182,6 +209,31 @@ def measured(samples: np.ndarray) -> dict[str, float]:
     }
 
 
+# ---- digits -------------------------------------------------------------------------------------
+
+
+def on_digits(sampler: type[Any], options: dict[str, Any]) -> torch.Tensor:
+    """Images of the network, from noise, with the sampler's own number of evaluations."""
+    pipe = HDPipeline.from_pretrained(MODEL)
+    pipe.scheduler = sampler.from_config(pipe.scheduler.config, **options)
+    pipe.set_progress_bar_config(disable=True)
+    (images,) = pipe(
+        batch_size=IMAGES,
+        generator=sample_generators(0, range(IMAGES)),
+        output_type="pt",
+        return_dict=False,
+    )
+    return torch.as_tensor(images)
+
+
+def share_recognised(images: torch.Tensor) -> float:
+    """How many of the images the classifier is sure of."""
+    classifier = DigitClassifier.from_pretrained(bundled_folder() / "mnist-classifier").eval()
+    with torch.no_grad():
+        sure = classifier(images).logits.softmax(-1).amax(-1)
+    return (sure >= CONFIDENT).double().mean().item()
+
+
 # ---- what comes of it ---------------------------------------------------------------------------
 
 
@@ -203,7 +255,7 @@ def claims(numbers: Numbers) -> list[Claim]:
     return [
         Claim(
             "-Hess log p(y_t | past): its smallest eigenvalue grows with t",
-            "yes: more and more log-concave (theorem)",
+            "yes: more and more log-concave",
             f"in units of 1 / sigma^2, mean over draws, t = 1 to {COUNTS[-1]}: {means}",
             growing,
         ),
@@ -223,6 +275,11 @@ def claims(numbers: Numbers) -> list[Claim]:
             all(better),
         ),
         Claim(
+            f"Digits of {MODEL} that an independent classifier recognises, of {IMAGES}",
+            "pictures, on networks of the authors",
+            ", ".join(f"{name}: {share:.0%}" for name, share in numbers["recognised"].items()),
+        ),
+        Claim(
             "Weight of the first mode, 0.2",
             "not public",
             f"sequential {said('sequential', 'weight')}; joint {said('joint', 'weight')}; Langevin "
@@ -237,10 +294,18 @@ def claims(numbers: Numbers) -> list[Claim]:
     ]
 
 
-def draw(numbers: Numbers, figure: Any) -> None:
-    """Two panels: the eigenvalues, and the distances."""
-    figure.set_size_inches(11, 4.4)
-    left, right = figure.subplots(1, 2)
+def draw(numbers: Numbers, pictures: dict[str, torch.Tensor], figure: Any) -> None:
+    """The eigenvalues, the distances, and digits."""
+    figure.set_size_inches(11, 7.5)
+    above, below = figure.subfigures(2, 1, height_ratios=[1.4, 1])
+    left, right = above.subplots(1, 2)
+    for axes, (name, images) in zip(
+        below.subplots(1, len(pictures)), pictures.items(), strict=True
+    ):
+        rows = images[:, 0].unflatten(0, (-1, 8))
+        axes.imshow(torch.cat([torch.cat(list(row), 1) for row in rows]), cmap="gray")
+        axes.set_title(f"{name}: {numbers['recognised'][name]:.0%} recognised")
+        axes.set_axis_off()
     for number, (name, curve) in enumerate(numbers["curvature_times_variance"].items()):
         low, middle, high = ([row[key] for row in curve] for key in ("least", "mean", "most"))
         left.semilogx(COUNTS, middle, label=name, **style(number))
