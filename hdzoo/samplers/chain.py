@@ -1,8 +1,6 @@
 """A chain of moves, each made when it is asked for."""
 
 import math
-from array import array
-from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, overload
 
@@ -65,7 +63,7 @@ class Chain(Sequence[Move]):
             )
         self._sigmas, self._alphas = sigmas, alphas
         self._hand_off, self._read_out = hand_off, read_out
-        self._ends = array("q", np.cumsum(counts, dtype=np.int64).tobytes())
+        self._ends = np.cumsum(counts)
         self.levels: Sequence[float] = floats(np.repeat(np.asarray(sigmas, dtype=float), counts))
         # What is wrong with a hand-off is said now.
         self[self._ends[0] - 1]
@@ -83,7 +81,7 @@ class Chain(Sequence[Move]):
         if isinstance(index, slice):
             return [self[k] for k in range(*index.indices(len(self)))]
         k = range(len(self))[index]
-        rung = bisect_right(self._ends, k)
+        rung = int(np.searchsorted(self._ends, k, side="right"))
         walk = self._walk(rung)
         if k + 1 < self._ends[rung]:
             return walk

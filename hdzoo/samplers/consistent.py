@@ -85,11 +85,10 @@ class ConsistentAnnealedSampler(LadderSampler):
         levels, step_size = np.asarray(sigmas), self.config.step_size
         ratios = levels[1:] / levels[:-1]
         if step_size is None:
-            etas = 1 - ratios**2
             # The last rung has no next; it steps as the one before.
-            etas = np.append(etas, etas[-1:] if len(etas) else 1.0)
-        else:
-            etas = np.full(len(levels), step_size / levels[-1] ** 2)
+            ratios = np.append(ratios, ratios[-1:] if len(ratios) else 0.0)
+            return floats((1 - ratios**2) * levels**2)
+        etas = np.full(len(levels), step_size / levels[-1] ** 2)
         low, high = (1 - ratios) * (1 - 1e-12), (1 + ratios) * (1 + 1e-12)
         outside = np.flatnonzero((etas[:-1] < low) | (etas[:-1] > high))
         if len(outside):

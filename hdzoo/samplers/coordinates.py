@@ -153,7 +153,7 @@ class NetworkCoordinates:
         told = clock.timesteps(sigmas)
         indices = isinstance(clock, DiscreteClock) and bool((told == told.round()).all())
         dtype = torch.int64 if indices else float_dtype(device)
-        return torch.tensor(told, dtype=dtype, device=device)
+        return torch.from_numpy(told.copy()).to(device, dtype)
 
     def _edge(self, sigma: float, sigma_after: float) -> Edge:
         """An evaluation at a noise level, and the next state at another; 0 for a sample."""

@@ -105,14 +105,16 @@ def check_ladder(sigmas: Sequence[float]) -> list[float]:
     return ladder.tolist()
 
 
-def floats(numbers: np.ndarray) -> Sequence[float]:
+def floats(numbers: np.ndarray | Sequence[float]) -> "array[float]":
     """An array as a sequence of Python's numbers, which NumPy reads without a copy: of a million
     levels a list takes longer than all that is computed of them.
 
     Args:
         numbers: shape (n,).
     """
-    return array("d", numbers.astype(float, copy=False).tobytes())
+    copied = array("d")
+    copied.frombytes(np.ascontiguousarray(numbers, dtype=float).data.cast("B"))
+    return copied
 
 
 def refine_ladder(
@@ -137,7 +139,7 @@ def refine_ladder(
         HDZooError: ``num_levels`` is below 1, or above 1 when the ladder has a single level, or
             ``rho`` is out of its range.
     """
-    ladder, num_levels = check_ladder(sigmas), EVALUATIONS("num_levels", num_levels)
+    ladder, num_levels = floats(check_ladder(sigmas)), EVALUATIONS("num_levels", num_levels)
     rho = RHO("rho", rho)
     if num_levels == len(ladder):
         return ladder
@@ -150,10 +152,9 @@ def refine_ladder(
         return ladder[-1:]
     places = np.array([math.log(sigma) if rho is None else sigma ** (1 / rho) for sigma in ladder])
     positions = np.arange(1, num_levels - 1) * (len(ladder) - 1) / (num_levels - 1)
-    rungs = np.minimum(positions.astype(int), len(ladder) - 2)
-    inner = places[rungs] + (positions - rungs) * np.diff(places)[rungs]
+    inner = np.interp(positions, np.arange(len(ladder)), places)
     inner = np.exp(inner) if rho is None else inner**rho
-    return floats(np.concatenate([ladder[:1], inner, ladder[-1:]]))
+    return ladder[:1] + floats(inner) + ladder[-1:]
 
 
 def share_steps(num_steps: int, num_levels: int) -> Sequence[int]:

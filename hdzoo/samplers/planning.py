@@ -1,6 +1,5 @@
 """How a sampler plans its chain: noise levels, step sizes, and what leads from one to the next."""
 
-from array import array
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
@@ -11,7 +10,7 @@ import torch
 from hdzoo.errors import HDZooError
 from hdzoo.samplers.chain import Chain, Move
 from hdzoo.samplers.coordinates import Edge, NetworkCoordinates
-from hdzoo.samplers.ladders import check_ladder, share_steps, whole_number
+from hdzoo.samplers.ladders import check_ladder, floats, share_steps, whole_number
 from hdzoo.scores.clocks import float_dtype
 from hdzoo.text import counted
 
@@ -121,8 +120,8 @@ class Planned(NetworkCoordinates):
         self.moves = moves
         self.num_inference_steps = len(moves)
         levels = moves.levels if isinstance(moves, Chain) else [move.sigma for move in moves]
-        self.levels = array("d", levels) + array("d", [0.0])
-        self.sigmas = torch.tensor(np.asarray(self.levels), dtype=float_dtype(device))
+        self.levels = floats(levels) + floats([0.0])
+        self.sigmas = torch.from_numpy(np.array(self.levels)).to(float_dtype(device))
         self.timesteps = self._timesteps_of(levels, device)
         self._last_edge = None
         # What is wrong with an option is said now, and not in the middle of a chain.
