@@ -14,7 +14,7 @@ from hdzoo.errors import HDZooError
 from hdzoo.samplers.base import Limit, Move
 from hdzoo.samplers.families import LadderSampler, root
 from hdzoo.samplers.gaussian import GaussianLaw, published_ladder
-from hdzoo.samplers.ladders import floats, refine_ladder
+from hdzoo.samplers.ladders import asked_once, floats, refine_ladder
 from hdzoo.samplers.langevin import denoise
 from hdzoo.samplers.options import LADDER_RULES
 from hdzoo.samplers.options import readout as readout_rule
@@ -116,12 +116,8 @@ class ConsistentAnnealedSampler(LadderSampler):
             return ""
         return f", or at least {bisect_left(range(most), True, lo=2, key=fits)} steps"
 
-    def plan(self, sigmas: Sequence[float], counts: Sequence[int]) -> list[Move]:
-        if np.max(counts) > 1:
-            raise HDZooError(
-                "a noise level is repeated; consistent annealed sampling asks the network once at "
-                "each, so give descending sigmas"
-            )
+    def plan(self, sigmas: Sequence[float], counts: Sequence[int]) -> Sequence[Move]:
+        asked_once(counts, "consistent annealed sampling")
         return super().plan(sigmas, counts)
 
     def hand_off(self, walk: Move, next_walk: Move) -> Move:

@@ -260,7 +260,7 @@ class SingleLevelSampler(Sampler):
         """The step size when none is given."""
         raise NotImplementedError
 
-    def plan(self, sigmas: Sequence[float], counts: Sequence[int]) -> list[Move]:
+    def plan(self, sigmas: Sequence[float], counts: Sequence[int]) -> Sequence[Move]:
         if len(sigmas) != 1:
             raise HDZooError(
                 f"{type(self).__name__} walks at one noise level and {len(sigmas)} are given; "

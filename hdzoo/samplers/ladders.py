@@ -172,6 +172,23 @@ def share_steps(num_steps: int, num_levels: int) -> Sequence[int]:
     return array("q", [each]) * (num_levels - rest) + array("q", [each + 1]) * rest
 
 
+def asked_once(counts: Sequence[int], sampler: str) -> None:
+    """Refuses a schedule that asks more than once at a noise level.
+
+    Args:
+        counts: network evaluations on each level.
+        sampler: which goes on to the next level each time, for the message.
+
+    Raises:
+        HDZooError: it does.
+    """
+    if np.max(counts) > 1:
+        raise HDZooError(
+            f"a noise level is repeated; {sampler} asks the network once at each, so give "
+            "descending sigmas"
+        )
+
+
 def churned_ladder(
     sigmas: Sequence[float], churn: float, churn_min: float = 0.0, churn_max: float | None = None
 ) -> list[float]:

@@ -93,8 +93,12 @@ def calls_of(name: str, num_levels: int, steps_per_level: int) -> int:
 
 @pytest.mark.parametrize(
     "name",
-    ["annealed-langevin", "alpha-half-denoising", "annealed-half-denoising"]
-    + ["consistent-annealed-sampling"],
+    [
+        "annealed-langevin",
+        "alpha-half-denoising",
+        "annealed-half-denoising",
+        "consistent-annealed-sampling",
+    ],
 )
 def test_a_constructor_works_on_noise_levels_and_not_on_evaluations(name: str) -> None:
     """A million evaluations on ten thousand levels take a handful of calls for each level."""
