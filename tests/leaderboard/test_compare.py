@@ -15,8 +15,8 @@ from hdzoo.generation.manifest import read_manifest
 from hdzoo.images.sources import load_images
 from hdzoo.leaderboard import compare as comparing
 from hdzoo.leaderboard.compare import compare
-from hdzoo.leaderboard.settings import Settings
 from hdzoo.leaderboard.pages import PICTURES, rows, write_page, write_pictures
+from hdzoo.leaderboard.settings import Settings
 from hdzoo.leaderboard.tuning import candidates, search_space
 from hdzoo.metrics.features import get_extractor
 from hdzoo.metrics.image_sets import open_images
