@@ -91,6 +91,8 @@ class Planned(NetworkCoordinates):
         asked = num_inference_steps
         if asked is not None:
             asked = whole_number(asked, "num_inference_steps")
+        ladder: Sequence[float]
+        counts: Sequence[int]
         if sigmas is not None:
             runs = [(sigma, len(list(run))) for sigma, run in groupby(float(s) for s in sigmas)]
             ladder, counts = [sigma for sigma, _ in runs], [count for _, count in runs]
