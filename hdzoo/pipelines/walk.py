@@ -63,7 +63,9 @@ class Walk:
         self.extras = tuple(name for name in asked if name in provided)
         self.asked_with = {} if class_labels is None else {"class_labels": class_labels}
         # Not all of diffusers' schedulers take a generator.
-        self.step_takes = inspect.signature(scheduler.step).parameters
+        parameters = inspect.signature(scheduler.step).parameters
+        takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+        self.step_takes = {"generator", "return_dict"} if takes_all else {*parameters}
 
     def run(
         self,
