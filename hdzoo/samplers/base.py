@@ -12,13 +12,14 @@ from diffusers import SchedulerMixin as SchedulerMixin
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 
+from hdzoo.checks import Flag, check_device, floating
 from hdzoo.errors import HDZooError
 from hdzoo.samplers.configurations import Configured
 from hdzoo.samplers.coordinates import NetworkCoordinates
 from hdzoo.samplers.gaussian import GaussianLaw
 from hdzoo.samplers.indexing import Indexing
-from hdzoo.samplers.ladders import check_ladder, share_steps, whole_number
-from hdzoo.samplers.noise import Generator, Noise
+from hdzoo.samplers.ladders import check_ladder, check_levels, share_steps, whole_number
+from hdzoo.samplers.noise import Generator, Noise, check_generator
 from hdzoo.scores.clocks import float_dtype
 from hdzoo.text import counted
 
@@ -244,16 +245,18 @@ class Sampler(NetworkCoordinates, Indexing, Configured):
             HDZooError: an option is out of its range, ``num_inference_steps`` is below one
                 evaluation a rung, or two schedules are given.
         """
+        check_device(device)
         self._check_coordinates(type(self).step is not Sampler.step)
         if timesteps is not None:
             if sigmas is not None:
                 raise HDZooError("both timesteps and sigmas are given; give one of them")
-            sigmas = [self._sigma_of(float(t)) for t in timesteps]
+            sigmas = self._levels_at(timesteps)
         asked = num_inference_steps
         if asked is not None:
             asked = whole_number(asked, "num_inference_steps")
         if sigmas is not None:
-            runs = [(sigma, len(list(run))) for sigma, run in groupby(float(s) for s in sigmas)]
+            levels = check_levels(sigmas).tolist()
+            runs = [(sigma, len(list(run))) for sigma, run in groupby(levels)]
             ladder, counts = [sigma for sigma, _ in runs], [count for _, count in runs]
             if asked not in (None, sum(counts)):
                 raise HDZooError(
@@ -329,13 +332,10 @@ class Sampler(NetworkCoordinates, Indexing, Configured):
                 f"the chain of {counted(len(self.moves), 'step')} has ended; call set_timesteps to "
                 "start anew"
             )
-        if isinstance(generator, list) and len(generator) != len(sample):
-            raise HDZooError(
-                f"generator is a list of {len(generator)} for {counted(len(sample), 'sample')}; "
-                "give one generator, or one for each sample"
-            )
-        if not sample.is_floating_point():
-            raise HDZooError(f"the state is of {sample.dtype}; a state is of a floating dtype")
+        floating("sample", sample, "the state of the chain")
+        floating("model_output", model_output, "the network's output")
+        check_generator(generator, len(sample))
+        return_dict = Flag()("return_dict", return_dict)
         edge, (keep, push, fresh) = self._edges[k]
         state = sample.to(torch.promote_types(sample.dtype, torch.float32))
         prediction, variance = self._parts(model_output, sample)

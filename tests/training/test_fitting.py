@@ -247,7 +247,12 @@ def test_an_output_folder_among_the_images_is_refused(run, tmp_path):
     before = sorted(tmp_path.rglob("*"))
     options = ("-m", "block_out_channels=[8]", "-m", "norm_num_groups=4", *QUICK)
     # Each says where the pictures are: the folder itself, one in it, one that is there, a link.
-    for output in (tmp_path, tmp_path / "run" / "1", tmp_path / "out", tmp_path.parent / "link/run"):
+    for output in (
+        tmp_path,
+        tmp_path / "run" / "1",
+        tmp_path / "out",
+        tmp_path.parent / "link/run",
+    ):
         code, out, err = run("train", "--dataset", tmp_path, "--output-dir", output, *options)
         assert (code, out) == (2, "")
         assert f"is in the folder of the images, {tmp_path}" in err
