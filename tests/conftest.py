@@ -92,11 +92,7 @@ def start_processes(tmp_path_factory):
 
 
 # Known to fail and to be mended: each is said at the end of every run.
-KNOWN_FAILURES = {
-    "test_contract_kit.py::test_stranger_keeps_the_contract[PlainAdaptiveSampler-pipeline]": (
-        "an adaptive chain amplifies the roundings of another batch size"
-    ),
-}
+KNOWN_FAILURES: dict[str, str] = {}
 
 
 def pytest_collection_modifyitems(items):

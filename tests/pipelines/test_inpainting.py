@@ -543,7 +543,10 @@ REFUSED = {
         {"image": [Image.new("L", (4, 4)), Image.new("L", (5, 5))]},
         "image has pictures of several sizes .*4 x 4, 5 x 5",
     ),
-    "no_samples": ({"num_samples_per_image": 0}, "num_samples_per_image is 0; it must be a whole number from 1"),
+    "no_samples": (
+        {"num_samples_per_image": 0},
+        "num_samples_per_image is 0; it must be a whole number from 1",
+    ),
     "generators": (
         {"generator": [seeded(), seeded()], "num_samples_per_image": 2},
         "generator is a list of 2 for 6 samples",
