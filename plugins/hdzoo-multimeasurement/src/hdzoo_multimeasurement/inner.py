@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from hdzoo import HDZooError, get_sampler
-from hdzoo.checks import COUNT, POSITIVE, Maybe, Rule, refuse
+from hdzoo.checks import POSITIVE, Maybe, Rule, Whole, refuse
 from hdzoo.samplers.families import SingleLevelSampler
 from hdzoo.samplers.noise import Noise
 from hdzoo.samplers.options import SINGLE_LEVEL_RULES
@@ -25,7 +25,7 @@ def walk_options(name: str, value: Any) -> dict[str, Any]:
 
 RULES: dict[str, Rule] = {
     **SINGLE_LEVEL_RULES,
-    "num_measurements": COUNT,
+    "num_measurements": Whole(1, 10_000),
     "walk_options": Maybe(walk_options),
 }
 

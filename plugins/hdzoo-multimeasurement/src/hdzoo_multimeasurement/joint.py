@@ -12,9 +12,10 @@ from diffusers.configuration_utils import register_to_config
 from hdzoo.checks import checked
 from hdzoo.samplers.base import Limit, Move
 from hdzoo.samplers.families import SingleLevelSampler
-from hdzoo.samplers.gaussian import GaussianLaw, published_level
+from hdzoo.samplers.gaussian import GaussianLaw
 from hdzoo.samplers.noise import Noise
 from hdzoo_multimeasurement.inner import RULES, inner_walk, walked
+from hdzoo_multimeasurement.laws import joint_law
 
 
 class JointMultimeasurementSampler(SingleLevelSampler):
@@ -116,17 +117,4 @@ class JointMultimeasurementSampler(SingleLevelSampler):
         return moved
 
     def closed_form(self, start: GaussianLaw) -> GaussianLaw | None:
-        m, steps = self.config.num_measurements, self.num_inference_steps - 1
-        level = published_level({**self.config, "sigma": self.config.sigma / math.sqrt(m)})
-        if not steps:
-            return start.gradient(level**2, level)
-        # The sum of the measurements over the root of m: noise sigma on data of m times the width.
-        root, walk = math.sqrt(m), inner_walk(self.config, level * math.sqrt(m), steps)
-        mean, data_mean = root * start.mean, root * start.data_mean
-        law = walk.closed_form(
-            GaussianLaw(data_mean, m * start.data_variance, mean, m * start.variance)
-        )
-        if law is None:
-            return None
-        ended = start._replace(mean=law.mean / root, variance=law.variance / m)
-        return ended.gradient(level**2, level)
+        return joint_law(self.config, self.num_inference_steps, start)

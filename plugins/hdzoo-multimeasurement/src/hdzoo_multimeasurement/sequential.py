@@ -1,10 +1,9 @@
 """One measurement after the other."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
-import numpy as np
 import torch
 from diffusers import ModelMixin as ModelMixin  # diffusers' loader looks them up here
 from diffusers import SchedulerMixin as SchedulerMixin
@@ -13,10 +12,11 @@ from diffusers.configuration_utils import register_to_config
 from hdzoo.checks import checked
 from hdzoo.samplers.base import Limit, Move, Sampler
 from hdzoo.samplers.configurations import keep_own_step_size
-from hdzoo.samplers.gaussian import GaussianLaw, trained_at
+from hdzoo.samplers.gaussian import GaussianLaw
 from hdzoo.samplers.ladders import EVALUATIONS
 from hdzoo.samplers.noise import Noise
 from hdzoo_multimeasurement.inner import RULES, inner_walk, walked
+from hdzoo_multimeasurement.laws import sequential_law
 
 
 class Stage(NamedTuple):
@@ -35,6 +35,30 @@ class Stage(NamedTuple):
     sigma: float
     share: float
     spread: float
+
+
+def stages_of(
+    config: Mapping[str, Any], sigmas: Sequence[float], counts: Sequence[int]
+) -> list[Stage]:
+    """What each network evaluation is for.
+
+    Args:
+        config: of the sampler.
+        sigmas: the noise levels of the mean, descending.
+        counts: evaluations on each.
+    """
+    stages, walks = list[Stage](), dict[tuple[str, int], Any]()
+    for level, above, count in zip(sigmas, [math.inf, *sigmas[:-1]], counts, strict=True):
+        share = 1 - (level / above) ** 2
+        sigma = level / math.sqrt(share)
+        spread = 0.0 if math.isinf(above) else math.sqrt(above**2 - level**2)
+        # Measurements of the same noise have the same walk, but for roundings.
+        like = f"{sigma:.12g}", count
+        if like not in walks:
+            # Of the evaluations on a level the last is the denoiser's.
+            walks[like] = inner_walk(config, sigma, count - 1) if count > 1 else None
+        stages += [Stage(walks[like], step, sigma, share, spread) for step in range(count)]
+    return stages
 
 
 class SequentialMultimeasurementSampler(Sampler):
@@ -125,17 +149,11 @@ class SequentialMultimeasurementSampler(Sampler):
         sigma, m = self.config.sigma, self.config.num_measurements
         return [sigma / math.sqrt(t) for t in range(1, m + 1)]
 
-    def plan(self, sigmas: Sequence[float], counts: Sequence[int]) -> list[Move]:
-        self.stages, moves = [], []
-        for level, above, count in zip(sigmas, [math.inf, *sigmas[:-1]], counts, strict=True):
-            share = 1 - (level / above) ** 2
-            sigma = level / math.sqrt(share)
-            spread = 0.0 if math.isinf(above) else math.sqrt(above**2 - level**2)
-            # Of the evaluations on a level the last is the denoiser's.
-            walk = inner_walk(self.config, sigma, count - 1) if count > 1 else None
-            self.stages += [Stage(walk, step, sigma, share, spread) for step in range(count)]
-            moves += [Move(level, walk.moves[0].alpha if walk else 0.0)] * count
-        return moves
+    def plan(self, sigmas: Sequence[float], counts: Sequence[int]) -> Sequence[Move]:
+        self.stages = stages_of(self.config, sigmas, counts)
+        levels = [level for level, count in zip(sigmas, counts, strict=True) for _ in range(count)]
+        alphas = [one.walk.moves[0].alpha if one.walk else 0.0 for one in self.stages]
+        return [Move(*move) for move in zip(levels, alphas, strict=True)]
 
     def update(self, k: int, x: torch.Tensor, score: torch.Tensor, noise: Noise) -> torch.Tensor:
         level, following, memory = self.levels[k], self.levels[k + 1], dict(self.memory)
@@ -156,28 +174,4 @@ class SequentialMultimeasurementSampler(Sampler):
         return past + share * (y - past)
 
     def closed_form(self, start: GaussianLaw) -> GaussianLaw | None:
-        m, steps, law = self.config.num_measurements, self.num_inference_steps, start
-        levels = trained_at(self.config, self.config.sigma / np.sqrt(np.arange(1, m + 1)))
-        for t, level in enumerate(levels):
-            # Evaluations are shared evenly, the later measurements have the rest; one denoises.
-            walked_steps = (steps + t) // m - 1
-            before = np.inf if t == 0 else levels[t - 1]
-            sigma = 1 / np.sqrt(level**-2 - before**-2)
-            if t == 0:
-                given, known, past = start, 0.0, 0.0
-            else:
-                # Of the data given the past: how much the mean moves them, and what is left.
-                known = start.data_variance / start.total(before)
-                left, past = known * before**2, 1 - (level / sigma) ** 2
-                given = GaussianLaw(0 * left, left, 0 * left, sigma**2 + 0 * left)
-            drawn: GaussianLaw | None = given
-            if walked_steps:
-                drawn = inner_walk(self.config, float(sigma), walked_steps).closed_form(given)
-            if drawn is None:
-                return None
-            if t == 0:
-                law = drawn
-            else:
-                law = law.contract(past + (1 - past) * known)
-                law = law.noise((1 - past) ** 2 * drawn.variance)
-        return law.gradient(levels[-1] ** 2, levels[-1])
+        return sequential_law(self.config, self.num_inference_steps, start)
