@@ -36,8 +36,16 @@ class LoadedByName:
                 ``pretrained_model_name_or_path``.
             **kwargs: what diffusers takes: ``subfolder="scheduler"`` or ``"unet"`` for a part of a
                 pipeline, ``revision``, ...
+
+        Raises:
+            HDZooError: weights in a folder are damaged: what hdzoo has saved knows its checksum.
         """
+        from hdzoo.checksums import check_tensors
+
         name = kwargs.pop("pretrained_model_name_or_path", name)
         if name is not None and not Path(name).is_dir():
             name = bundled_models().get(str(name), name)
+        if name is not None:
+            for path in sorted(Path(name, kwargs.get("subfolder") or "").glob("*.safetensors")):
+                check_tensors(path)
         return super().from_pretrained(name, **kwargs)  # type: ignore[misc]

@@ -11,6 +11,9 @@ from diffusers import SchedulerMixin as SchedulerMixin  # diffusers' loader look
 
 from hdzoo.checks import (
     COUNT,
+    HIGHEST_NOISE,
+    LOWEST_NOISE,
+    NOISE_LEVEL,
     NOT_NEGATIVE,
     POSITIVE,
     Interval,
@@ -220,17 +223,19 @@ class AnalyticScore(ModelMixin, ConfigMixin):
         return points, level
 
     def _check(self, sigma: Sigma) -> None:
-        lowest: Any = sigma
+        level: Any = sigma
         if isinstance(sigma, torch.Tensor):
             if sigma.dtype == torch.bool or sigma.is_complex():
                 refuse("sigma", sigma, "a tensor of real numbers")
             # A tensor may come from a loop over timesteps on a device, where a look would wait.
             if sigma.device.type != "cpu" or sigma.numel() == 0:
                 return
-            broken = sigma[~torch.isfinite(sigma)]
-            lowest = (broken if len(broken) else sigma.min()).flatten()[0]
-        if NOT_NEGATIVE("sigma", lowest) == 0 and not self._has_density:
-            refuse("sigma", lowest, f"{POSITIVE}, for the data have no density without noise")
+            fits = (sigma == 0) | ((sigma >= LOWEST_NOISE) & (sigma <= HIGHEST_NOISE))
+            level = (sigma if fits.all() else sigma[~fits]).min()
+        if NOT_NEGATIVE("sigma", level) > 0:
+            NOISE_LEVEL("sigma", level)
+        elif not self._has_density:
+            refuse("sigma", level, f"{POSITIVE}, for the data have no density without noise")
 
     def _uniform(self, shape: Any, generator: torch.Generator | None) -> torch.Tensor:
         return self._random(torch.rand, shape, generator)

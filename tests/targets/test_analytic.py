@@ -379,6 +379,19 @@ def test_noise_level_out_of_range(sigma):
         model.sample(3, sigma=sigma)
 
 
+@every_target
+def test_noise_levels_whose_squares_are_no_numbers(name):
+    model = build(name)
+    x = torch.zeros(3, *model.sample_shape)
+    for sigma in (1e-200, 1e-16, 1e16, 1e200):
+        for given in (sigma, torch.tensor([1.0, sigma, 0.5], dtype=torch.float64)):
+            for method in (model, model.score, model.denoise):
+                with pytest.raises(HDZooError, match=f"sigma is {sigma}; .* from 1e-15 to 1e"):
+                    method(x, given)
+    for sigma in (1e-15, 1e15):
+        assert model.score(x, sigma).isfinite().all()
+
+
 @pytest.mark.parametrize("name", [name for name in TARGETS if not TARGETS[name][1]])
 def test_no_density_without_noise(name):
     model = build(name)
