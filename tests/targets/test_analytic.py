@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -386,7 +387,7 @@ def test_noise_levels_whose_squares_are_no_numbers(name):
     for sigma in (1e-200, 1e-16, 1e16, 1e200):
         for given in (sigma, torch.tensor([1.0, sigma, 0.5], dtype=torch.float64)):
             for method in (model, model.score, model.denoise):
-                with pytest.raises(HDZooError, match=f"sigma is {sigma}; .* from 1e-15 to 1e"):
+                with pytest.raises(HDZooError, match=re.escape(f"sigma is {sigma}; it must be ")):
                     method(x, given)
     for sigma in (1e-15, 1e15):
         assert model.score(x, sigma).isfinite().all()
