@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 import torch
 from torch.special import ndtri
 
+from hdzoo.checks import floating, refuse
 from hdzoo.errors import HDZooError
+from hdzoo.samplers.ladders import check_schedule
 from hdzoo.scores.clocks import (
     DISCRETE_OPTIONS,
     TIME_OPTIONS,
@@ -80,7 +82,7 @@ class NetworkCoordinates:
     """
 
     config: Any
-    levels: list[float]
+    levels: Sequence[float]
     state_space: str
 
     @property
@@ -113,7 +115,7 @@ class NetworkCoordinates:
             noise: ``z``, same shape, standard normal; signs are turned over where it is large.
             timesteps: elements of `timesteps`, shape (batch,) or (1,).
         """
-        sigma = self._sigma_of(timesteps).view(-1, *[1] * (original_samples.ndim - 1))
+        sigma = self._noise_of(original_samples, noise, timesteps)
         like = original_samples.device, original_samples.dtype
         if self.state_space == "signs":
             most = ndtri(torch.sigmoid(2 / sigma.to(float_dtype(noise.device)) ** 2))
@@ -123,6 +125,39 @@ class NetworkCoordinates:
         # Divided before they are added: half precision would lose the sample in the noise.
         keep = 1 / state_scale(sigma, self._coordinates)
         return keep.to(*like) * original_samples + (sigma * keep).to(*like) * noise
+
+    def _noise_of(self, samples: Any, noise: Any, timesteps: Any) -> torch.Tensor:
+        """The noise level of each sample, of as many axes as they have."""
+        floating("original_samples", samples, "of shape (batch, ...)")
+        floating("noise", noise, "of the shape of original_samples")
+        if noise.shape != samples.shape or not samples.numel():
+            raise HDZooError(
+                f"original_samples has the shape {tuple(samples.shape)} and noise "
+                f"{tuple(noise.shape)}; they are to have one shape, of one sample or more"
+            )
+        allowed = "a tensor of one number for all samples, or of one for each"
+        if not isinstance(timesteps, torch.Tensor) or timesteps.numel() not in (1, len(samples)):
+            refuse("timesteps", timesteps, allowed)
+        if timesteps.dtype == torch.bool or timesteps.is_complex():
+            refuse("timesteps", timesteps, allowed)
+        sigma = self._sigma_of(timesteps)
+        # To look at those on an accelerator would wait.
+        if sigma.device.type == "cpu" and not ((sigma > 0) & (sigma < math.inf)).all():
+            raise HDZooError(
+                f"timesteps has {timesteps.flatten()[:3].tolist()}, which stand for no noise level;"
+                " take some of scheduler.timesteps"
+            )
+        return torch.as_tensor(sigma).view(-1, *[1] * (samples.ndim - 1))
+
+    def _levels_at(self, timesteps: Any) -> list[float]:
+        """The noise levels that the network is told by some timesteps."""
+        told = check_schedule("timesteps", timesteps).tolist()
+        try:
+            return [float(self._sigma_of(timestep)) for timestep in told]
+        except HDZooError:
+            raise
+        except (ValueError, OverflowError) as error:
+            refuse("timesteps", timesteps, "what the network can be told", error)
 
     def from_ve(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
         """A state in VE coordinates, in the sampler's own.
@@ -150,10 +185,10 @@ class NetworkCoordinates:
         """What the network is told at each noise level; integers where all are indices, for
         networks that look them up in a table."""
         clock = self._clock
-        told = [clock.timestep(sigma) for sigma in sigmas]
-        indices = isinstance(clock, DiscreteClock) and all(t.is_integer() for t in told)
+        told = clock.timesteps(sigmas)
+        indices = isinstance(clock, DiscreteClock) and bool((told == told.round()).all())
         dtype = torch.int64 if indices else float_dtype(device)
-        return torch.tensor(told, dtype=dtype, device=device)
+        return torch.from_numpy(told.copy()).to(device, dtype)
 
     def _edge(self, sigma: float, sigma_after: float) -> Edge:
         """An evaluation at a noise level, and the next state at another; 0 for a sample."""
@@ -199,12 +234,13 @@ class NetworkCoordinates:
             f"{tuple(sample.shape)}; a sampler needs a prediction for each number of the state"
         )
 
-    def _check_coordinates(self, step_is_own: bool) -> None:
-        """Refuses combinations that mean nothing.
+    @property
+    def _step_is_own(self) -> bool:
+        """Whether the sampler makes its steps itself, which are in VE coordinates."""
+        raise NotImplementedError
 
-        Args:
-            step_is_own: whether the sampler makes its steps itself, which are in VE coordinates.
-        """
+    def _check_coordinates(self) -> None:
+        """Refuses combinations that mean nothing."""
         state_scale(1.0, self._coordinates)
         if self.state_space not in STATE_SPACES:
             raise HDZooError(
@@ -225,7 +261,7 @@ class NetworkCoordinates:
                 "from the configuration of the network's diffusers scheduler"
             )
         names = inspect.signature(type(self).__init__).parameters
-        if self._coordinates != "ve" and step_is_own and "coordinates" not in names:
+        if self._coordinates != "ve" and self._step_is_own and "coordinates" not in names:
             raise HDZooError(
                 f"{type(self).__name__} makes its steps itself, in VE coordinates, and the network "
                 f"is in {self._coordinates!r}; take another sampler. (One that overrides update "

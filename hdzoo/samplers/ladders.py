@@ -5,11 +5,13 @@ A ladder descends: its first level is the largest. A step size is ``alpha`` in t
 """
 
 import math
+from array import array
 from collections.abc import Sequence
 from statistics import NormalDist
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from hdzoo.checks import (
@@ -79,21 +81,7 @@ def check_ladder(sigmas: Sequence[float]) -> list[float]:
     Raises:
         HDZooError: it is empty, a level is no finite and positive number, or it does not descend.
     """
-    if not hasattr(sigmas, "__len__") or isinstance(sigmas, str | dict | set):
-        refuse("sigmas", sigmas, "a list of noise levels")
-    if not 0 < len(sigmas) <= MAX_EVALUATIONS:
-        raise HDZooError(
-            f"the ladder has no noise level, or too many: {len(sigmas):,}; give 1 to "
-            f"{MAX_EVALUATIONS:,}"
-        )
-    ladder = as_float64("sigmas", sigmas)
-    if ladder.ndim != 1:
-        refuse("sigmas", ladder, "a list of noise levels")
-    broken = ladder[~((ladder >= LOWEST_NOISE) & (ladder <= HIGHEST_NOISE))]
-    if len(broken):
-        raise HDZooError(
-            f"the ladder holds {broken[0]}; noise levels are finite and positive, {NOISE_LEVEL}"
-        )
+    ladder = check_levels(sigmas)
     rises = np.flatnonzero(np.diff(ladder) >= 0)
     if len(rises):
         above, below = ladder[rises[0] : rises[0] + 2]
@@ -104,9 +92,61 @@ def check_ladder(sigmas: Sequence[float]) -> list[float]:
     return ladder.tolist()
 
 
+def floats(numbers: np.ndarray | Sequence[float]) -> "array[float]":
+    """An array as a sequence of Python's numbers, which NumPy reads without a copy: of a million
+    levels a list takes longer than all that is computed of them.
+
+    Args:
+        numbers: shape (n,).
+    """
+    copied = array("d")
+    copied.frombytes(np.ascontiguousarray(numbers, dtype=float).data.cast("B"))
+    return copied
+
+
+def check_levels(sigmas: Any) -> npt.NDArray[np.float64]:
+    """Noise levels in any order, as an array of shape (levels,).
+
+    Raises:
+        HDZooError: they are none, or one is not finite and positive.
+    """
+    levels = check_schedule("sigmas", sigmas)
+    broken = levels[~((levels >= LOWEST_NOISE) & (levels <= HIGHEST_NOISE))]
+    if len(broken):
+        raise HDZooError(
+            f"the ladder holds {broken[0]}; noise levels are finite and positive, {NOISE_LEVEL}"
+        )
+    return levels
+
+
+def check_schedule(name: str, values: Any) -> npt.NDArray[np.float64]:
+    """As many numbers as a chain may have evaluations, as an array of shape (evaluations,).
+
+    Args:
+        name: of the argument.
+        values: of it: a list, a tuple, an array or a tensor; they are counted first.
+
+    Raises:
+        HDZooError: they are no numbers, too many, or none.
+    """
+    if not hasattr(values, "__len__") or isinstance(values, str | bytes | dict | set):
+        refuse(name, values, "a list of numbers")
+    # A tensor of no axis has a length that cannot be asked for.
+    count = len(values) if getattr(values, "ndim", 1) else 0
+    if not 0 < count <= MAX_EVALUATIONS:
+        raise HDZooError(
+            f"the ladder has no noise level, or too many: {name} has {count:,}; give 1 to "
+            f"{MAX_EVALUATIONS:,}"
+        )
+    numbers = as_float64(name, values)
+    if numbers.ndim != 1:
+        refuse(name, numbers, "a list of numbers")
+    return numbers
+
+
 def refine_ladder(
     sigmas: Sequence[float], num_levels: int, rho: float | None = None
-) -> list[float]:
+) -> Sequence[float]:
     """Puts ``num_levels`` levels on a ladder's curve, by linear interpolation.
 
     Of ``log sigma``: a geometric ladder becomes the geometric ladder with the same ends, as
@@ -126,7 +166,7 @@ def refine_ladder(
         HDZooError: ``num_levels`` is below 1, or above 1 when the ladder has a single level, or
             ``rho`` is out of its range.
     """
-    ladder, num_levels = check_ladder(sigmas), EVALUATIONS("num_levels", num_levels)
+    ladder, num_levels = floats(check_ladder(sigmas)), EVALUATIONS("num_levels", num_levels)
     rho = RHO("rho", rho)
     if num_levels == len(ladder):
         return ladder
@@ -137,17 +177,14 @@ def refine_ladder(
         )
     if num_levels == 1:
         return ladder[-1:]
-    places = [math.log(sigma) if rho is None else sigma ** (1 / rho) for sigma in ladder]
-    refined = [ladder[0]]
-    for i in range(1, num_levels - 1):
-        position = i * (len(ladder) - 1) / (num_levels - 1)
-        rung = min(int(position), len(ladder) - 2)
-        place = places[rung] + (position - rung) * (places[rung + 1] - places[rung])
-        refined.append(math.exp(place) if rho is None else place**rho)
-    return [*refined, ladder[-1]]
+    places = np.array([math.log(sigma) if rho is None else sigma ** (1 / rho) for sigma in ladder])
+    positions = np.arange(1, num_levels - 1) * (len(ladder) - 1) / (num_levels - 1)
+    inner = np.interp(positions, np.arange(len(ladder)), places)
+    inner = np.exp(inner) if rho is None else inner**rho
+    return ladder[:1] + floats(inner) + ladder[-1:]
 
 
-def share_steps(num_steps: int, num_levels: int) -> list[int]:
+def share_steps(num_steps: int, num_levels: int) -> Sequence[int]:
     """Shares steps among the rungs; where it does not divide, the smaller noise gets more.
 
     Args:
@@ -159,7 +196,24 @@ def share_steps(num_steps: int, num_levels: int) -> list[int]:
     """
     num_levels = COUNT("num_levels", num_levels)
     each, rest = divmod(Whole(num_levels)("num_steps", num_steps), num_levels)
-    return [each + (rung >= num_levels - rest) for rung in range(num_levels)]
+    return array("q", [each]) * (num_levels - rest) + array("q", [each + 1]) * rest
+
+
+def asked_once(counts: Sequence[int], sampler: str) -> None:
+    """Refuses a schedule that asks more than once at a noise level.
+
+    Args:
+        counts: network evaluations on each level.
+        sampler: which goes on to the next level each time, for the message.
+
+    Raises:
+        HDZooError: it does.
+    """
+    if np.max(counts) > 1:
+        raise HDZooError(
+            f"a noise level is repeated; {sampler} asks the network once at each, so give "
+            "descending sigmas"
+        )
 
 
 def churned_ladder(

@@ -9,9 +9,10 @@ import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers import SchedulerMixin as SchedulerMixin  # diffusers' loader looks it up here
 
+from hdzoo.bundled import LoadedByName
 from hdzoo.checks import (
-    COUNT,
     HIGHEST_NOISE,
+    IMAGES,
     LOWEST_NOISE,
     NOISE_LEVEL,
     NOT_NEGATIVE,
@@ -35,7 +36,7 @@ SHAPE = Many(Whole(1, 2**31), most=16)
 PIXELS = Maybe(Interval())
 
 
-class AnalyticScore(ModelMixin, ConfigMixin):
+class AnalyticScore(LoadedByName, ModelMixin, ConfigMixin):
     r"""A distribution :math:`p` on :math:`R^d` whose noisy score is known exactly.
 
     It is a score network like any other: it predicts :math:`\nabla \log p_\sigma(x)`, is saved and
@@ -117,7 +118,7 @@ class AnalyticScore(ModelMixin, ConfigMixin):
         Raises:
             HDZooError: one of the numbers is out of its range.
         """
-        num_samples, sigma = COUNT("num_samples", num_samples), NOT_NEGATIVE("sigma", sigma)
+        num_samples, sigma = IMAGES("num_samples", num_samples), NOT_NEGATIVE("sigma", sigma)
         if not isinstance(generator, torch.Generator | None):
             refuse("generator", generator, "a torch.Generator, or None")
         samples = self._draw(num_samples, generator)
@@ -193,6 +194,10 @@ class AnalyticScore(ModelMixin, ConfigMixin):
         Raises:
             HDZooError: a shape does not fit, or something else is asked for.
         """
+        if not isinstance(extras, list | tuple):
+            refuse("extras", extras, f"a list of some of {', '.join(self.provides)}")
+        if not isinstance(extras, list | tuple):
+            refuse("extras", extras, f"a list, of {', '.join(self.provides)} or nothing")
         unknown = [name for name in extras if name not in self.provides]
         if unknown:
             raise HDZooError(
