@@ -20,6 +20,14 @@ Callback = Callable[[Any, int, Any, dict[str, Any]], dict[str, Any] | None]
 TENSOR_INPUTS = ("latents", "denoised", "score")
 
 
+def taken(step: Callable[..., Any], names: Iterable[str]) -> set[str]:
+    """Which of some arguments a scheduler's step takes by name; not all of diffusers' take a
+    generator."""
+    parameters = inspect.signature(step).parameters
+    takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    return {name for name in names if takes_all or name in parameters}
+
+
 class Walk:
     """One chain of a pipeline.
 
@@ -60,7 +68,7 @@ class Walk:
         asked = (*getattr(scheduler, "needs", ()), *getattr(scheduler, "uses", ()))
         self.extras = tuple(name for name in asked if name in provided)
         self.asked_with = {} if class_labels is None else {"class_labels": class_labels}
-        self.step_takes = step_takes(scheduler)
+        self.step_takes = taken(scheduler.step, ("generator", "return_dict"))
 
     def run(
         self,
@@ -133,15 +141,6 @@ class Walk:
         returned = self.callback(self.pipe, step, timestep, tensors) or {}
         changed: torch.Tensor = returned.get("latents", latents)
         return changed
-
-
-def step_takes(scheduler: Any) -> frozenset[str]:
-    """Which of ``generator`` and ``return_dict`` a scheduler's `step` takes: not all of diffusers'
-    take a generator."""
-    parameters = inspect.signature(scheduler.step).parameters
-    takes_all = any(one.kind is one.VAR_KEYWORD for one in parameters.values())
-    options = frozenset({"generator", "return_dict"})
-    return options if takes_all else options & set(parameters)
 
 
 _EVALUATING = Lock()

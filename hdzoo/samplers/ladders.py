@@ -92,18 +92,6 @@ def check_ladder(sigmas: Sequence[float]) -> list[float]:
     return ladder.tolist()
 
 
-def floats(numbers: np.ndarray | Sequence[float]) -> "array[float]":
-    """An array as a sequence of Python's numbers, which NumPy reads without a copy: of a million
-    levels a list takes longer than all that is computed of them.
-
-    Args:
-        numbers: shape (n,).
-    """
-    copied = array("d")
-    copied.frombytes(np.ascontiguousarray(numbers, dtype=float).data.cast("B"))
-    return copied
-
-
 def check_levels(sigmas: Any) -> npt.NDArray[np.float64]:
     """Noise levels in any order, as an array of shape (levels,).
 
@@ -142,6 +130,18 @@ def check_schedule(name: str, values: Any) -> npt.NDArray[np.float64]:
     if numbers.ndim != 1:
         refuse(name, numbers, "a list of numbers")
     return numbers
+
+
+def floats(numbers: np.ndarray | Sequence[float]) -> "array[float]":
+    """An array as a sequence of Python's numbers, which NumPy reads without a copy: of a million
+    levels a list takes longer than all that is computed of them.
+
+    Args:
+        numbers: shape (n,).
+    """
+    copied = array("d")
+    copied.frombytes(np.ascontiguousarray(numbers, dtype=float).data.cast("B"))
+    return copied
 
 
 def refine_ladder(

@@ -9,6 +9,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+import zoo
 from PIL import Image
 
 from hdzoo import (
@@ -17,7 +18,6 @@ from hdzoo import (
     HDPipeline,
     HDZooError,
     get_sampler,
-    list_samplers,
 )
 from hdzoo.pipelines.generators import sample_generators
 from hdzoo.pipelines.inpainting import KNOWN_NOISES, fork
@@ -26,7 +26,7 @@ from hdzoo.samplers.base import Sampler
 STEPS = 8
 
 SAMPLERS = [
-    *[(name, {}) for name in list_samplers()],
+    *[(name, {}) for name in zoo.SAMPLERS],
     ("annealed-langevin", {"hand_off": "next", "readout": "alpha"}),
     ("annealed-langevin", {"hand_off": "half", "readout": "full"}),
     ("consistent-annealed-sampling", {"readout": "full"}),
