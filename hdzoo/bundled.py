@@ -41,8 +41,8 @@ class LoadedByName:
                 pipeline, ``revision``, ...
 
         Raises:
-            HDZooError: there is no such place, or no such part in it; or the weights in a folder are
-                damaged: what hdzoo has saved knows its checksum.
+            HDZooError: there is no such place, or no such part in it, or its weights are damaged:
+                what hdzoo has saved knows its checksum.
         """
         from hdzoo.checksums import check_tensors
 
