@@ -77,8 +77,8 @@ class Sampler(NetworkCoordinates, Indexing, Configured):
 
     *By a move.* Four choices, each a method that a subclass may override, make a list of `Move`:
 
-    * `rungs`: the ladder of noise levels (how the evaluations are shared among them is the same
-      for all: evenly, and the smaller noise levels get the rest);
+    * `rungs`: the ladder of noise levels (how the evaluations are shared among them, `counts`, is
+      evenly, and the smaller noise levels get the rest);
     * `step_sizes`: :math:`\alpha` on each rung; the walk on a rung is
       :math:`x + \alpha s + \sqrt{2 \alpha} z`;
     * `hand_off`: the last move on a rung, which leads to the next;
@@ -166,6 +166,11 @@ class Sampler(NetworkCoordinates, Indexing, Configured):
     def rungs(self, num_inference_steps: int) -> list[float]:
         """The ladder for so many network evaluations: descending noise levels."""
         raise NotImplementedError
+
+    def counts(self, num_inference_steps: int, num_levels: int) -> Sequence[int]:
+        """How many of the network evaluations are on each rung; evenly, and the smaller noise
+        levels get the rest, if not overridden. Not asked where a schedule is given."""
+        return share_steps(num_inference_steps, num_levels)
 
     def step_sizes(self, sigmas: Sequence[float]) -> list[float]:
         """The step size ``alpha`` on each rung."""
@@ -272,7 +277,7 @@ class Sampler(NetworkCoordinates, Indexing, Configured):
                     f"{len(ladder)}: one for each noise level of its ladder; ask for more, or give "
                     "it a shorter ladder (num_levels, sigmas)"
                 )
-            counts = share_steps(asked, len(ladder))
+            counts = [*self.counts(asked, len(ladder))]
         self._set_chain(self.plan(ladder, counts), device)
 
     def _set_chain(self, moves: list[Move], device: str | torch.device | None) -> None:
