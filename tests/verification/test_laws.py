@@ -191,7 +191,7 @@ def test_declared_law_of_a_turned_target() -> None:
 def test_affine_map_of_one_langevin_step() -> None:
     # x + alpha (m - x) / V + sqrt(2 alpha) z, V = 1 + 1, alpha = 0.5.
     found = affine_map(LangevinSampler(sigma=1.0, step_size=0.5, num_steps=1), Gaussian.of(3, 1))
-    expected = AffineMap(np.array([0.75]), np.array([[0.75]]), np.array([[[1.0]]]))
+    expected = AffineMap(np.array([0.75]), np.array([[0.75]]), np.array([[1.0]]))
     for one, other in zip(vars(found).values(), vars(expected).values(), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-15)
 
