@@ -1,6 +1,7 @@
 """Stochastic localization: what it is the same as, and numbers worked out apart from the code."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -132,7 +133,7 @@ def test_exact_variance_of_second_order() -> None:
         errors.append(abs(law.covariance.item() - exact))
     # Chebyshev's error on the root, whose branch point is at -1 / u <= -1, falls by 3 + sqrt(8) for
     # each product; the variance is a sum of such errors.
-    assert all(after < before / 4 for before, after in zip(errors, errors[1:], strict=False))
+    assert all(after < before / 4 for before, after in pairwise(errors))
     assert errors[-1] < 1e-8
 
 
@@ -252,7 +253,9 @@ class ProductsOfTheWrongState(StochasticLocalization2Sampler):
 
 
 @pytest.mark.parametrize(
-    "fault", [NoiseOfTheFirstLevel, TimeFromTheEnd, ProductsOfTheWrongState], ids=lambda c: c.__name__
+    "fault",
+    [NoiseOfTheFirstLevel, TimeFromTheEnd, ProductsOfTheWrongState],
+    ids=lambda c: c.__name__,
 )
 def test_faults_are_found(fault) -> None:
     with pytest.raises(CheckFailed, match="not that of the declared closed form"):
