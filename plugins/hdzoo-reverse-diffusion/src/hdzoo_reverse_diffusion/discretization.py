@@ -107,7 +107,7 @@ def vp_betas(sigmas: Sequence[float], eps: float, clock: TimeClock | None) -> np
         raise HDZooError(
             f"{len(betas)} noise levels are too few for steps as in score_sde: beta is "
             f"{betas[0]:.3g} at the first, and must be below 1; ask for at least "
-            f"{int(betas[0] * len(betas)) + 1} levels, or take predictor='euler-maruyama'"
+            f"{int(betas[0] * len(betas) * (1 + 1e-9)) + 1} levels, or take predictor='euler-maruyama'"
         )
     return betas
 

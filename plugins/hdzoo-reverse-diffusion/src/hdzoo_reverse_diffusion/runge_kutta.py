@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -157,20 +157,23 @@ def stage_levels(
         the last.
     """
     full, rest = divmod(evaluations - 1, STAGES)
-    spreads = reference_std**2 * np.array([1.0, 1 / 16, 0.0])
+    ends, spreads = np.log([sigma_max, sigma_min]), reference_std**2 * np.array([1, 1 / 16, 0])
     found = solve_ivp(
         lambda u, x: x * np.exp(2 * u) / (spreads + np.exp(2 * u)),
-        np.log([sigma_max, sigma_min]),
+        # Beyond the end, so that no step is cut short there; and the first is too long, and found
+        # as the others are, by being refused.
+        (ends[0], ends[1] - 2),
         np.sqrt(spreads + sigma_max**2),
-        method="RK45",
+        first_step=2.0,
         rtol=1e-5,
-        atol=1e-5 * sigma_min,
+        atol=1e-5,
     ).t
     # Solvers of other tolerances make more or fewer steps of the same proportions.
-    places = np.arange(full + 1) * STAGES / (evaluations - 1)
-    steps = np.interp(places * (len(found) - 1), np.arange(len(found)), found)
-    stages = steps[:-1, None] + np.diff(steps)[:, None] * RK45.C[:-1]
-    after = places[-1] + np.arange(rest + 1) / (evaluations - 1)
-    tail = np.interp(after * (len(found) - 1), np.arange(len(found)), found)
-    levels = np.exp(np.concatenate([stages.ravel(), tail])).tolist()
+    steps = np.arange(len(found))
+    total = np.interp(-ends[1], -found, steps)
+    at = partial(np.interp, xp=steps, fp=found)
+    step = STAGES * total / (evaluations - 1)
+    starts, after = at(step * np.arange(full + 1)), step * (full + np.arange(rest + 1) / STAGES)
+    stages = starts[:-1, None] + np.diff(starts)[:, None] * RK45.C[:-1]
+    levels = np.exp(np.concatenate([stages.ravel(), at(after)])).tolist()
     return [sigma_max, *levels[1:-1], sigma_min]
