@@ -104,10 +104,11 @@ def vp_betas(sigmas: Sequence[float], eps: float, clock: TimeClock | None) -> np
         return -np.expm1(np.diff(np.log1p(np.square(sigmas)), append=0.0))
     betas = _stretched(vp_rates(sigmas, eps, clock), eps)
     if not betas[0] < 1:
+        least = int(betas[0] * len(betas) * (1 + 1e-9)) + 1
         raise HDZooError(
             f"{len(betas)} noise levels are too few for steps as in score_sde: beta is "
-            f"{betas[0]:.3g} at the first, and must be below 1; ask for at least "
-            f"{int(betas[0] * len(betas) * (1 + 1e-9)) + 1} levels, or take predictor='euler-maruyama'"
+            f"{betas[0]:.3g} at the first, and must be below 1; ask for at least {least} levels, "
+            "or take predictor='euler-maruyama'"
         )
     return betas
 
