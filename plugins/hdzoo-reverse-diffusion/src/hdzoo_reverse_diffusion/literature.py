@@ -122,10 +122,7 @@ def samplers() -> dict[str, tuple[Any, int]]:
     flow = ProbabilityFlowSampler(predictor="reverse-diffusion", **LADDER)
     return chains | {
         "VE, reverse diffusion, corrected": (corrected, 2),
-        "VE, probability flow": (
-            ProbabilityFlowSampler(predictor="reverse-diffusion", **LADDER),
-            1,
-        ),
+        "VE, probability flow": (flow, 1),
     }
 
 
