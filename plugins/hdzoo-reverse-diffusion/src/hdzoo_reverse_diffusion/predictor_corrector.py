@@ -124,14 +124,9 @@ class ScoreSDEPCSampler(ReverseSDESampler):
         move = self.moves[k]
         if self.config.corrector == "ald" or self.levels[k + 1] != move.sigma:
             return super().update(k, x, score, noise)
-        z = noise.normal(x.shape)
-        ratio = self._norm(z) / (move.sigma * self._norm(score))
+        z, together = noise.normal(x.shape), self.config.norms == "batch"
+        ratio = lengths(z, together) / (move.sigma * lengths(score, together))
         return x + ratio**2 * move.alpha * score + ratio * move.noise * z
-
-    def _norm(self, x: torch.Tensor) -> torch.Tensor:
-        norms = torch.linalg.vector_norm(x.flatten(1), dim=1)
-        norms = norms.mean().expand(len(x)) if self.config.norms == "batch" else norms
-        return norms.view(-1, *[1] * (x.ndim - 1))
 
     def closed_form(self, start: GaussianLaw) -> GaussianLaw | None:
         if self.config.corrector != "ald":
@@ -145,3 +140,15 @@ class ScoreSDEPCSampler(ReverseSDESampler):
             law = law.langevin(2 * share * (self.config.snr * sigma) ** 2, sigma, corrections)
             law = predicted(law, self.config, self.sde, k, levels)
         return law
+
+
+def lengths(x: torch.Tensor, together: bool) -> torch.Tensor:
+    """The length of each sample, or of all the mean, in a shape that multiplies samples.
+
+    Args:
+        x: shape (batch, ...).
+        together: whether the mean of the batch is taken.
+    """
+    norms = torch.linalg.vector_norm(x.flatten(1), dim=1)
+    norms = norms.mean().expand(len(x)) if together else norms
+    return norms.view(-1, *[1] * (x.ndim - 1))
