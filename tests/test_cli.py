@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import zoo
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -78,7 +79,7 @@ def test_animation_ends_on_the_grid(run, model):
         assert gif.convert("L").tobytes() == grid.tobytes()
 
 
-@pytest.mark.parametrize("name", list_samplers())
+@pytest.mark.parametrize("name", zoo.SAMPLERS)
 def test_every_sampler_draws(run, model, name):
     code, out, _ = run("sample", model, "-s", name, "-n", 2, "-t", 60)
     assert code == 0

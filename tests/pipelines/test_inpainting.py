@@ -9,6 +9,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+import zoo
 from PIL import Image
 
 from hdzoo import (
@@ -17,7 +18,6 @@ from hdzoo import (
     HDPipeline,
     HDZooError,
     get_sampler,
-    list_samplers,
 )
 from hdzoo.pipelines.generators import sample_generators
 from hdzoo.pipelines.inpainting import KNOWN_NOISES, fork
@@ -26,7 +26,7 @@ from hdzoo.samplers.base import Sampler
 STEPS = 8
 
 SAMPLERS = [
-    *[(name, {}) for name in list_samplers()],
+    *[(name, {}) for name in zoo.SAMPLERS],
     ("annealed-langevin", {"hand_off": "next", "readout": "alpha"}),
     ("annealed-langevin", {"hand_off": "half", "readout": "full"}),
     ("consistent-annealed-sampling", {"readout": "full"}),
@@ -543,7 +543,10 @@ REFUSED = {
         {"image": [Image.new("L", (4, 4)), Image.new("L", (5, 5))]},
         "image has pictures of several sizes .*4 x 4, 5 x 5",
     ),
-    "no_samples": ({"num_samples_per_image": 0}, "num_samples_per_image is 0; at least 1"),
+    "no_samples": (
+        {"num_samples_per_image": 0},
+        "num_samples_per_image is 0; it must be a whole number from 1",
+    ),
     "generators": (
         {"generator": [seeded(), seeded()], "num_samples_per_image": 2},
         "generator is a list of 2 for 6 samples",
@@ -563,7 +566,7 @@ REFUSED = {
     "output_type": ({"output_type": "tensor"}, "unknown output_type 'tensor'"),
     "callback_inputs": (
         {"callback_on_step_end_tensor_inputs": ["mask"]},
-        "has 'mask'; allowed are latents, denoised, score",
+        "is 'mask'; allowed are 'latents', 'denoised', 'score'",
     ),
     "few_steps": ({"num_inference_steps": 3}, "num_inference_steps is 3, .* at least 4"),
     "ascending": ({"sigmas": [0.5, 1.0], "num_inference_steps": None}, "descend"),

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import zoo
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from safetensors.torch import load_file, save_file
 
@@ -24,7 +25,6 @@ from hdzoo import (
     SphereScore,
     UNetScoreModel,
     get_sampler,
-    list_samplers,
     plugins,
 )
 from hdzoo.bundled import INDEX
@@ -113,7 +113,7 @@ def no_network(monkeypatch):
 # ---- what comes back ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", list_samplers())
+@pytest.mark.parametrize("name", zoo.SAMPLERS)
 def test_swapped_saved_and_loaded_it_is_the_same(name, tmp_path):
     pipe = pipeline()
     pipe.scheduler = get_sampler(name).from_config(pipe.scheduler.config)

@@ -133,7 +133,7 @@ def test_too_few_levels_are_refused() -> None:
     for steps in (1, 2):
         with pytest.raises(HDZooError, match="at least 2 levels"):
             ScoreSDEPCSampler().set_timesteps(steps)
-    with pytest.raises(HDZooError, match="a noise level is repeated"):
+    with pytest.raises(HDZooError, match="repeated"):
         ReverseSDESampler().set_timesteps(sigmas=[1.0, 1.0, 0.5])
     for option, value in (("sde", "sub-vp"), ("predictor", "none"), ("sampling_eps", 1.0)):
         with pytest.raises(HDZooError, match=option):

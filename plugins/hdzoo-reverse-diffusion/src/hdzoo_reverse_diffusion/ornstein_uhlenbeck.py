@@ -8,11 +8,10 @@ from diffusers import ModelMixin as ModelMixin  # diffusers' loader looks them u
 from diffusers import SchedulerMixin as SchedulerMixin
 from diffusers.configuration_utils import register_to_config
 
-from hdzoo import HDZooError
 from hdzoo.checks import Flag, checked
 from hdzoo.samplers.base import Limit, Move
 from hdzoo.samplers.gaussian import GaussianLaw, trained_at
-from hdzoo.samplers.ladders import check_ladder
+from hdzoo.samplers.ladders import asked_once, check_ladder
 from hdzoo.samplers.options import LADDER_RULES
 from hdzoo_reverse_diffusion.discretization import Steps
 from hdzoo_reverse_diffusion.published import vp_step
@@ -83,8 +82,7 @@ class OrnsteinUhlenbeckSampler(EvenTimeSampler):
         return np.sqrt(np.expm1(left * np.log1p(sigma**2))).tolist()
 
     def plan(self, sigmas: Sequence[float], counts: Sequence[int]) -> list[Move]:
-        if max(counts) > 1:
-            raise HDZooError("a noise level is repeated; give descending sigmas")
+        asked_once(counts, "the Ornstein-Uhlenbeck process backwards")
         gamma = -np.diff(np.log1p(np.square(sigmas)), append=0.0) / 2
         steps = Steps(1 + gamma, 2 * gamma, np.sqrt(2 * gamma)).in_ve(sigmas, "vp")
         self.keeps, rows = steps.keep.tolist(), [*zip(sigmas, *steps[1:], strict=True)]
@@ -100,5 +98,5 @@ class OrnsteinUhlenbeckSampler(EvenTimeSampler):
         for k, gamma in enumerate(t[:-1] - t[1:]):
             if self.config.denoise and k == steps - 1:
                 return law.contract(start.data_variance / start.total(levels[k]))
-            law = vp_step(law, levels[k : k + 2], 1 + gamma, 2 * gamma, 2 * gamma)
+            law = vp_step(law, (levels[k], levels[k + 1]), 1 + gamma, 2 * gamma, 2 * gamma)
         return law

@@ -7,10 +7,10 @@ from diffusers import ModelMixin as ModelMixin  # diffusers' loader looks them u
 from diffusers import SchedulerMixin as SchedulerMixin
 from diffusers.configuration_utils import register_to_config
 
-from hdzoo import HDZooError
 from hdzoo.checks import Flag, Maybe, Number, OneOf, Rule, checked
 from hdzoo.samplers.base import Limit, Move
 from hdzoo.samplers.gaussian import GaussianLaw
+from hdzoo.samplers.ladders import asked_once
 from hdzoo.samplers.options import LADDER_RULES
 from hdzoo.scores.clocks import TimeClock, clock_of
 from hdzoo_reverse_diffusion.discretization import (
@@ -132,8 +132,7 @@ class ReverseSDESampler(EvenTimeSampler):
         return vp_steps(kind, sigmas, eps, self.clock).in_ve(sigmas, "vp")
 
     def plan(self, sigmas: Sequence[float], counts: Sequence[int]) -> list[Move]:
-        if max(counts) > 1:
-            raise HDZooError("a noise level is repeated; give descending sigmas")
+        asked_once(counts, "the reverse SDE")
         steps = self.steps(sigmas)
         if self.config.denoise:
             steps.noise[-1] = 0
@@ -141,7 +140,7 @@ class ReverseSDESampler(EvenTimeSampler):
         rows = zip(sigmas, steps.push.tolist(), steps.noise.tolist(), strict=True)
         return [Move(*row) for row in rows]
 
-    def closed_form(self, start: GaussianLaw) -> GaussianLaw:
+    def closed_form(self, start: GaussianLaw) -> GaussianLaw | None:
         law, levels = start, published_times(self.config, self.num_inference_steps)
         for k in range(len(levels)):
             law = predicted(law, self.config, self.sde, k, levels)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -171,9 +171,9 @@ def stage_levels(
     # Solvers of other tolerances make more or fewer steps of the same proportions.
     steps = np.arange(len(found))
     total = np.interp(-ends[1], -found, steps)
-    at = partial(np.interp, xp=steps, fp=found)
     step = STAGES * total / (evaluations - 1)
-    starts, after = at(step * np.arange(full + 1)), step * (full + np.arange(rest + 1) / STAGES)
+    starts = np.interp(step * np.arange(full + 1), steps, found)
+    tail = np.interp(step * (full + np.arange(rest + 1) / STAGES), steps, found)
     stages = starts[:-1, None] + np.diff(starts)[:, None] * RK45.C[:-1]
-    levels = np.exp(np.concatenate([stages.ravel(), at(after)])).tolist()
+    levels = np.exp(np.concatenate([stages.ravel(), tail])).tolist()
     return [sigma_max, *levels[1:-1], sigma_min]

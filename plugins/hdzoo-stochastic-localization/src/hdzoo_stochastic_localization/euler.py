@@ -10,12 +10,11 @@ from diffusers import ModelMixin as ModelMixin  # diffusers' loader looks them u
 from diffusers import SchedulerMixin as SchedulerMixin
 from diffusers.configuration_utils import register_to_config
 
-from hdzoo import HDZooError
 from hdzoo.checks import OneOf, checked
 from hdzoo.samplers.base import Limit, Move
 from hdzoo.samplers.families import RefinedLadderSampler
 from hdzoo.samplers.gaussian import GaussianLaw, published_curve
-from hdzoo.samplers.ladders import refine_ladder
+from hdzoo.samplers.ladders import asked_once, refine_ladder
 from hdzoo.samplers.options import LADDER_RULES
 
 SPACINGS = ("log", "uniform")
@@ -99,11 +98,7 @@ class StochasticLocalizationSampler(RefinedLadderSampler):
         return [ladder[0], *(times**-0.5).tolist(), ladder[-1]]
 
     def plan(self, sigmas: Sequence[float], counts: Sequence[int]) -> list[Move]:
-        if max(counts) > 1:
-            raise HDZooError(
-                "a noise level is repeated; stochastic localization asks the network once at each, "
-                "so give descending sigmas"
-            )
+        asked_once(counts, "stochastic localization")
         return [step(*levels) for levels in pairwise([*sigmas, 0.0])]
 
     def closed_form(self, start: GaussianLaw) -> GaussianLaw:
