@@ -64,8 +64,9 @@ class LoadedByName:
         # Whatever diffusers, the Hub's client or the reader of the weights raises.
         except Exception as error:
             raise HDZooError(
-                f"no {cls.__name__} can be loaded from {str(place)!r}: {error}. Give the folder "
-                "that it was saved to; of a pipeline, subfolder='unet' or 'scheduler' too"
+                f"{place} cannot be loaded as {cls.__name__}: {str(error).rstrip('.')}. If a file "
+                "is damaged or missing, download or save the folder again; of a pipeline, give "
+                "subfolder='unet' or 'scheduler' too"
             ) from error
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:

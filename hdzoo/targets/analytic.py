@@ -196,8 +196,6 @@ class AnalyticScore(LoadedByName, ModelMixin, ConfigMixin):
         """
         if not isinstance(extras, list | tuple):
             refuse("extras", extras, f"a list of some of {', '.join(self.provides)}")
-        if not isinstance(extras, list | tuple):
-            refuse("extras", extras, f"a list, of {', '.join(self.provides)} or nothing")
         unknown = [name for name in extras if name not in self.provides]
         if unknown:
             raise HDZooError(

@@ -152,8 +152,10 @@ class VPScore(GaussianMixtureScore):
     prediction_type = "epsilon"
     coordinates = "vp"
 
-    def forward(self, sample, timestep, return_dict=True):
-        return (-timestep * self.score(sample * (1 + timestep**2) ** 0.5, timestep),)
+    def forward(self, sample, timestep, return_dict=True, extras=()):
+        output = super().forward(sample * (1 + timestep**2) ** 0.5, timestep, extras=extras)
+        output["sample"] = -timestep * output.sample
+        return output if return_dict else output.to_tuple()
 
 
 @pytest.mark.parametrize("known_noise", KNOWN_NOISES)

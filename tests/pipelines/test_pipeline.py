@@ -417,7 +417,7 @@ REFUSED = {
     "no_steps": ({"num_inference_steps": 0}, "num_inference_steps is 0"),
     "both_schedules": (
         {"num_inference_steps": 5, "sigmas": [1.0, 0.5]},
-        "num_inference_steps is 5 and 2 noise levels",
+        "num_inference_steps is 5 and sigmas has 2 noise levels",
     ),
     "ascending": ({"sigmas": [0.5, 1.0]}, r"(0\.5|1)"),
 }
