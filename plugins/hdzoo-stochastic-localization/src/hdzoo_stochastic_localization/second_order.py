@@ -58,7 +58,8 @@ class StochasticLocalization2Sampler(StochasticLocalizationSampler):
 
     Args:
         products: Jacobian-vector products for each step; 0 for Euler's scheme.
-        probe: :math:`\epsilon`, how far the network is asked from the state, in units of the noise.
+        probe: :math:`\epsilon`, how far the network is asked from the state, in units of the noise;
+            more for a network in half precision, whose differences are rounded.
 
     The other options are those of `StochasticLocalizationSampler`.
 
@@ -71,7 +72,7 @@ class StochasticLocalization2Sampler(StochasticLocalizationSampler):
     option_choices: ClassVar[dict[str, Sequence[Any]]] = {
         "spacing": SPACINGS,
         "products": (1, 0, 2, 3),
-        "probe": (0.1, 1.0),
+        "probe": (0.01, 1.0),
     }
 
     @checked(
@@ -85,7 +86,7 @@ class StochasticLocalization2Sampler(StochasticLocalizationSampler):
         sigmas: list[float] | None = None,
         spacing: str = "log",
         products: int = 1,
-        probe: float = 0.1,
+        probe: float = 0.01,
         num_steps: int = 50,
         start: str = "normal",
         prediction_type: str = "score",
