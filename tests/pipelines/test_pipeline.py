@@ -12,6 +12,7 @@ from PIL import Image
 from hdzoo import (
     AnnealedLangevinSampler,
     GaussianMixtureScore,
+    HDInpaintPipeline,
     HDPipeline,
     HDZooError,
     UNetScoreModel,
@@ -429,6 +430,38 @@ def test_bad_arguments_are_refused_before_any_network_call(arguments, message):
     with pytest.raises(HDZooError, match=message):
         pipe(**arguments)
     assert pipe.unet.timesteps == []
+
+
+PARTS = {
+    "unet": (
+        torch.nn.Linear(2, 2),
+        lambda x, sigma: x,
+        None,
+        "ncsn-mnist",
+        AnnealedLangevinSampler(),
+        GaussianScore,
+    ),
+    "scheduler": (GaussianScore(), None, "annealed-langevin", AnnealedLangevinSampler),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "part"), [(name, part) for name, parts in PARTS.items() for part in parts]
+)
+def test_what_can_be_no_part_is_refused_at_once(name, part):
+    pipe = exact()
+    before = getattr(pipe, name)
+    parts = {"unet": pipe.unet, "scheduler": pipe.scheduler} | {name: part}
+    if isinstance(part, type):
+        advice = rf"give an instance, as {part.__name__}\(\.\.\.\)"
+    else:
+        advice = "get_sampler" if name == "scheduler" else r"becomes one by hdzoo\.wrap\(denoiser"
+    for cls in (HDPipeline, HDInpaintPipeline):
+        with pytest.raises(HDZooError, match=f"^{name} is .*{advice}"):
+            cls(**parts)
+    with pytest.raises(HDZooError, match=f"^{name} is .*{advice}"):
+        setattr(pipe, name, part)
+    assert getattr(pipe, name) is before
 
 
 def test_sigmas_can_be_given():
