@@ -23,7 +23,8 @@ def check_part(name: str, part: Any) -> None:
     Raises:
         HDZooError: it is something else; the message says how a function becomes a network.
     """
-    needed = ("step", "set_timesteps", "config") if name == "scheduler" else ("config",)
+    # Some schedulers of diffusers' have no `step`, which is said when they are asked for one.
+    needed = ("set_timesteps", "config") if name == "scheduler" else ("config",)
     given = f"{name} is {shown(part)}"
     if isinstance(part, type):
         raise HDZooError(f"{given}, a class; give an instance, as {part.__name__}(...)")

@@ -70,14 +70,16 @@ class HDPipeline(DiffusionPipeline):
 
     def __init__(self, unet: ModelMixin, scheduler: SchedulerMixin) -> None:
         super().__init__()
-        checks.check_part("unet", unet)
-        checks.check_part("scheduler", scheduler)
+        for name, part in (("unet", unet), ("scheduler", scheduler)):
+            if part is not None:
+                checks.check_part(name, part)
         self.register_modules(unet=unet, scheduler=scheduler)
         self.starter: Any = None
         self._num_timesteps, self._interrupt = 0, False
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in ("unet", "scheduler"):
+        # None is one that is left out for now, as in diffusers.
+        if name in ("unet", "scheduler") and value is not None:
             checks.check_part(name, value)
         super().__setattr__(name, value)
 
