@@ -68,3 +68,15 @@ def hdzoo_targets() -> dict[str, str]:
         "digits": "hdzoo.targets.named:digits",
         "digits-empirical": "hdzoo.targets.named:digits_empirical",
     }
+
+
+@hookimpl
+def hdzoo_reproductions() -> dict[str, str]:
+    return {
+        "noise-corrected-langevin": "hdzoo.literature.noise_corrected:run",
+        "half-or-full-denoising": "hdzoo.literature.half_or_full:run",
+        "ncsn-toy": "hdzoo.literature.ncsn_toy:run",
+        "ncsnv2-techniques": "hdzoo.literature.ncsnv2_techniques:run",
+        "consistent-annealing": "hdzoo.literature.consistent_annealing:run",
+        "alpha-half-denoising": "hdzoo.literature.alpha_half:run",
+    }

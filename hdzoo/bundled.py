@@ -41,8 +41,11 @@ class LoadedByName:
                 pipeline, ``revision``, ...
 
         Raises:
-            HDZooError: there is no such place, or no such part in it.
+            HDZooError: there is no such place, or no such part in it, or its weights are damaged:
+                what hdzoo has saved knows its checksum.
         """
+        from hdzoo.checksums import check_tensors
+
         place = named_path(kwargs.pop("pretrained_model_name_or_path", name), "the model")
         here = bundled_models()
         if not place.exists():
@@ -53,14 +56,17 @@ class LoadedByName:
                 f"({', '.join(here) or 'none'}), or a Hub id such as 'namespace/name'"
             )
         try:
+            for path in sorted(Path(place, kwargs.get("subfolder") or "").glob("*.safetensors")):
+                check_tensors(path)
             return super().from_pretrained(str(place), **kwargs)  # type: ignore[misc]
         except HDZooError:
             raise
         # Whatever diffusers, the Hub's client or the reader of the weights raises.
         except Exception as error:
             raise HDZooError(
-                f"no {cls.__name__} can be loaded from {str(place)!r}: {error}. Give the folder "
-                "that it was saved to; of a pipeline, subfolder='unet' or 'scheduler' too"
+                f"{place} cannot be loaded as {cls.__name__}: {str(error).rstrip('.')}. If a file "
+                "is damaged or missing, download or save the folder again; of a pipeline, give "
+                "subfolder='unet' or 'scheduler' too"
             ) from error
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:

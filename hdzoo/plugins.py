@@ -61,7 +61,7 @@ __all__ = [
     "provider",
 ]
 
-Kind = Literal["samplers", "models", "datasets", "feature_extractors", "targets"]
+Kind = Literal["samplers", "models", "datasets", "feature_extractors", "targets", "reproductions"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 hookimpl = pluggy.HookimplMarker("hdzoo")
@@ -103,6 +103,14 @@ class HookSpecs(Protocol):
     def hdzoo_targets(self) -> dict[str, object]:
         """Analytic targets: callables that return a score model whose law is known exactly."""
 
+    @hookspec
+    def hdzoo_reproductions(self) -> dict[str, object]:
+        """Published results, found anew by ``hdzoo reproduce NAME``.
+
+        Functions that are given a `hdzoo.literature.base.Progress` and return a
+        `hdzoo.literature.base.Reproduction`; the first line of their module says what of.
+        """
+
 
 @dataclass(frozen=True)
 class PluginInfo:
@@ -117,6 +125,7 @@ class PluginInfo:
     datasets: tuple[str, ...] = ()
     feature_extractors: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()
+    reproductions: tuple[str, ...] = ()
     error: str | None = None
 
     def __str__(self) -> str:

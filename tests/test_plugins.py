@@ -287,3 +287,36 @@ def test_plugin_may_be_an_object(install: Install) -> None:
     assert info("an-object").module == "an_object"
     assert plugins.get("models", "m") is int
     assert plugins.distribution_of("an_object") == "an-object"
+
+
+REPRODUCTION = """
+'''What a plugin found.
+
+More of it.'''
+from hdzoo import hookimpl
+from hdzoo.literature.base import Claim, Reproduction
+
+@hookimpl
+def hdzoo_reproductions():
+    return {"found": f"{__name__}:run", "nothing": print, "none": "nowhere:run"}
+
+def run(progress):
+    progress("half", 1, 2)
+    return Reproduction("Title", "Source", [Claim("a", "1", "1", True)], {"a": 1}, draw=lambda _: 0)
+"""
+
+
+def test_a_plugin_brings_a_reproduction(install: Install, tmp_path: Path) -> None:
+    from hdzoo.literature.base import catalogue, reproduce
+
+    install("finder", REPRODUCTION)
+    rows = {row["name"]: row["result"] for row in catalogue()}
+    assert rows["found"] == "What a plugin found."
+    assert "'none' of plugin 'finder-entry' (finder 1.0) cannot be imported" in rows["none"]
+    said: list[str] = []
+    result = reproduce("found", tmp_path, "reproduce found", lambda text, *_: said.append(text))
+    assert (result.title, said) == ("Title", ["half"])
+    written = json.loads((tmp_path / "found.json").read_text())
+    assert (written["numbers"], written["versions"]["finder"]) == ({"a": 1}, "1.0")
+    with pytest.raises(HDZooError, match=r"'nothing' of .*\(finder 1.0\) returns 'NoneType'"):
+        reproduce("nothing", tmp_path, "", lambda *_: None)

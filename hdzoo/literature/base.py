@@ -1,5 +1,6 @@
 """What a reproduction is, which there are, and how one is run and written down."""
 
+import inspect
 import platform
 import time
 from collections.abc import Callable
@@ -7,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from hdzoo import plugins
 from hdzoo.errors import HDZooError
 from hdzoo.files import check_file, whole_file, write_json
 from hdzoo.version import __version__
@@ -65,21 +67,11 @@ class Progress(Protocol):
         """
 
 
-REPRODUCTIONS: dict[str, str] = {
-    "noise-corrected-langevin": "hdzoo.literature.noise_corrected:run",
-    "half-or-full-denoising": "hdzoo.literature.half_or_full:run",
-    "ncsn-toy": "hdzoo.literature.ncsn_toy:run",
-    "ncsnv2-techniques": "hdzoo.literature.ncsnv2_techniques:run",
-    "consistent-annealing": "hdzoo.literature.consistent_annealing:run",
-    "alpha-half-denoising": "hdzoo.literature.alpha_half:run",
-}
-
-
 def reproduce(name: str, output_dir: Path, command: str, progress: Progress) -> Reproduction:
     """Runs a reproduction and writes ``NAME.json`` and ``NAME.png``.
 
     Args:
-        name: one of `REPRODUCTIONS`.
+        name: a registered one.
         output_dir: where the two files go.
         command: what the user typed, for the JSON.
         progress: told how far it is.
@@ -87,15 +79,10 @@ def reproduce(name: str, output_dir: Path, command: str, progress: Progress) -> 
     Raises:
         HDZooError: there is no such reproduction, or the files cannot be written.
     """
-    import pkgutil
-
     import torch
     from matplotlib.figure import Figure
 
-    if name not in REPRODUCTIONS:
-        raise HDZooError(
-            f"there is no reproduction {name!r}; the names are: {', '.join(REPRODUCTIONS)}"
-        )
+    source = plugins.provider("reproductions", name)
     files = [output_dir / f"{name}{ending}" for ending in (".png", ".json")]
     for path in files:
         check_file(path)
@@ -104,9 +91,14 @@ def reproduce(name: str, output_dir: Path, command: str, progress: Progress) -> 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        result: Reproduction = pkgutil.resolve_name(REPRODUCTIONS[name])(progress)
+        result = plugins.get("reproductions", name)(progress)
     finally:
         torch.set_num_threads(threads)
+    if not isinstance(result, Reproduction):
+        raise HDZooError(
+            f"reproduction {name!r} of {source} returns {type(result).__name__!r}; it must be a "
+            "hdzoo.literature.base.Reproduction"
+        )
     figure = Figure(layout="constrained")
     result.draw(figure)
     with whole_file(files[0]) as partial:
@@ -124,6 +116,7 @@ def reproduce(name: str, output_dir: Path, command: str, progress: Progress) -> 
             "seconds": round(time.perf_counter() - begin, 1),
             "versions": {
                 "hdzoo": __version__,
+                source.distribution: source.version,
                 "torch": torch.__version__,
                 "python": platform.python_version(),
             },
@@ -134,12 +127,14 @@ def reproduce(name: str, output_dir: Path, command: str, progress: Progress) -> 
 
 def catalogue() -> list[dict[str, str]]:
     """One row for each reproduction: its name, and the first line of what its module says."""
-    import importlib
-
     rows = []
-    for name, reference in REPRODUCTIONS.items():
-        module = importlib.import_module(reference.partition(":")[0])
-        rows.append({"name": name, "result": (module.__doc__ or "").strip().splitlines()[0]})
+    for name in plugins.names("reproductions"):
+        try:
+            module = inspect.getmodule(plugins.get("reproductions", name))
+            said = (getattr(module, "__doc__", None) or "").strip().partition("\n")[0]
+        except HDZooError as error:
+            said = str(error)
+        rows.append({"name": name, "result": said})
     return rows
 
 

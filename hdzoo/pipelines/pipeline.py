@@ -386,8 +386,8 @@ class HDPipeline(DiffusionPipeline):
             raise
         except Exception as error:
             raise HDZooError(
-                f"{folder} cannot be loaded: {error}. If a file is damaged or missing, download or "
-                "save the folder again; weights must be safetensors"
+                f"{folder} cannot be loaded: {str(error).rstrip('.')}. If a file is damaged or "
+                "missing, download or save the folder again; weights must be safetensors"
             ) from error
         pipe.register_modules(**own)
         foreign.record_data_range(pipe.unet, index)

@@ -61,8 +61,8 @@ class Sampler(Planned, Indexing, Configured):
 
     *By a move.* Four choices, each a method that a subclass may override, make a list of `Move`:
 
-    * `rungs`: the ladder of noise levels (how the evaluations are shared among them is the same
-      for all: evenly, and the smaller noise levels get the rest);
+    * `rungs`: the ladder of noise levels (how the evaluations are shared among them, `counts`, is
+      evenly, and the smaller noise levels get the rest);
     * `step_sizes`: :math:`\alpha` on each rung; the walk on a rung is
       :math:`x + \alpha s + \sqrt{2 \alpha} z`;
     * `hand_off`: the last move on a rung, which leads to the next;

@@ -39,6 +39,11 @@ class Planned(NetworkCoordinates):
         """The ladder for so many network evaluations: descending noise levels."""
         raise NotImplementedError
 
+    def counts(self, num_inference_steps: int, num_levels: int) -> Sequence[int]:
+        """How many of the network evaluations are on each rung; evenly, and the smaller noise
+        levels get the rest, if not overridden. Not asked where a schedule is given."""
+        return share_steps(num_inference_steps, num_levels)
+
     def step_sizes(self, sigmas: Sequence[float]) -> Sequence[float]:
         """The step size ``alpha`` on each rung."""
         raise NotImplementedError
@@ -116,7 +121,7 @@ class Planned(NetworkCoordinates):
                     f"{len(ladder)}: one for each noise level of its ladder; ask for more, or give "
                     "it a shorter ladder (num_levels, sigmas)"
                 )
-            counts = share_steps(asked, len(ladder))
+            counts = self.counts(asked, len(ladder))
         self._set_chain(self.plan(ladder, counts), device)
 
     def _set_chain(self, moves: Sequence[Move], device: str | torch.device | None) -> None:

@@ -11,7 +11,10 @@ from diffusers import SchedulerMixin as SchedulerMixin  # diffusers' loader look
 
 from hdzoo.bundled import LoadedByName
 from hdzoo.checks import (
+    HIGHEST_NOISE,
     IMAGES,
+    LOWEST_NOISE,
+    NOISE_LEVEL,
     NOT_NEGATIVE,
     POSITIVE,
     Interval,
@@ -193,8 +196,6 @@ class AnalyticScore(LoadedByName, ModelMixin, ConfigMixin):
         """
         if not isinstance(extras, list | tuple):
             refuse("extras", extras, f"a list of some of {', '.join(self.provides)}")
-        if not isinstance(extras, list | tuple):
-            refuse("extras", extras, f"a list, of {', '.join(self.provides)} or nothing")
         unknown = [name for name in extras if name not in self.provides]
         if unknown:
             raise HDZooError(
@@ -225,17 +226,19 @@ class AnalyticScore(LoadedByName, ModelMixin, ConfigMixin):
         return points, level
 
     def _check(self, sigma: Sigma) -> None:
-        lowest: Any = sigma
+        level: Any = sigma
         if isinstance(sigma, torch.Tensor):
             if sigma.dtype == torch.bool or sigma.is_complex():
                 refuse("sigma", sigma, "a tensor of real numbers")
             # A tensor may come from a loop over timesteps on a device, where a look would wait.
             if sigma.device.type != "cpu" or sigma.numel() == 0:
                 return
-            broken = sigma[~torch.isfinite(sigma)]
-            lowest = (broken if len(broken) else sigma.min()).flatten()[0]
-        if NOT_NEGATIVE("sigma", lowest) == 0 and not self._has_density:
-            refuse("sigma", lowest, f"{POSITIVE}, for the data have no density without noise")
+            fits = (sigma == 0) | ((sigma >= LOWEST_NOISE) & (sigma <= HIGHEST_NOISE))
+            level = (sigma if fits.all() else sigma[~fits]).min()
+        if NOT_NEGATIVE("sigma", level) > 0:
+            NOISE_LEVEL("sigma", level)
+        elif not self._has_density:
+            refuse("sigma", level, f"{POSITIVE}, for the data have no density without noise")
 
     def _uniform(self, shape: Any, generator: torch.Generator | None) -> torch.Tensor:
         return self._random(torch.rand, shape, generator)

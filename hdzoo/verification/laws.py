@@ -73,7 +73,7 @@ class AffineMap:
     Attributes:
         offset: ``b``, shape (d,).
         state: ``A``, shape (d, d); row j is where coordinate j of the first state goes.
-        noises: ``B``, shape (number of draws, d, d).
+        noises: ``B``, shape (numbers drawn for a sample, d); those of one draw follow one another.
     """
 
     offset: np.ndarray
@@ -83,7 +83,7 @@ class AffineMap:
     def law(self, start: Gaussian) -> Gaussian:
         """The law of the last state, given that of the first."""
         covariance = self.state.T @ start.covariance @ self.state
-        covariance = covariance + np.einsum("kji,kjl->il", self.noises, self.noises)
+        covariance = covariance + self.noises.T @ self.noises
         return Gaussian(self.offset + start.mean @ self.state, covariance)
 
 
@@ -182,7 +182,7 @@ def affine_map(sampler: Any, target: Gaussian, impulse: float = 1.0) -> AffineMa
         impulse: the size of the impulses.
 
     Returns:
-        The map. Its cost is a batch of 1 + d (1 + number of draws) rows through the chain.
+        The map. Its cost is a batch of 1 + d + (numbers drawn for a sample) rows through the chain.
 
     Raises:
         NotAffineError: the sampler draws other than normal noise, shares its noise among samples,
@@ -215,37 +215,47 @@ def _affine_maps(sampler: Any, target: Gaussian, size: float = 1.0) -> Iterator[
     if needs or space != "real":
         why = f"needs the network's {needs}" if needs else f"has states in the space of {space}"
         raise NotAffineError(f"{name} {why}, where no exact law is found by impulses")
-    # At random points: how many draws there are shows only in a run.
+    # At random points: how many numbers are drawn shows only in a run.
     dimension, score = len(target.mean), target.score()
     rng = np.random.default_rng(0)
     points = 3 * size * rng.standard_normal((3, dimension))
     noises: list[np.ndarray] = []
 
     def noise(_: int, shape: torch.Size) -> torch.Tensor:
-        noises.append(3 * size * rng.standard_normal((3, dimension)))
+        noises.append(3 * size * rng.standard_normal(_each(name, shape, len(points))))
         return torch.from_numpy(noises[-1])
 
     ends = run_chain(sampler, score, torch.from_numpy(points), Draws(noise)).numpy()
-    draws = len(noises)
+    begins = 1 + dimension + np.cumsum([0, *(noise.shape[1] for noise in noises)])
 
-    rows = 1 + dimension * (1 + draws)
+    rows = int(begins[-1])
     start = torch.zeros(rows, dimension, dtype=torch.float64)
     start[1 : 1 + dimension] = size * torch.eye(dimension, dtype=torch.float64)
 
     def impulse(draw: int, shape: torch.Size) -> torch.Tensor:
-        if draw >= draws:
-            raise NotAffineError(f"{name} draws now {draws} times, now more")
-        noise = torch.zeros(rows, dimension, dtype=torch.float64)
-        first = 1 + dimension * (1 + draw)
-        noise[first : first + dimension] = size * torch.eye(dimension, dtype=torch.float64)
-        return noise
+        drawn = torch.zeros(_each(name, shape, rows), dtype=torch.float64)
+        if draw >= len(noises) or drawn.shape[1] != noises[draw].shape[1]:
+            raise NotAffineError(f"{name} draws now {len(noises)} times, now more or other noise")
+        drawn[begins[draw] : begins[draw + 1]] = size * torch.eye(drawn.shape[1]).double()
+        return drawn
 
     for state in chain_states(sampler, score, start, Draws(impulse)):
         reached = state.numpy()
-        images = (reached[1:] - reached[0]).reshape(1 + draws, dimension, dimension) / size
-        found = AffineMap(reached[0].copy(), images[0], images[1:])
+        images = (reached[1:] - reached[0]) / size
+        found = AffineMap(reached[0].copy(), images[:dimension], images[dimension:])
         yield found
-    _check_affine(name, found, points, np.array(noises), ends)
+    _check_affine(name, found, points, np.concatenate([points[:, :0], *noises], 1), ends)
+
+
+def _each(name: str, shape: torch.Size, rows: int) -> tuple[int, int]:
+    """The shape of a draw with all that is each sample's own in one axis."""
+    numbers = math.prod(shape)
+    if numbers % rows:
+        raise NotAffineError(
+            f"{name} draws noise of the shape {tuple(shape)} for {rows} samples; each sample needs "
+            "its own"
+        )
+    return rows, numbers // rows
 
 
 def _check_affine(
@@ -257,8 +267,8 @@ def _check_affine(
     expected = found.offset + points @ found.state
     # A map that is off by a rounding is off by 1e-16 times the largest number met on the way.
     size = np.abs(points).max() * (1 + np.abs(found.state).max()) + np.abs(found.offset).max()
-    if len(noises):
-        expected = expected + np.einsum("kni,kij->nj", noises, found.noises)
+    if noises.size:
+        expected = expected + noises @ found.noises
         size += np.abs(found.noises).sum() * np.abs(noises).max()
     gap = np.abs(ends - expected).max()
     if not gap <= 1e-8 * size:

@@ -9,6 +9,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+import zoo
 from PIL import Image
 
 from hdzoo import (
@@ -17,7 +18,6 @@ from hdzoo import (
     HDPipeline,
     HDZooError,
     get_sampler,
-    list_samplers,
 )
 from hdzoo.pipelines.generators import sample_generators
 from hdzoo.pipelines.inpainting import KNOWN_NOISES, fork
@@ -26,7 +26,7 @@ from hdzoo.samplers.base import Sampler
 STEPS = 8
 
 SAMPLERS = [
-    *[(name, {}) for name in list_samplers()],
+    *[(name, {}) for name in zoo.SAMPLERS],
     ("annealed-langevin", {"hand_off": "next", "readout": "alpha"}),
     ("annealed-langevin", {"hand_off": "half", "readout": "full"}),
     ("consistent-annealed-sampling", {"readout": "full"}),
@@ -152,8 +152,10 @@ class VPScore(GaussianMixtureScore):
     prediction_type = "epsilon"
     coordinates = "vp"
 
-    def forward(self, sample, timestep, return_dict=True):
-        return (-timestep * self.score(sample * (1 + timestep**2) ** 0.5, timestep),)
+    def forward(self, sample, timestep, return_dict=True, extras=()):
+        output = super().forward(sample * (1 + timestep**2) ** 0.5, timestep, extras=extras)
+        output["sample"] = -timestep * output.sample
+        return output if return_dict else output.to_tuple()
 
 
 @pytest.mark.parametrize("known_noise", KNOWN_NOISES)
