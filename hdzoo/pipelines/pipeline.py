@@ -184,6 +184,8 @@ class HDPipeline(DiffusionPipeline):
             HDZooError: an argument is out of its range, the sampler does not go with the network,
                 or the samples are not finite.
         """
+        checks.check_part("unet", self.unet)
+        checks.check_part("scheduler", self.scheduler)
         return_dict = Flag()("return_dict", return_dict)
         if output_type is None:
             output_type = "latent" if self.data_range is None else "pil"

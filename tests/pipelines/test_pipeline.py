@@ -466,7 +466,9 @@ def test_what_can_be_no_part_is_refused_at_once(name, part):
 @pytest.mark.parametrize("name", ["unet", "scheduler"])
 def test_a_part_that_is_left_out_is_asked_for_when_it_is_needed(name):
     for cls, arguments in ((HDPipeline, ()), (HDInpaintPipeline, (START, START))):
-        pipe = cls(**{"unet": GaussianScore(), "scheduler": AnnealedLangevinSampler()} | {name: None})
+        pipe = cls(
+            **{"unet": GaussianScore(), "scheduler": AnnealedLangevinSampler()} | {name: None}
+        )
         with pytest.raises(HDZooError, match=f"^{name} is None; it must be"):
             pipe(*arguments)
 
