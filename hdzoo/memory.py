@@ -1,5 +1,6 @@
 """Sizes are checked before anything of that size is built."""
 
+import copy
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -30,7 +31,8 @@ def within_memory(init: Init) -> Init:
         name = type(self).__name__
         try:
             with _Counted(name), torch.device("meta"):
-                init(type(self).__new__(type(self)), *args, **kwargs)
+                # Its configuration is registered before.
+                init(copy.copy(self), *args, **kwargs)
         except HDZooError:
             raise
         # What needs numbers cannot be without memory.
