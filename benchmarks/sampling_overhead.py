@@ -39,9 +39,7 @@ def bare_passes(pipe: hdzoo.HDPipeline, batch_size: int) -> float:
 
 
 def whole_pipeline(pipe: hdzoo.HDPipeline, batch_size: int, steps: int) -> float:
-    from hdzoo.pipelines.pipeline import sample_generators
-
-    generators = sample_generators(0, range(batch_size))
+    generators = hdzoo.sample_generators(0, range(batch_size))
     begin = time.perf_counter()
     pipe(batch_size, steps, generator=generators)
     return time.perf_counter() - begin

@@ -93,9 +93,6 @@ def start_processes(tmp_path_factory):
 
 # Known to fail and to be mended: each is said at the end of every run.
 KNOWN_FAILURES = {
-    "test_contract_kit.py::test_stranger_keeps_the_contract[PlainAdaptiveSampler-pipeline]": (
-        "an adaptive chain amplifies the roundings of another batch size"
-    ),
     "test_fitting.py::test_the_command_takes_size_channels_and_moments_from_the_data": (
         "a contradicting option is refused with another message"
     ),

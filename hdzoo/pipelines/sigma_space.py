@@ -1,6 +1,5 @@
 """diffusers' schedulers that step in sigma space, on a network in VE coordinates."""
 
-import inspect
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import torch
 
 from hdzoo.errors import HDZooError
+from hdzoo.pipelines.walk import taken
 from hdzoo.samplers.base import SamplerOutput
 from hdzoo.samplers.coordinates import NetworkCoordinates
 from hdzoo.samplers.ladders import check_ladder, geometric_ladder, whole_number
@@ -87,7 +87,7 @@ class SigmaSpaceChain(NetworkCoordinates):
         self.sigmas = inner.sigmas
         self.levels = inner.sigmas.tolist()
         self.timesteps = self._timesteps_of(self.levels[:-1], device)
-        self._taken = inspect.signature(inner.step).parameters
+        self._taken = taken(inner.step, ("generator", "return_dict"))
         self._step_index = 0
 
     def _ladder(

@@ -19,6 +19,14 @@ Callback = Callable[[Any, int, Any, dict[str, Any]], dict[str, Any] | None]
 TENSOR_INPUTS = ("latents", "denoised", "score")
 
 
+def taken(step: Callable[..., Any], names: Iterable[str]) -> set[str]:
+    """Which of some arguments a scheduler's step takes by name; not all of diffusers' take a
+    generator."""
+    parameters = inspect.signature(step).parameters
+    takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    return {name for name in names if takes_all or name in parameters}
+
+
 class Walk:
     """One chain of a pipeline.
 
@@ -62,8 +70,7 @@ class Walk:
         asked = (*getattr(scheduler, "needs", ()), *getattr(scheduler, "uses", ()))
         self.extras = tuple(name for name in asked if name in provided)
         self.asked_with = {} if class_labels is None else {"class_labels": class_labels}
-        # Not all of diffusers' schedulers take a generator.
-        self.step_takes = inspect.signature(scheduler.step).parameters
+        self.step_takes = taken(scheduler.step, ("generator", "return_dict"))
 
     def run(
         self,

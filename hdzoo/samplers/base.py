@@ -1,9 +1,7 @@
 """What all samplers share: a chain of network evaluations, as a diffusers scheduler."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
@@ -13,28 +11,13 @@ from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 
 from hdzoo.errors import HDZooError
+from hdzoo.samplers.chain import Move as Move  # with the rest of the contract
 from hdzoo.samplers.configurations import Configured
-from hdzoo.samplers.coordinates import NetworkCoordinates
 from hdzoo.samplers.gaussian import GaussianLaw
 from hdzoo.samplers.indexing import Indexing
-from hdzoo.samplers.ladders import check_ladder, share_steps, whole_number
 from hdzoo.samplers.noise import Generator, Noise
-from hdzoo.scores.clocks import float_dtype
+from hdzoo.samplers.planning import Planned
 from hdzoo.text import counted
-
-
-class Move(NamedTuple):
-    r"""One network evaluation and what follows from it: :math:`x + \alpha s(x, \sigma) + \beta z`.
-
-    Attributes:
-        sigma: the noise level at which the network is asked.
-        alpha: the coefficient of the score.
-        noise: the standard deviation ``beta`` of the fresh noise; 0 draws none.
-    """
-
-    sigma: float
-    alpha: float = 0.0
-    noise: float = 0.0
 
 
 class Limit(NamedTuple):
@@ -71,7 +54,7 @@ class SamplerOutput(BaseOutput):
     score: torch.Tensor
 
 
-class Sampler(NetworkCoordinates, Indexing, Configured):
+class Sampler(Planned, Indexing, Configured):
     r"""A Markov chain on a score, as a diffusers scheduler.
 
     A chain is a list of network evaluations, fixed when `set_timesteps` is called. What happens at
@@ -119,9 +102,10 @@ class Sampler(NetworkCoordinates, Indexing, Configured):
         timesteps: what the network is told at each, shape (num_inference_steps,).
         sigmas: the noise level at each, and 0 at the end, shape (num_inference_steps + 1,), on the
             CPU.
-        levels: the same as a list of numbers, for `update`.
-        moves: the chain as a list of `Move`; where `update` is the sampler's own, they say the
-            noise levels, and of ``alpha`` and ``noise`` what `plan` puts there.
+        levels: the same as plain numbers, for `update`.
+        moves: the chain as a sequence of `Move`, each made when it is looked up; where `update` is
+            the sampler's own, they say the noise levels, and of ``alpha`` and ``noise`` what `plan`
+            puts there.
         memory: what the chain keeps besides its state, by names that the sampler chooses. It
             belongs to one chain: empty when one begins, copied with the sampler. Tensors have the
             batch as their first axis, and one sample's part depends on that sample alone.
@@ -151,45 +135,6 @@ class Sampler(NetworkCoordinates, Indexing, Configured):
     # Values to try of options that are this sampler's own, for `hdzoo verify`.
     option_choices: ClassVar[Mapping[str, Sequence[Any]]] = {}
 
-    num_inference_steps: int
-    timesteps: torch.Tensor
-    sigmas: torch.Tensor
-    levels: list[float]
-    moves: list[Move]
-    memory: dict[str, Any]
-    extras: Mapping[str, torch.Tensor]
-
-    # ---- the four choices -------------------------------------------------------------------
-
-    @property
-    def default_num_inference_steps(self) -> int:
-        """Network evaluations when no number is asked for."""
-        raise NotImplementedError
-
-    def rungs(self, num_inference_steps: int) -> list[float]:
-        """The ladder for so many network evaluations: descending noise levels."""
-        raise NotImplementedError
-
-    def counts(self, num_inference_steps: int, num_levels: int) -> Sequence[int]:
-        """How many of the network evaluations are on each rung; evenly, and the smaller noise
-        levels get the rest, if not overridden. Not asked where a schedule is given."""
-        return share_steps(num_inference_steps, num_levels)
-
-    def step_sizes(self, sigmas: Sequence[float]) -> list[float]:
-        """The step size ``alpha`` on each rung."""
-        raise NotImplementedError
-
-    def hand_off(self, walk: Move, next_walk: Move) -> Move:
-        """The last move on a rung, given the walks on it and on the next; one more step, if not
-        overridden."""
-        return walk
-
-    def read_out(self, walk: Move) -> Move:
-        """The very last move, given the walk on the last rung; one more step, if not overridden."""
-        return walk
-
-    # ---- the chain --------------------------------------------------------------------------
-
     def update(self, k: int, x: torch.Tensor, score: torch.Tensor, noise: Noise) -> torch.Tensor:
         r"""The state after evaluation ``k``; by default the `Move`,
         :math:`x + \alpha_k s + \beta_k z`.
@@ -212,92 +157,6 @@ class Sampler(NetworkCoordinates, Indexing, Configured):
         move = self.moves[k]
         moved = x + move.alpha * score
         return moved + move.noise * noise.normal(x.shape) if move.noise > 0 else moved
-
-    def plan(self, sigmas: Sequence[float], counts: Sequence[int]) -> list[Move]:
-        """The whole chain.
-
-        Args:
-            sigmas: the rungs, descending.
-            counts: network evaluations on each, at least 1.
-
-        Returns:
-            ``sum(counts)`` moves.
-        """
-        alphas = self.step_sizes(sigmas)
-        walks = [Move(s, a, math.sqrt(2 * a)) for s, a in zip(sigmas, alphas, strict=True)]
-        moves: list[Move] = []
-        for rung, (walk, count) in enumerate(zip(walks, counts, strict=True)):
-            last = rung == len(walks) - 1
-            end = self.read_out(walk) if last else self.hand_off(walk, walks[rung + 1])
-            moves += [walk] * (count - 1) + [end]
-        return moves
-
-    def set_timesteps(
-        self,
-        num_inference_steps: int | None = None,
-        device: str | torch.device | None = None,
-        timesteps: Sequence[float] | None = None,
-        sigmas: Sequence[float] | None = None,
-    ) -> None:
-        """Fixes the chain.
-
-        Args:
-            num_inference_steps: network evaluations, all told; the sampler's own number by default.
-            device: where `timesteps` is put, so that a loop over them needs no transfer.
-            timesteps: what the network is told at each evaluation, instead of ``sigmas``.
-            sigmas: the noise level of each evaluation, never ascending (repeats make a rung),
-                instead of the sampler's ladder.
-
-        Raises:
-            HDZooError: an option is out of its range, ``num_inference_steps`` is below one
-                evaluation a rung, or two schedules are given.
-        """
-        self._check_coordinates(type(self).step is not Sampler.step)
-        if timesteps is not None:
-            if sigmas is not None:
-                raise HDZooError("both timesteps and sigmas are given; give one of them")
-            sigmas = [self._sigma_of(float(t)) for t in timesteps]
-        asked = num_inference_steps
-        if asked is not None:
-            asked = whole_number(asked, "num_inference_steps")
-        if sigmas is not None:
-            runs = [(sigma, len(list(run))) for sigma, run in groupby(float(s) for s in sigmas)]
-            ladder, counts = [sigma for sigma, _ in runs], [count for _, count in runs]
-            if asked not in (None, sum(counts)):
-                raise HDZooError(
-                    f"num_inference_steps is {asked} and sigmas has "
-                    f"{counted(sum(counts), 'noise level')}, one for each network evaluation; "
-                    "leave one of them out"
-                )
-            check_ladder(ladder)
-        else:
-            if asked is None:
-                asked = whole_number(self.default_num_inference_steps, "num_inference_steps")
-            ladder = self._clock.known(self.rungs(asked))
-            if asked < len(ladder):
-                raise HDZooError(
-                    f"num_inference_steps is {asked}, and {type(self).__name__} needs at least "
-                    f"{len(ladder)}: one for each noise level of its ladder; ask for more, or give "
-                    "it a shorter ladder (num_levels, sigmas)"
-                )
-            counts = [*self.counts(asked, len(ladder))]
-        self._set_chain(self.plan(ladder, counts), device)
-
-    def _set_chain(self, moves: list[Move], device: str | torch.device | None) -> None:
-        self.moves = moves
-        self.num_inference_steps = len(moves)
-        self.levels = [*(move.sigma for move in moves), 0.0]
-        self.sigmas = torch.tensor(self.levels, dtype=float_dtype(device))
-        self.timesteps = self._timesteps_of(self.levels[:-1], device)
-        # Equal neighbours, the steps of a walk, share what is computed of them.
-        self._edges = []
-        for (move, after), same in groupby(zip(moves, self.levels[1:], strict=True)):
-            edge = self._edge(move.sigma, after)
-            both = edge, edge.moved_by(move.alpha, move.noise)
-            self._edges += [both] * len(list(same))
-        self._step_index: int | None = None
-        self._begin_index: int | None = None
-        self.memory, self.extras = {}, {}
 
     def step(
         self,
@@ -344,7 +203,7 @@ class Sampler(NetworkCoordinates, Indexing, Configured):
             )
         if not sample.is_floating_point():
             raise HDZooError(f"the state is of {sample.dtype}; a state is of a floating dtype")
-        edge, (keep, push, fresh) = self._edges[k]
+        edge, (keep, push, fresh) = self._edge_at(k)
         state = sample.to(torch.promote_types(sample.dtype, torch.float32))
         prediction, variance = self._parts(model_output, sample)
         prediction = prediction.to(state.dtype)
@@ -379,6 +238,10 @@ class Sampler(NetworkCoordinates, Indexing, Configured):
             pred_original_sample=edge.denoised(state, prediction).to(sample.dtype),
             score=score.to(sample.dtype),
         )
+
+    @property
+    def _step_is_own(self) -> bool:
+        return type(self).step is not Sampler.step
 
     def _take_extras(self, given: dict[str, Any], batch_size: int) -> None:
         """Keeps what the network gives beside its prediction; refuses what is none of it."""

@@ -14,7 +14,7 @@ from hdzoo.errors import HDZooError
 from hdzoo.samplers.base import Limit, Move
 from hdzoo.samplers.families import LadderSampler, root
 from hdzoo.samplers.gaussian import GaussianLaw, published_ladder
-from hdzoo.samplers.ladders import refine_ladder
+from hdzoo.samplers.ladders import asked_once, floats, refine_ladder
 from hdzoo.samplers.langevin import denoise
 from hdzoo.samplers.options import LADDER_RULES
 from hdzoo.samplers.options import readout as readout_rule
@@ -73,7 +73,7 @@ class ConsistentAnnealedSampler(LadderSampler):
     ) -> None:
         self.set_timesteps()
 
-    def rungs(self, num_inference_steps: int) -> list[float]:
+    def rungs(self, num_inference_steps: int) -> Sequence[float]:
         if num_inference_steps < 2:
             raise HDZooError(
                 f"num_inference_steps is {num_inference_steps}; consistent annealed sampling goes "
@@ -81,15 +81,14 @@ class ConsistentAnnealedSampler(LadderSampler):
             )
         return refine_ladder(self.ladder, num_inference_steps)
 
-    def step_sizes(self, sigmas: Sequence[float]) -> list[float]:
+    def step_sizes(self, sigmas: Sequence[float]) -> Sequence[float]:
         levels, step_size = np.asarray(sigmas), self.config.step_size
         ratios = levels[1:] / levels[:-1]
         if step_size is None:
-            etas = 1 - ratios**2
             # The last rung has no next; it steps as the one before.
-            etas = np.append(etas, etas[-1:] if len(etas) else 1.0)
-        else:
-            etas = np.full(len(levels), step_size / levels[-1] ** 2)
+            ratios = np.append(ratios, ratios[-1:] if len(ratios) else 0.0)
+            return floats((1 - ratios**2) * levels**2)
+        etas = np.full(len(levels), step_size / levels[-1] ** 2)
         low, high = (1 - ratios) * (1 - 1e-12), (1 + ratios) * (1 + 1e-12)
         outside = np.flatnonzero((etas[:-1] < low) | (etas[:-1] > high))
         if len(outside):
@@ -100,7 +99,7 @@ class ConsistentAnnealedSampler(LadderSampler):
                 f"a step_size from {(1 - ratio) * sigmas[-1] ** 2:g} to "
                 f"{(1 + ratio) * sigmas[-1] ** 2:g}{self._enough_steps(eta)}"
             )
-        return (etas * levels**2).tolist()
+        return floats(etas * levels**2)
 
     def _enough_steps(self, eta: float) -> str:
         """The number of steps that would let one ``eta`` through on every rung, for a message."""
@@ -117,12 +116,8 @@ class ConsistentAnnealedSampler(LadderSampler):
             return ""
         return f", or at least {bisect_left(range(most), True, lo=2, key=fits)} steps"
 
-    def plan(self, sigmas: Sequence[float], counts: Sequence[int]) -> list[Move]:
-        if max(counts) > 1:
-            raise HDZooError(
-                "a noise level is repeated; consistent annealed sampling asks the network once at "
-                "each, so give descending sigmas"
-            )
+    def plan(self, sigmas: Sequence[float], counts: Sequence[int]) -> Sequence[Move]:
+        asked_once(counts, "consistent annealed sampling")
         return super().plan(sigmas, counts)
 
     def hand_off(self, walk: Move, next_walk: Move) -> Move:

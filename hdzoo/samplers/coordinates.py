@@ -80,7 +80,7 @@ class NetworkCoordinates:
     """
 
     config: Any
-    levels: list[float]
+    levels: Sequence[float]
     state_space: str
 
     @property
@@ -150,10 +150,10 @@ class NetworkCoordinates:
         """What the network is told at each noise level; integers where all are indices, for
         networks that look them up in a table."""
         clock = self._clock
-        told = [clock.timestep(sigma) for sigma in sigmas]
-        indices = isinstance(clock, DiscreteClock) and all(t.is_integer() for t in told)
+        told = clock.timesteps(sigmas)
+        indices = isinstance(clock, DiscreteClock) and bool((told == told.round()).all())
         dtype = torch.int64 if indices else float_dtype(device)
-        return torch.tensor(told, dtype=dtype, device=device)
+        return torch.from_numpy(told.copy()).to(device, dtype)
 
     def _edge(self, sigma: float, sigma_after: float) -> Edge:
         """An evaluation at a noise level, and the next state at another; 0 for a sample."""
@@ -199,12 +199,13 @@ class NetworkCoordinates:
             f"{tuple(sample.shape)}; a sampler needs a prediction for each number of the state"
         )
 
-    def _check_coordinates(self, step_is_own: bool) -> None:
-        """Refuses combinations that mean nothing.
+    @property
+    def _step_is_own(self) -> bool:
+        """Whether the sampler makes its steps itself, which are in VE coordinates."""
+        raise NotImplementedError
 
-        Args:
-            step_is_own: whether the sampler makes its steps itself, which are in VE coordinates.
-        """
+    def _check_coordinates(self) -> None:
+        """Refuses combinations that mean nothing."""
         state_scale(1.0, self._coordinates)
         if self.state_space not in STATE_SPACES:
             raise HDZooError(
@@ -225,7 +226,7 @@ class NetworkCoordinates:
                 "from the configuration of the network's diffusers scheduler"
             )
         names = inspect.signature(type(self).__init__).parameters
-        if self._coordinates != "ve" and step_is_own and "coordinates" not in names:
+        if self._coordinates != "ve" and self._step_is_own and "coordinates" not in names:
             raise HDZooError(
                 f"{type(self).__name__} makes its steps itself, in VE coordinates, and the network "
                 f"is in {self._coordinates!r}; take another sampler. (One that overrides update "

@@ -11,10 +11,10 @@ from diffusers import SchedulerMixin as SchedulerMixin
 from diffusers.configuration_utils import register_to_config
 
 from hdzoo.checks import NOT_NEGATIVE, checked
-from hdzoo.errors import HDZooError
 from hdzoo.samplers.base import Limit, Move
 from hdzoo.samplers.families import RefinedLadderSampler
 from hdzoo.samplers.gaussian import GaussianLaw, JointLaw, published_curve
+from hdzoo.samplers.ladders import asked_once
 from hdzoo.samplers.noise import Noise
 from hdzoo.samplers.options import LADDER_RULES
 
@@ -74,12 +74,8 @@ class DPMSolverPP2MSampler(RefinedLadderSampler):
     ) -> None:
         self.set_timesteps()
 
-    def plan(self, sigmas: Sequence[float], counts: Sequence[int]) -> list[Move]:
-        if max(counts) > 1:
-            raise HDZooError(
-                "a noise level is repeated; DPM-Solver++ asks the network once at each, so give "
-                "descending sigmas"
-            )
+    def plan(self, sigmas: Sequence[float], counts: Sequence[int]) -> Sequence[Move]:
+        asked_once(counts, "DPM-Solver++")
         eta, moves = self.config.eta, list[Move]()
         for sigma, below in pairwise([*sigmas, 0.0]):
             ratio = below / sigma

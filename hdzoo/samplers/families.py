@@ -95,7 +95,7 @@ class LadderSampler(Sampler):
             return check_ladder(config.sigmas)
         return geometric_ladder(config.sigma_max, config.sigma_min, num_levels)
 
-    def rungs(self, num_inference_steps: int) -> list[float]:
+    def rungs(self, num_inference_steps: int) -> Sequence[float]:
         return self.ladder
 
     def first_state(
@@ -115,7 +115,7 @@ class LadderSampler(Sampler):
         low, high = data_range
         return self.from_ve(low + (high - low) * noise.uniform(shape), self.levels[0])
 
-    def step_sizes(self, sigmas: Sequence[float]) -> list[float]:
+    def step_sizes(self, sigmas: Sequence[float]) -> Sequence[float]:
         step_size = self.config.step_size
         if step_size is None:
             alphas = langevin_step_sizes(sigmas, 0.2 * sigmas[-1] ** 2)
@@ -201,7 +201,7 @@ class RefinedLadderSampler(LadderSampler):
         """How many levels so many network evaluations are for; as many, if not overridden."""
         return num_inference_steps
 
-    def rungs(self, num_inference_steps: int) -> list[float]:
+    def rungs(self, num_inference_steps: int) -> Sequence[float]:
         ladder, num_levels = self.ladder, self.levels_for(num_inference_steps)
         if num_levels == 1:
             return ladder[:1]
@@ -253,14 +253,14 @@ class SingleLevelSampler(Sampler):
     def default_num_inference_steps(self) -> int:
         return whole_number(self.config.num_steps, "num_steps")
 
-    def rungs(self, num_inference_steps: int) -> list[float]:
+    def rungs(self, num_inference_steps: int) -> Sequence[float]:
         return check_ladder([self.config.sigma])
 
     def default_step_size(self, sigma: float) -> float:
         """The step size when none is given."""
         raise NotImplementedError
 
-    def plan(self, sigmas: Sequence[float], counts: Sequence[int]) -> list[Move]:
+    def plan(self, sigmas: Sequence[float], counts: Sequence[int]) -> Sequence[Move]:
         if len(sigmas) != 1:
             raise HDZooError(
                 f"{type(self).__name__} walks at one noise level and {len(sigmas)} are given; "
@@ -268,7 +268,7 @@ class SingleLevelSampler(Sampler):
             )
         return super().plan(sigmas, counts)
 
-    def step_sizes(self, sigmas: Sequence[float]) -> list[float]:
+    def step_sizes(self, sigmas: Sequence[float]) -> Sequence[float]:
         given = self.config.step_size
         alpha = self.default_step_size(sigmas[0]) if given is None else given
         if isinstance(alpha, str | Sequence) or not (math.isfinite(alpha) and alpha > 0):

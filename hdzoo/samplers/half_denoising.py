@@ -43,7 +43,7 @@ class NoiseCorrectedLangevinSampler(SingleLevelSampler):
     def default_step_size(self, sigma: float) -> float:
         return sigma**2
 
-    def step_sizes(self, sigmas: Sequence[float]) -> list[float]:
+    def step_sizes(self, sigmas: Sequence[float]) -> Sequence[float]:
         alphas = super().step_sizes(sigmas)
         least = sigmas[0] ** 2 / 2
         # sigma**2 / 2 that a caller has computed may miss ours by a rounding.
@@ -102,7 +102,7 @@ class HalfDenoisingSampler(NoiseCorrectedLangevinSampler):
     ) -> None:
         self.set_timesteps()
 
-    def step_sizes(self, sigmas: Sequence[float]) -> list[float]:
+    def step_sizes(self, sigmas: Sequence[float]) -> Sequence[float]:
         return half_variances(sigmas)
 
     @property
@@ -196,7 +196,7 @@ class AnnealedHalfDenoisingSampler(AlphaHalfDenoisingSampler):
     ) -> None:
         self.set_timesteps()
 
-    def step_sizes(self, sigmas: Sequence[float]) -> list[float]:
+    def step_sizes(self, sigmas: Sequence[float]) -> Sequence[float]:
         return half_variances(sigmas)
 
 

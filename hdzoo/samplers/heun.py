@@ -111,7 +111,7 @@ class HeunSampler(RefinedLadderSampler):
     def levels_for(self, num_inference_steps: int) -> int:
         return num_inference_steps // 2 + 1
 
-    def plan(self, sigmas: Sequence[float], counts: Sequence[int]) -> list[Move]:
+    def plan(self, sigmas: Sequence[float], counts: Sequence[int]) -> Sequence[Move]:
         if counts[0] > 1 or max(counts) > 2:
             raise HDZooError(
                 "a noise level is repeated; Heun asks once at the first, and at most twice below"

@@ -1,6 +1,7 @@
 """Which evaluation of a chain comes next."""
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ class Indexing:
     config: Any
     starts_from_noise: bool
     timesteps: torch.Tensor
-    levels: list[float]
+    levels: Sequence[float]
     _step_index: int | None
     _begin_index: int | None
 

@@ -5,6 +5,7 @@ A ladder descends: its first level is the largest. A step size is ``alpha`` in t
 """
 
 import math
+from array import array
 from collections.abc import Sequence
 from statistics import NormalDist
 from typing import Any
@@ -104,9 +105,21 @@ def check_ladder(sigmas: Sequence[float]) -> list[float]:
     return ladder.tolist()
 
 
+def floats(numbers: np.ndarray | Sequence[float]) -> "array[float]":
+    """An array as a sequence of Python's numbers, which NumPy reads without a copy: of a million
+    levels a list takes longer than all that is computed of them.
+
+    Args:
+        numbers: shape (n,).
+    """
+    copied = array("d")
+    copied.frombytes(np.ascontiguousarray(numbers, dtype=float).data.cast("B"))
+    return copied
+
+
 def refine_ladder(
     sigmas: Sequence[float], num_levels: int, rho: float | None = None
-) -> list[float]:
+) -> Sequence[float]:
     """Puts ``num_levels`` levels on a ladder's curve, by linear interpolation.
 
     Of ``log sigma``: a geometric ladder becomes the geometric ladder with the same ends, as
@@ -126,7 +139,7 @@ def refine_ladder(
         HDZooError: ``num_levels`` is below 1, or above 1 when the ladder has a single level, or
             ``rho`` is out of its range.
     """
-    ladder, num_levels = check_ladder(sigmas), EVALUATIONS("num_levels", num_levels)
+    ladder, num_levels = floats(check_ladder(sigmas)), EVALUATIONS("num_levels", num_levels)
     rho = RHO("rho", rho)
     if num_levels == len(ladder):
         return ladder
@@ -137,17 +150,14 @@ def refine_ladder(
         )
     if num_levels == 1:
         return ladder[-1:]
-    places = [math.log(sigma) if rho is None else sigma ** (1 / rho) for sigma in ladder]
-    refined = [ladder[0]]
-    for i in range(1, num_levels - 1):
-        position = i * (len(ladder) - 1) / (num_levels - 1)
-        rung = min(int(position), len(ladder) - 2)
-        place = places[rung] + (position - rung) * (places[rung + 1] - places[rung])
-        refined.append(math.exp(place) if rho is None else place**rho)
-    return [*refined, ladder[-1]]
+    places = np.array([math.log(sigma) if rho is None else sigma ** (1 / rho) for sigma in ladder])
+    positions = np.arange(1, num_levels - 1) * (len(ladder) - 1) / (num_levels - 1)
+    inner = np.interp(positions, np.arange(len(ladder)), places)
+    inner = np.exp(inner) if rho is None else inner**rho
+    return ladder[:1] + floats(inner) + ladder[-1:]
 
 
-def share_steps(num_steps: int, num_levels: int) -> list[int]:
+def share_steps(num_steps: int, num_levels: int) -> Sequence[int]:
     """Shares steps among the rungs; where it does not divide, the smaller noise gets more.
 
     Args:
@@ -159,7 +169,24 @@ def share_steps(num_steps: int, num_levels: int) -> list[int]:
     """
     num_levels = COUNT("num_levels", num_levels)
     each, rest = divmod(Whole(num_levels)("num_steps", num_steps), num_levels)
-    return [each + (rung >= num_levels - rest) for rung in range(num_levels)]
+    return array("q", [each]) * (num_levels - rest) + array("q", [each + 1]) * rest
+
+
+def asked_once(counts: Sequence[int], sampler: str) -> None:
+    """Refuses a schedule that asks more than once at a noise level.
+
+    Args:
+        counts: network evaluations on each level.
+        sampler: which goes on to the next level each time, for the message.
+
+    Raises:
+        HDZooError: it does.
+    """
+    if np.max(counts) > 1:
+        raise HDZooError(
+            f"a noise level is repeated; {sampler} asks the network once at each, so give "
+            "descending sigmas"
+        )
 
 
 def churned_ladder(

@@ -63,7 +63,7 @@ class MALASampler(SingleLevelSampler):
     def default_step_size(self, sigma: float) -> float:
         return 1.36 * sigma**2
 
-    def plan(self, sigmas: Sequence[float], counts: Sequence[int]) -> list[Move]:
+    def plan(self, sigmas: Sequence[float], counts: Sequence[int]) -> Sequence[Move]:
         if sum(counts) < 2:
             raise HDZooError(
                 f"num_inference_steps is {sum(counts)}; MALA needs at least 2, one at the first "

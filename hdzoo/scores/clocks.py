@@ -53,7 +53,7 @@ class Clock(Protocol):
     def timesteps(self, sigmas: Sequence[float]) -> np.ndarray:
         """The same at many noise levels, in the time of array operations."""
 
-    def known(self, sigmas: Sequence[float]) -> list[float]:
+    def known(self, sigmas: Sequence[float]) -> Sequence[float]:
         """The levels nearest to a ladder's that the network was trained at, as many.
 
         Raises:
@@ -73,8 +73,8 @@ class SigmaClock:
     def timesteps(self, sigmas: Sequence[float]) -> np.ndarray:
         return np.asarray(sigmas, dtype=float)
 
-    def known(self, sigmas: Sequence[float]) -> list[float]:
-        return list(sigmas)
+    def known(self, sigmas: Sequence[float]) -> Sequence[float]:
+        return sigmas
 
 
 class LogSigmaClock(SigmaClock):
@@ -194,11 +194,11 @@ class DiscreteClock(SigmaClock):
         # A level of the network's that has been through float32 is off by 1e-5.
         return np.where(np.abs(places - places.round()) < 1e-4, places.round(), places)
 
-    def known(self, sigmas: Sequence[float]) -> list[float]:
+    def known(self, sigmas: Sequence[float]) -> Sequence[float]:
         nearest = self.timesteps(sigmas).round().astype(int)
         if nearest[0] - nearest[-1] + 1 < len(nearest):
             # There are not so many.
-            return [float(sigma) for sigma in sigmas]
+            return sigmas
         # No level comes twice: where the network's lie wide apart, at the small ones, the ladder
         # takes each of them, from the smallest up.
         order = np.arange(len(nearest))

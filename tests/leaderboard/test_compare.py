@@ -16,6 +16,7 @@ from hdzoo.images.sources import load_images
 from hdzoo.leaderboard import compare as comparing
 from hdzoo.leaderboard.compare import compare
 from hdzoo.leaderboard.pages import PICTURES, rows, write_page, write_pictures
+from hdzoo.leaderboard.settings import Settings
 from hdzoo.leaderboard.tuning import candidates, search_space
 from hdzoo.metrics.features import get_extractor
 from hdzoo.metrics.image_sets import open_images
@@ -247,9 +248,9 @@ def test_what_is_left_is_told_in_network_evaluations(board, told):
     [({}, 250), ({"num_images": 64}, 64), ({"num_images": 64, "trial_images": 20}, 20)],
 )
 def test_samplers_are_tuned_on_no_more_images_than_are_judged(given, used):
-    assert comparing.Settings(**given).trial_images == used
+    assert Settings(**given).trial_images == used
     with pytest.raises(HDZooError, match="trial_images is 65 and num_images is 64"):
-        comparing.Settings(num_images=64, trial_images=65)
+        Settings(num_images=64, trial_images=65)
 
 
 # ---- going on -------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from hdzoo import (
     HDPipeline,
 )
 from hdzoo.literature import alpha_half, consistent_annealing, ncsn_toy, ncsnv2_techniques
+from hdzoo.literature.alpha_half_findings import shares_of_gain
 from hdzoo.literature.base import reproduce
 from hdzoo.verification.laws import Gaussian
 
@@ -230,9 +231,9 @@ def test_factorial_on_the_spectrum() -> None:
     digits = {"own, kept": 0.0504, "own, 0.2": 0.0481, "next, kept": 0.0223, "next, 0.2": 0.0205}
     for name, value in (digits | {"own, 1": 0.0420, "next, 1": 0.0168}).items():
         assert found[name] == pytest.approx(value, abs=5e-5)
-    hand_off, drop = alpha_half.shares_of_gain(found)
+    hand_off, drop = shares_of_gain(found)
     assert hand_off > 0.9 > 0.1 > drop
-    hand_off, drop = alpha_half.shares_of_gain(alpha_half.on_spectrum(0.5))
+    hand_off, drop = shares_of_gain(alpha_half.on_spectrum(0.5))
     assert hand_off < 0.4 < 0.6 < drop
 
 

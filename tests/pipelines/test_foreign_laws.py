@@ -23,6 +23,7 @@ from diffusers.models.unets.unet_2d import UNet2DOutput
 from hdzoo import GaussianMixtureScore, HDPipeline, get_sampler
 from hdzoo.builtin import hdzoo_samplers
 from hdzoo.samplers.base import Sampler
+from hdzoo.samplers.coordinates import Edge
 from hdzoo.samplers.families import RefinedLadderSampler, SingleLevelSampler
 from hdzoo.samplers.gaussian import GaussianLaw
 from hdzoo.scores.conversions import from_score
@@ -221,22 +222,16 @@ def test_hd_pipeline(name: str) -> None:
     assert_same_law(found, bare(pipe.scheduler, mixture(), start=start))
 
 
-def test_a_wrong_factor_shows() -> None:
+def test_a_wrong_factor_shows(monkeypatch: pytest.MonkeyPatch) -> None:
     """What these tests are worth: noise that is too large by a fifth."""
     name = "annealed-langevin"
     pipe = quiet(HDPipeline(perfect(), scheduler(name, diffusers.DDPMScheduler().config)))
-    sampler = pipe.scheduler
-    plan = type(sampler).set_timesteps
-
-    def louder(*args: Any, **kwargs: Any) -> None:
-        plan(sampler, *args, **kwargs)
-        sampler._edges = [(edge, (*kept, 1.2 * z)) for edge, (*kept, z) in sampler._edges]
-
-    sampler.set_timesteps = louder
-    found = pipe(COUNT, STEPS, seeded(2), output_type="latent").images
-    del sampler.set_timesteps
+    right = Edge.moved_by
+    with monkeypatch.context() as louder:
+        louder.setattr(Edge, "moved_by", lambda edge, alpha, z: right(edge, alpha, 1.2 * z))
+        found = pipe(COUNT, STEPS, seeded(2), output_type="latent").images
     with pytest.raises(AssertionError, match="covariance"):
-        assert_same_law(found, bare(sampler, mixture()))
+        assert_same_law(found, bare(pipe.scheduler, mixture()))
 
 
 # ---- latents, with a prompt -----------------------------------------------------------------

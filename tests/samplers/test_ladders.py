@@ -43,7 +43,7 @@ def test_geometric_is_numpys(sigma_max: float, sigma_min: float, num_levels: int
 
 def test_single_level_is_the_smallest() -> None:
     assert geometric_ladder(3.0, 0.1, 1) == [0.1]
-    assert refine_ladder([3.0, 0.1], 1) == [0.1]
+    assert list(refine_ladder([3.0, 0.1], 1)) == [0.1]
 
 
 @pytest.mark.parametrize("num_levels", [2, 5, 10, 19, 1000])
@@ -124,13 +124,13 @@ def test_one_level_cannot_be_refined() -> None:
 
 
 def test_share_steps() -> None:
-    assert share_steps(10, 4) == [2, 2, 3, 3]
+    assert list(share_steps(10, 4)) == [2, 2, 3, 3]
     for num_levels in range(1, 12):
         for num_steps in range(num_levels, 60):
             counts = share_steps(num_steps, num_levels)
             # Even to within one, the rest where the noise is small: these say it all.
             assert (len(counts), sum(counts)) == (num_levels, num_steps)
-            assert counts == sorted(counts)
+            assert list(counts) == sorted(counts)
             assert counts[-1] - counts[0] <= 1
 
 

@@ -30,7 +30,7 @@ def test_the_chain_goes_from_the_largest_level_to_the_smallest(name: str) -> Non
                 found = counts(sampler, steps)
                 assert sum(found) == steps
                 assert sampler.levels[0] == 5
-                assert sampler.levels[-2:] == ([0.1, 0] if len(found) > 1 else [5, 0])
+                assert list(sampler.levels[-2:]) == ([0.1, 0] if len(found) > 1 else [5, 0])
 
 
 def test_how_many_evaluations_a_level_has() -> None:

@@ -6,11 +6,10 @@ from diffusers import ModelMixin as ModelMixin  # diffusers' loader looks them u
 from diffusers import SchedulerMixin as SchedulerMixin
 from diffusers.configuration_utils import register_to_config
 
-from hdzoo import HDZooError
 from hdzoo.samplers.base import Limit, Move
 from hdzoo.samplers.families import LadderSampler
 from hdzoo.samplers.gaussian import GaussianLaw, published_ladder
-from hdzoo.samplers.ladders import refine_ladder
+from hdzoo.samplers.ladders import asked_once, refine_ladder
 
 
 class ExampleDDIMSampler(LadderSampler):
@@ -55,7 +54,7 @@ class ExampleDDIMSampler(LadderSampler):
     def default_num_inference_steps(self) -> int:
         return len(self.ladder)
 
-    def rungs(self, num_inference_steps: int) -> list[float]:
+    def rungs(self, num_inference_steps: int) -> Sequence[float]:
         # The chain starts at the largest noise level, however few its steps.
         if num_inference_steps == 1:
             return self.ladder[:1]
@@ -65,12 +64,8 @@ class ExampleDDIMSampler(LadderSampler):
         pairs = zip(sigmas, [*sigmas[1:], 0.0], strict=True)
         return [sigma * (sigma - following) for sigma, following in pairs]
 
-    def plan(self, sigmas: Sequence[float], counts: Sequence[int]) -> list[Move]:
-        if max(counts) > 1:
-            raise HDZooError(
-                "a noise level is repeated; DDIM asks the network once at each, so give descending "
-                "sigmas"
-            )
+    def plan(self, sigmas: Sequence[float], counts: Sequence[int]) -> Sequence[Move]:
+        asked_once(counts, "DDIM")
         return super().plan(sigmas, counts)
 
     def hand_off(self, walk: Move, next_walk: Move) -> Move:
