@@ -115,7 +115,9 @@ def main() -> None:
     network = BinaryUNetModel(sample_size=clean.shape[-1])
     adam = torch.optim.Adam(network.parameters(), lr=args.learning_rate)
     network, adam = accelerator.prepare(network, adam)
-    rate = get_scheduler("cosine", adam, 100, args.max_train_steps)
+    rate = get_scheduler(
+        "cosine", adam, num_warmup_steps=50, num_training_steps=args.max_train_steps
+    )
     ema = EMAModel(network.parameters(), decay=args.ema_decay, use_ema_warmup=True, power=0.75)
     begin, recent = time.perf_counter(), 0.0
     for step in range(1, args.max_train_steps + 1):
@@ -131,8 +133,8 @@ def main() -> None:
         adam.zero_grad()
         rate.step()
         ema.step(network.parameters())
-        recent += loss.item() / 100
-        if step % 100 == 0:
+        recent += loss.item() / 50
+        if step % 50 == 0:
             print(f"{step}: {recent:.4f}, {time.perf_counter() - begin:.0f} s", flush=True)
             recent = 0.0
     ema.copy_to(network.parameters())
