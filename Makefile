@@ -37,7 +37,8 @@ $(VENV)/.installed: pyproject.toml
 
 $(VENV)/.tests-installed: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test]" \
-		./plugins/hdzoo-example-sampler ./plugins/hdzoo-efficientnet-lite0
+		./plugins/hdzoo-example-sampler ./plugins/hdzoo-efficientnet-lite0 \
+		./plugins/hdzoo-binary
 	touch $@
 
 $(VENV)/.dev-installed: $(VENV)/.tests-installed

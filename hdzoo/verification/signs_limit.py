@@ -33,13 +33,10 @@ def check_limit_on_signs(sampler_class: type[Any], law: str, knob: str) -> Findi
         knob: one of `KNOBS`.
     """
     if knob not in KNOBS:
-        raise CheckFailed(
-            f"limit names the knob {knob}; on signs it is one of {', '.join(KNOBS)}"
-        )
-    found: dict[float, float] = {}
-    p_value = 0.0
-    for value, distance, p_value in _path(sampler_class, law, knob):
-        found[value] = distance
+        raise CheckFailed(f"limit names the knob {knob}; on signs it is one of {', '.join(KNOBS)}")
+    path = list(_path(sampler_class, law, knob))
+    found = {value: distance for value, distance, _ in path}
+    _, distance, p_value = path[-1]
     said = ", ".join(f"{value:.3g}: {distance:.2g}" for value, distance in found.items())
     if not p_value >= LEAST_P_VALUE:
         raise CheckFailed(

@@ -59,7 +59,10 @@ def test_one_stage_on_independent_signs(step_size: float) -> None:
     up, down = torch.sigmoid(scores[:1] - 1 / step_size), torch.sigmoid(-scores[:1] - 1 / step_size)
     (law,) = exact.independent(up.log() - down.log())
     assert distance(exact.one_stage(scores, step_size), law) < 1e-8
-    assert distance(exact.one_stage(scores, step_size), exact.noisy_law(independent_signs(), 1.1)) > 1e-3
+    assert (
+        distance(exact.one_stage(scores, step_size), exact.noisy_law(independent_signs(), 1.1))
+        > 1e-3
+    )
 
 
 @pytest.mark.parametrize("step_size", STEP_SIZES)
@@ -103,7 +106,10 @@ def test_small_steps(kernel) -> None:
 
 
 def test_two_stages_are_nearer_than_one() -> None:
-    law, scores = exact.noisy_law(signs_mixture(), 1.0), exact.scores(signs_mixture(), 1.0, "difference")
+    law, scores = (
+        exact.noisy_law(signs_mixture(), 1.0),
+        exact.scores(signs_mixture(), 1.0, "difference"),
+    )
     for step_size in STEP_SIZES:
         two, one = (distance(k(scores, step_size), law) for k in (exact.two_stage, exact.one_stage))
         assert two < one
@@ -226,7 +232,10 @@ def simulated(sampler, model, steps: int, count: int) -> np.ndarray:
     sampler.set_timesteps(steps)
     x = sampler.first_state((count, model.dimension), Noise(generator, dtype=torch.float64))
     points = exact.states(model.dimension)
-    table, energies = model.score(points, sampler.levels[0]), -model.log_density(points, sampler.levels[0])
+    table, energies = (
+        model.score(points, sampler.levels[0]),
+        -model.log_density(points, sampler.levels[0]),
+    )
     places = 2 ** torch.arange(model.dimension - 1, -1, -1)
     for t in sampler.timesteps:
         index = ((x + 1) / 2).long() @ places

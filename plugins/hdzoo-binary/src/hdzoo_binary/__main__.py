@@ -3,4 +3,4 @@
 from hdzoo_binary import BINARY_MNIST
 
 if __name__ == "__main__":
-    print(BINARY_MNIST)
+    print(BINARY_MNIST)  # noqa: T201

@@ -156,7 +156,9 @@ def claims(numbers: dict[str, Any]) -> list[Claim]:
             "The bias of a discrete Langevin step vanishes with it on log-quadratic laws",
             "it is zero (abstract); numbers not public",
             "Ising spins, total variation at alpha = "
-            + ", ".join(f"{a:g}: {v:.2g}" for a, v in zip(SPIN_STEPS, numbers["spins"], strict=True)),
+            + ", ".join(
+                f"{a:g}: {v:.2g}" for a, v in zip(SPIN_STEPS, numbers["spins"], strict=True)
+            ),
             numbers["spins"][-1] < 1e-3,
         ),
         Claim(
@@ -174,19 +176,12 @@ def claims(numbers: dict[str, Any]) -> list[Claim]:
         ),
         Claim(
             "Two stages are nearer than one on a mixture",
-            "both are analysed (abstract); numbers not public",
+            "both are analysed (abstract); which is nearer is not public",
             "; ".join(
                 f"sigma = {sigma}, alpha = {STEP_SIZES[i]:g}: {at(curves, i, kind)} by the {kind}"
                 for sigma, curves in numbers["total_variation"].items()
                 for i in (0, place)
                 for kind in SCORES
-            ),
-            all(
-                two < one
-                for curves in (low, high)
-                for one, two in zip(
-                    curves["one stage, difference"], curves["two stages, difference"], strict=True
-                )
             ),
         ),
         Claim(
@@ -223,16 +218,21 @@ def draw(figure: Any, numbers: dict[str, Any]) -> None:
     for axes, (sigma, curves) in zip(panels[0], numbers["total_variation"].items(), strict=True):
         for name, curve in curves.items():
             walk, _, kind = name.partition(", ")
+            # Metropolis is exact, and below the picture.
+            label = name if kind else f"{name}: below {max(curve):.0e}"
             style = {"gradient": "s--", "difference": "o-", "": "x-"}[kind]
-            drawn = np.maximum(curve, 1e-16)
-            axes.plot(STEP_SIZES, drawn, style, color=COLOURS[walk], label=name, markersize=4)
+            axes.plot(STEP_SIZES, curve, style, color=COLOURS[walk], label=label, markersize=4)
         axes.set(
             xscale="log",
             yscale="log",
+            ylim=(1e-5, 1),
+            xticks=(ticks := [0.2, 0.5, 1, 2, 5]),
+            xticklabels=[f"{tick:g}" for tick in ticks],
             xlabel=r"step size $\alpha$",
             ylabel="total variation to the noisy signs",
             title=rf"$\sigma$ = {sigma}: {flip_probability(float(sigma)):.0%} are turned over",
         )
+        axes.minorticks_off()
     times, jump = panels[1]
     for name, curve in numbers["relaxation_time"].items():
         times.plot(NOISES, curve, "o-", color=COLOURS[name], label=name)

@@ -7,7 +7,6 @@ import torch
 from diffusers import ModelMixin as ModelMixin  # diffusers' loader looks them up here
 from diffusers import SchedulerMixin as SchedulerMixin
 
-from hdzoo import HDZooError
 from hdzoo.samplers.base import Limit, Move
 from hdzoo.samplers.noise import Noise
 from hdzoo_binary.signs import draw_signs, jump, posterior_mean
@@ -84,6 +83,7 @@ class DiscreteMALASampler(SignsWalk):
     """
 
     source = "Zhang et al. 2022"
+    limit = Limit("noisy data", "num_inference_steps")
     leaves_invariant = "noisy data"
     uses: ClassVar[Sequence[str]] = ("energy",)
 

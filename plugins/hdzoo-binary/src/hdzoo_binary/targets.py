@@ -146,9 +146,7 @@ class SignsMixtureScore(AnalyticScore):
         mean = self.denoise(points.view(x.shape), level).flatten(1)
         return ((mean - points) / level**2).view(x.shape).to(x.dtype)
 
-    def posterior_covariance(
-        self, x: torch.Tensor, sigma: float | torch.Tensor
-    ) -> torch.Tensor:
+    def posterior_covariance(self, x: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
         points, level = self.points(x, sigma)
         shares = self.log_weights(points, level).softmax(1)
         means = self.component_means(points, level)

@@ -49,9 +49,7 @@ def binary_images(source: str, split: str) -> torch.Tensor:
     return torch.from_numpy(np.where(grey > 127, 1, -1).astype(np.int8))[:, None]
 
 
-def measure(
-    clean: torch.Tensor, sigma: torch.Tensor, count: torch.Tensor
-) -> torch.Tensor:
+def measure(clean: torch.Tensor, sigma: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
     """The mean of ``count`` measurements, each at level ``sigma * sqrt(count)``.
 
     Args:
@@ -135,7 +133,7 @@ def main() -> None:
         ema.step(network.parameters())
         recent += loss.item() / 50
         if step % 50 == 0:
-            print(f"{step}: {recent:.4f}, {time.perf_counter() - begin:.0f} s", flush=True)
+            accelerator.print(f"{step}: {recent:.4f}, {time.perf_counter() - begin:.0f} s")
             recent = 0.0
     ema.copy_to(network.parameters())
     network = network.cpu().eval()
@@ -160,7 +158,6 @@ def save(
         "versions": {"python": platform.python_version(), **versions},
     }
     write_json(args.output_dir / "training.json", record)
-    print(args.output_dir)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import torch
 from diffusers import ModelMixin as ModelMixin  # diffusers' loader looks them up here
 from diffusers import SchedulerMixin as SchedulerMixin
 
-from hdzoo.samplers.base import Move
+from hdzoo.samplers.base import Limit, Move
 from hdzoo.samplers.noise import Noise
 from hdzoo_binary.signs import draw_signs, jump, posterior_mean
 from hdzoo_binary.walk import SignsWalk, too_few
@@ -44,6 +44,7 @@ class TwoStageDiscreteLangevinSampler(SignsWalk):
     """
 
     source = "Bach and Saremi 2025"
+    limit = Limit("noisy data", "num_inference_steps")
     leaves_invariant = "noisy data"
 
     def default_step_size(self, sigma: float) -> float:
