@@ -149,7 +149,7 @@ def drawn_with(sampler, points: torch.Tensor, model, numbers: list[torch.Tensor]
 
 @pytest.mark.parametrize("kind", ["difference", "gradient"])
 def test_one_stage_draws_by_its_matrix(kind: str) -> None:
-    """A sign is 1 where the uniform number is below its chance, and the chances are the matrix's."""
+    """A sign is 1 where the uniform number is below its chance, which is the matrix's."""
     model, sigma, alpha = signs_mixture(), 1.2, 0.7
     points = exact.states(8)
     matrix = exact.one_stage(exact.scores(model, sigma, kind), alpha)
@@ -343,8 +343,9 @@ class OtherNoise(DiscreteLangevinSampler):
 
 @pytest.mark.parametrize("mutant", [TwiceThePull, OtherNoise])
 def test_mutants_do_not_converge(mutant, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What they do wrong shows in 4,000 chains, and in a few hundred evaluations."""
+    """What they do wrong shows in 4,000 chains, and one step size."""
     monkeypatch.setattr(signs_limit, "NUM_SAMPLES", 4000)
-    monkeypatch.setattr(signs_limit, "MOST_EVALUATIONS", 512)
+    monkeypatch.setattr(signs_limit, "STEP_SIZES", (1 / 2,))
+    monkeypatch.setattr(signs_limit, "MOST_EVALUATIONS", 128)
     with pytest.raises(CheckFailed, match="does not converge to the noisy data along step_size"):
         check_limit(mutant)
