@@ -3,6 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from hdzoo.errors import HDZooError
+from hdzoo.files import check_folder, named_path, writing
+
 INDEX = "model_index.json"
 
 _PACKAGE = Path(__file__).parent
@@ -22,7 +25,7 @@ def bundled_models() -> dict[str, Path]:
 
 
 class LoadedByName:
-    """A part of a pipeline whose ``from_pretrained`` knows the bundled names, too.
+    """A part of a pipeline that is loaded and saved by a name, the bundled ones too.
 
     It comes before diffusers' mixin among the bases of a class.
     """
@@ -36,8 +39,47 @@ class LoadedByName:
                 ``pretrained_model_name_or_path``.
             **kwargs: what diffusers takes: ``subfolder="scheduler"`` or ``"unet"`` for a part of a
                 pipeline, ``revision``, ...
+
+        Raises:
+            HDZooError: there is no such place, or no such part in it, or its weights are damaged:
+                what hdzoo has saved knows its checksum.
         """
-        name = kwargs.pop("pretrained_model_name_or_path", name)
-        if name is not None and not Path(name).is_dir():
-            name = bundled_models().get(str(name), name)
-        return super().from_pretrained(name, **kwargs)  # type: ignore[misc]
+        from hdzoo.checksums import check_tensors
+
+        place = named_path(kwargs.pop("pretrained_model_name_or_path", name), "the model")
+        here = bundled_models()
+        if not place.exists():
+            place = here.get(str(place), place)
+        if not place.exists() and (str(place).count("/") != 1 or place.is_absolute()):
+            raise HDZooError(
+                f"there is no model {str(place)!r}: a model is a folder, a bundled name "
+                f"({', '.join(here) or 'none'}), or a Hub id such as 'namespace/name'"
+            )
+        try:
+            for path in sorted(Path(place, kwargs.get("subfolder") or "").glob("*.safetensors")):
+                check_tensors(path)
+            return super().from_pretrained(str(place), **kwargs)  # type: ignore[misc]
+        except HDZooError:
+            raise
+        # Whatever diffusers, the Hub's client or the reader of the weights raises.
+        except Exception as error:
+            raise HDZooError(
+                f"{place} cannot be loaded as {cls.__name__}: {str(error).rstrip('.')}. If a file "
+                "is damaged or missing, download or save the folder again; of a pipeline, give "
+                "subfolder='unet' or 'scheduler' too"
+            ) from error
+
+    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
+        """Writes the part to a folder.
+
+        Args:
+            save_directory: the folder, new or not.
+            **kwargs: what diffusers takes: ``variant``, ``max_shard_size``, ...
+
+        Raises:
+            HDZooError: the folder cannot be written.
+        """
+        folder = named_path(save_directory, "save_directory")
+        check_folder(folder)
+        with writing(folder):
+            super().save_pretrained(str(folder), **kwargs)  # type: ignore[misc]

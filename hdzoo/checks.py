@@ -319,6 +319,19 @@ def floating(name: str, value: Any, allowed: str) -> Any:
     return value
 
 
+def check_device(device: Any) -> None:
+    """Refuses what is no device, or one that is not here; None is any."""
+    if device is None:
+        return
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    # Whatever the library of the device raises.
+    except Exception as error:
+        refuse("device", device, "a device that is here, such as 'cpu' or 'cuda:0', or None", error)
+
+
 def _scalar(value: Any) -> Any:
     """A number of NumPy or PyTorch as Python's own; all else as it is."""
     if hasattr(value, "dtype") and getattr(value, "shape", None) == () and hasattr(value, "item"):

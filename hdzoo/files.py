@@ -9,7 +9,7 @@ import socket
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from errno import ENOTDIR
+from errno import ENAMETOOLONG, ENOTDIR
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -34,10 +34,16 @@ def named_path(path: str | Path, what: str) -> Path:
         what: it is of, for the message.
 
     Raises:
-        HDZooError: it is none, or empty, which would be the current folder.
+        HDZooError: it is none, or empty, which would be the current folder, or longer than a name
+            can be.
     """
     if not isinstance(path, str | Path) or not str(path).strip():
         raise HDZooError(f"{what} is {path!r}; give a name or a path, '.' for the current folder")
+    try:
+        os.lstat(path)
+    except (OSError, ValueError) as error:
+        if isinstance(error, ValueError) or error.errno == ENAMETOOLONG:
+            raise HDZooError(f"{what} is no name of a file: {error}") from error
     return Path(path)
 
 

@@ -89,20 +89,3 @@ def start_processes(tmp_path_factory):
 
     start.log = log
     return start
-
-
-# Known to fail and to be mended: each is said at the end of every run.
-KNOWN_FAILURES = {
-    "test_fitting.py::test_the_command_takes_size_channels_and_moments_from_the_data": (
-        "a contradicting option is refused with another message"
-    ),
-    "test_bad_inputs.py::test_a_bad_input_is_one_message_and_writes_nothing[sample {model} -n 2 "
-    "--batch-size 1": "a batch size far above the number of images is taken for all of them",
-}
-
-
-def pytest_collection_modifyitems(items):
-    for item in items:
-        for name, reason in KNOWN_FAILURES.items():
-            if f"/{name}" in item.nodeid:
-                item.add_marker(pytest.mark.xfail(reason=reason, strict=False))

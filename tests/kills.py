@@ -23,6 +23,7 @@ COMMANDS = {
     "train": [
         *("train", "--dataset", "digits", "--held-out", "digits", "--output-dir", "out"),
         *(*NETWORK, "--max-train-steps", "30", "--train-batch-size", "8", "-o", "num_levels=10"),
+        *("-o", "steps_per_level=5"),
         *("--checkpoint-every", "7", "--sample-every", "10", "--held-out-every", "10"),
     ],
     "convert": ["convert", "given/checkpoint.pth", "out"],

@@ -53,7 +53,7 @@ WRONG: dict[str, list[Any]] = {
     "correct_steps": WHOLE,
     "data_mean": NUMBER,
     "data_range": PIXELS,
-    "data_std": POSITIVE,
+    "data_std": NOISE,
     "dropout": [*NOT_NEGATIVE, 1, 1.5],
     "embedding": WORD,
     "eta": NOT_NEGATIVE,

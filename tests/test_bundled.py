@@ -5,7 +5,7 @@ import inspect
 import pytest
 import torch
 
-from hdzoo import HDPipeline, UNetScoreModel, bundled, get_sampler
+from hdzoo import HDPipeline, HDZooError, UNetScoreModel, bundled, get_sampler
 from hdzoo.bundled import INDEX, bundled_models
 from hdzoo.models.ncsn import NCSNModel
 
@@ -53,5 +53,5 @@ def test_a_folder_of_that_name_comes_first(tmp_path, monkeypatch):
 
 def test_other_names_go_to_diffusers(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(OSError, match="me/net"):
+    with pytest.raises(HDZooError, match="me/net"):
         get_sampler("langevin").from_pretrained("me/net", subfolder="scheduler")

@@ -122,6 +122,7 @@ def test_the_card_of_a_training_run(folder):
 
 def test_the_card_of_a_conversion(folder):
     record = {"averaged": True, "checkpoint": HOSTILE, "command": f"hdzoo convert '{HOSTILE}'"}
+    record |= {"options": {HOSTILE: HOSTILE}, "assumed": {HOSTILE: HOSTILE}}
     pipe = HDPipeline.from_pretrained(folder)
     for option in ("step_size", "hand_off", "readout"):
         assert option in pipe.scheduler.config

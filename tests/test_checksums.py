@@ -1,10 +1,14 @@
 """Files of tensors that know their checksum: no flipped bit goes unnoticed."""
 
+import shutil
+
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from hdzoo import HDPipeline, UNetScoreModel
+from hdzoo.bundled import bundled_folder
 from hdzoo.checksums import CHECKSUM, add_checksum, check_tensors, content_hash, save_tensors
 from hdzoo.errors import HDZooError
 
@@ -104,3 +108,24 @@ def test_what_is_no_such_file_is_one_message(tmp_path):
         path.write_bytes(content)
         with pytest.raises(HDZooError, match="cannot be read, or is damaged"):
             check_tensors(path)
+
+
+@pytest.mark.parametrize("path", sorted(bundled_folder().rglob("*.safetensors")), ids=str)
+def test_what_travels_with_hdzoo_knows_its_checksum(path):
+    assert check_tensors(path)
+
+
+def test_damaged_weights_are_no_network(tmp_path):
+    folder = bundled_folder() / "ncsn-mnist"
+    shutil.copytree(folder, tmp_path / "model")
+    weights = tmp_path / "model" / "unet" / "diffusion_pytorch_model.safetensors"
+    damaged = bytearray(weights.read_bytes())
+    damaged[-1000] ^= 1
+    weights.write_bytes(damaged)
+    for load in (
+        lambda: HDPipeline.from_pretrained(tmp_path / "model"),
+        lambda: UNetScoreModel.from_pretrained(tmp_path / "model", subfolder="unet"),
+        lambda: UNetScoreModel.from_pretrained(str(tmp_path / "model" / "unet")),
+    ):
+        with pytest.raises(HDZooError, match="is damaged: its content has the SHA-256"):
+            load()

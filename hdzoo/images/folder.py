@@ -78,6 +78,27 @@ def load_folder(folder: Path, split: str) -> "Dataset":
         raise HDZooError(f"{error.object!r} is no name in UTF-8; rename it") from error
 
 
+def check_apart(source: str | Path, output_dir: Path) -> None:
+    """Refuses an output folder inside a folder of pictures, which would read its grids and curves
+    as pictures of the set from then on.
+
+    Args:
+        source: of the pictures, as `hdzoo.images.sources.load_images` takes it.
+        output_dir: of what is made of them.
+
+    Raises:
+        HDZooError: it is that folder, or below it.
+    """
+    if not os.path.isdir(source):
+        return
+    folder, output = Path(source).resolve(), output_dir.resolve()
+    if output.is_relative_to(folder):
+        raise HDZooError(
+            f"the output folder {output_dir} is in the folder of the images, {source}: what is "
+            "written there would be read as images from then on; give a folder elsewhere"
+        )
+
+
 def _walk(folder: Path) -> Iterator[Path]:
     """All files, folders that are links followed, in the order of their paths."""
 

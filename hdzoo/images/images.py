@@ -19,6 +19,7 @@ from hdzoo.images.picture import (
     square,
 )
 from hdzoo.images.sources import IMAGE, name_row, with_image_column
+from hdzoo.text import counted
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -76,7 +77,7 @@ class Survey:
         colour = "grey" if self.channels == 1 else "colour" if self.has_colour else "RGB, all grey"
         of = "all" if self.num_decoded == self.num_images else f"{self.num_decoded:,} of them"
         return (
-            f"{self.num_images:,} images, {self.render_size()} pixels, {colour}; mean "
+            f"{counted(self.num_images, 'image')}, {self.render_size()} pixels, {colour}; mean "
             f"{self.mean:.4g} and standard deviation {self.std:.4g} (of {of}; 0 is black, 1 white)"
         )
 

@@ -84,7 +84,8 @@ def with_image_column(dataset: Any, source: str, wanted: str | None = None) -> "
             "not streamed"
         )
     found = [name for name, feature in dataset.features.items() if _holds_images(feature)]
-    columns = f"its columns are {dataset.column_names}"
+    kinds = (f"{name} ({_kind(feature)})" for name, feature in dataset.features.items())
+    columns = f"its columns are {', '.join(kinds)}"
     if wanted is not None and wanted not in found:
         raise HDZooError(
             f"{source} has no image column {wanted!r}; {columns}, and images are in "
@@ -174,6 +175,10 @@ def _allowed() -> str:
         f"a registered name ({', '.join(plugins.names('datasets'))}), a .parquet file, a folder of "
         "images, or the id of a data set on the Hub"
     )
+
+
+def _kind(feature: Any) -> str:
+    return str(getattr(feature, "dtype", type(feature).__name__))
 
 
 def _holds_images(feature: Any) -> bool:

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from hdzoo.checks import IMAGES, NOT_NEGATIVE, POSITIVE, SEED, Number, Rule, Whole
 from hdzoo.errors import HDZooError
 from hdzoo.files import check_folder, exclusive, named_path, write_json
+from hdzoo.images.folder import check_apart
 from hdzoo.images.images import Images
 from hdzoo.metrics.classifier import DigitClassifier
 from hdzoo.pipelines.saving import replacing
@@ -116,6 +117,8 @@ def train_classifier(
         model = DigitClassifier()
         pictures = Images.of(dataset, dataset_name or "the data set")
         test_pictures = Images.of(test, "the test set")
+        for given in (pictures, test_pictures):
+            check_apart(given.name, output_dir)
         check_classes(pictures, test_pictures)
         images, labels = tensors(pictures, model)
         test_images, test_labels = tensors(test_pictures, model)

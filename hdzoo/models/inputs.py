@@ -12,7 +12,6 @@ from hdzoo.checks import (
     LEVELS,
     MAX_LEVELS,
     NOISE_LEVEL,
-    POSITIVE,
     Flag,
     Interval,
     Maybe,
@@ -67,7 +66,7 @@ def noise_levels(
     batch: int,
     device: Any,
     num_rungs: int | None = None,
-    allowed: Number = POSITIVE,
+    allowed: Number = NOISE_LEVEL,
 ) -> Tensor:
     """What a network is told, as one number, or one for each sample.
 

@@ -11,7 +11,7 @@ from diffusers.models.unets.unet_2d import UNet2DOutput
 from torch import Tensor
 from torch.nn import functional as F
 
-from hdzoo.checks import checked
+from hdzoo.checks import checked, floating
 from hdzoo.memory import within_memory
 from hdzoo.models.inputs import LADDER_RULES
 from hdzoo.models.refinenet import (
@@ -116,5 +116,6 @@ class NCSNModel(RefineNetModel):
         Raises:
             HDZooError: the images or the timestep do not fit.
         """
-        score = self._network(sample, self.rungs(timestep, len(sample))).to(sample.dtype)
+        labels = self.rungs(timestep, len(floating("sample", sample, "noisy images")))
+        score = self._network(sample, labels).to(sample.dtype)
         return UNet2DOutput(sample=score) if return_dict else (score,)

@@ -11,7 +11,7 @@ from diffusers.models.unets.unet_2d import UNet2DOutput
 from torch import Tensor
 from torch.nn import functional as F
 
-from hdzoo.checks import OneOf, checked
+from hdzoo.checks import OneOf, checked, floating
 from hdzoo.memory import within_memory
 from hdzoo.models.inputs import LADDER_RULES
 from hdzoo.models.ncsn import STAGES
@@ -130,7 +130,7 @@ class NCSNv2Model(RefineNetModel):
         Raises:
             HDZooError: the images or the timestep do not fit.
         """
-        labels = self.rungs(timestep, len(sample))
+        labels = self.rungs(timestep, len(floating("sample", sample, "noisy images")))
         # Divided in the ladder's float32 and cast after, so that half precision rounds once.
         score = self._network(sample, labels) / self.sigmas[labels].view(-1, 1, 1, 1)
         score = score.to(sample.dtype)

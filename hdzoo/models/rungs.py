@@ -9,7 +9,7 @@ from diffusers import ConfigMixin, ModelMixin
 from torch import Tensor
 
 from hdzoo.bundled import LoadedByName
-from hdzoo.checks import NOT_NEGATIVE, as_float64
+from hdzoo.checks import HIGHEST_NOISE, Number, as_float64
 from hdzoo.errors import HDZooError
 from hdzoo.models.inputs import noise_levels
 from hdzoo.scores.denoising import Denoises
@@ -41,6 +41,10 @@ def noise_ladder(
             "give sigma_max > sigma_min > 0 and num_levels >= 2, or a descending sigma_levels"
         )
     return ladder
+
+
+# 0 goes to the last rung.
+LEVEL_OR_0 = Number(0, HIGHEST_NOISE)
 
 
 class LadderModel(Denoises, LoadedByName, ModelMixin, ConfigMixin):
@@ -96,7 +100,7 @@ class LadderModel(Denoises, LoadedByName, ModelMixin, ConfigMixin):
             HDZooError: it is no such number; see `noise_levels`.
         """
         ladder = self.sigmas
-        level = noise_levels(timestep, batch, ladder.device, len(ladder), NOT_NEGATIVE)
+        level = noise_levels(timestep, batch, ladder.device, len(ladder), LEVEL_OR_0)
         if level.is_floating_point():
             # log 0 would be equally far from every rung.
             sigma = level.float().clamp(self.sigmas[-1], self.sigmas[0])

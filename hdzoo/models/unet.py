@@ -13,7 +13,6 @@ from hdzoo.bundled import LoadedByName
 from hdzoo.checks import (
     COUNT,
     NOISE_LEVEL,
-    POSITIVE,
     Flag,
     Many,
     Number,
@@ -37,7 +36,7 @@ RULES = IMAGE_RULES | {
     "add_attention": Flag(),
     "dropout": Number(low=0, below=1),
     "data_mean": Number(),
-    "data_std": POSITIVE,
+    "data_std": NOISE_LEVEL,
     "sigma_min": NOISE_LEVEL,
     "sigma_max": NOISE_LEVEL,
 }

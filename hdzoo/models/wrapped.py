@@ -9,7 +9,18 @@ from diffusers import SchedulerMixin as SchedulerMixin  # diffusers' loader look
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.unets.unet_2d import UNet2DOutput
 
-from hdzoo.checks import COUNT, POSITIVE, Interval, Many, Maybe, Number, OneOf, checked, shown
+from hdzoo.checks import (
+    COUNT,
+    POSITIVE,
+    Interval,
+    Many,
+    Maybe,
+    Number,
+    OneOf,
+    checked,
+    floating,
+    shown,
+)
 from hdzoo.errors import HDZooError
 from hdzoo.models.inputs import noise_levels
 from hdzoo.models.ranges import check_range
@@ -90,6 +101,7 @@ class WrappedModel(Denoises, ModelMixin, ConfigMixin):
         Raises:
             HDZooError: the states do not fit, or the denoiser returns no such tensor.
         """
+        floating("sample", sample, "noisy states")
         if tuple(sample.shape[1:]) != self.sample_shape:
             raise HDZooError(
                 f"sample has the shape {tuple(sample.shape)}; this denoiser needs "

@@ -12,7 +12,7 @@ from diffusers import SchedulerMixin as SchedulerMixin
 from diffusers.image_processor import PipelineImageInput
 from PIL import Image
 
-from hdzoo.checks import IMAGES, SEED
+from hdzoo.checks import IMAGES, SEED, Flag, floating
 from hdzoo.errors import HDZooError
 from hdzoo.images.address import open_picture
 from hdzoo.pipelines.generators import sample_generators
@@ -130,6 +130,7 @@ class HDInpaintPipeline(HDPipeline):
             HDZooError: an argument is out of its range, sizes or numbers do not match, the sampler
                 does not go with the network, or the samples are not finite.
         """
+        return_dict = Flag()("return_dict", return_dict)
         if known_noise not in KNOWN_NOISES:
             raise HDZooError(
                 f"unknown known_noise {known_noise!r}; allowed are {', '.join(KNOWN_NOISES)}"
@@ -183,8 +184,7 @@ class HDInpaintPipeline(HDPipeline):
         self, image: Any, mask_image: Any, num_samples_per_image: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """For each sample the known image, in the network's units, and where is to be painted."""
-        if num_samples_per_image < 1:
-            raise HDZooError(f"num_samples_per_image is {num_samples_per_image}; at least 1")
+        num_samples_per_image = IMAGES("num_samples_per_image", num_samples_per_image)
         if self.data_range is None:
             known = self._points("image", image)
             mask = check_unit("mask_image", self._points("mask_image", mask_image))
@@ -233,7 +233,7 @@ class HDInpaintPipeline(HDPipeline):
             start = read_pictures("start_image", start_image, channels)
             start = low + (high - low) * self._fitted("start_image", start, channels)
         for name, given in (("latents", latents), ("start_image", start)):
-            if given is not None and len(given) != count:
+            if given is not None and len(floating(name, given, "one state for each")) != count:
                 raise HDZooError(
                     f"{name} has {len(given)} for {counted(count, 'sample')}; give one for each"
                 )

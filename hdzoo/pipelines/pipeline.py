@@ -14,6 +14,7 @@ from diffusers import SchedulerMixin as SchedulerMixin
 from diffusers.image_processor import PipelineImageInput, VaeImageProcessor
 from huggingface_hub import CommitInfo
 
+from hdzoo.checks import Flag, floating
 from hdzoo.errors import HDZooError
 from hdzoo.files import named_path
 from hdzoo.hub import weights
@@ -31,9 +32,9 @@ from hdzoo.pipelines import checks, foreign, saving
 from hdzoo.pipelines.labels import check_class_labels
 from hdzoo.pipelines.pictures import read_pictures, resize
 from hdzoo.pipelines.sigma_space import SigmaSpaceChain
-from hdzoo.pipelines.walk import TENSOR_INPUTS, Callback, Walk, check_finite, check_generator
+from hdzoo.pipelines.walk import TENSOR_INPUTS, Callback, Walk, check_finite
 from hdzoo.samplers.ladders import whole_number
-from hdzoo.samplers.noise import Generator, Noise
+from hdzoo.samplers.noise import Generator, Noise, check_generator
 
 _SETTING = Lock()
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
@@ -174,6 +175,7 @@ class HDPipeline(DiffusionPipeline):
             HDZooError: an argument is out of its range, the sampler does not go with the network,
                 or the samples are not finite.
         """
+        return_dict = Flag()("return_dict", return_dict)
         if output_type is None:
             output_type = "latent" if self.data_range is None else "pil"
         clean = None if image is None else self._clean(image)
@@ -222,11 +224,13 @@ class HDPipeline(DiffusionPipeline):
         given = 1 if batch_size is None else whole_number(batch_size, "batch_size")
         for name, start in (("latents", latents), ("image", clean)):
             if start is not None:
-                given = len(start)
-                if tuple(start.shape[1:]) != self.sample_shape:
+                shape = ", ".join(map(str, self.sample_shape))
+                floating(name, start, f"of shape (batch_size, {shape})")
+                given = len(start) if start.ndim else 0
+                if not given or tuple(start.shape[1:]) != self.sample_shape:
                     raise HDZooError(
                         f"{name} has the shape {tuple(start.shape)}; the network needs "
-                        f"(batch_size, {', '.join(map(str, self.sample_shape))})"
+                        f"(batch_size, {shape})"
                     )
         if batch_size is not None and batch_size != given:
             raise HDZooError(
@@ -373,8 +377,8 @@ class HDPipeline(DiffusionPipeline):
             raise
         except Exception as error:
             raise HDZooError(
-                f"{folder} cannot be loaded: {error}. If a file is damaged or missing, download or "
-                "save the folder again; weights must be safetensors"
+                f"{folder} cannot be loaded: {str(error).rstrip('.')}. If a file is damaged or "
+                "missing, download or save the folder again; weights must be safetensors"
             ) from error
         pipe.register_modules(**own)
         foreign.record_data_range(pipe.unet, index)

@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 
+from hdzoo.checks import Many, OneOf, refuse
 from hdzoo.errors import HDZooError
 from hdzoo.samplers.ladders import whole_number
 from hdzoo.samplers.noise import Generator
@@ -52,13 +53,10 @@ class Walk:
         class_labels: torch.Tensor | None = None,
     ) -> None:
         self.pipe, self.network, self.scheduler = pipe, pipe.unet, scheduler
-        self.callback, self.tensor_inputs = callback, tuple(tensor_inputs)
-        unknown = sorted(set(self.tensor_inputs) - set(TENSOR_INPUTS))
-        if unknown:
-            raise HDZooError(
-                f"callback_on_step_end_tensor_inputs has {unknown[0]!r}; allowed are "
-                + ", ".join(TENSOR_INPUTS)
-            )
+        if not (callback is None or callable(callback)):
+            refuse("callback_on_step_end", callback, "a function, or None")
+        names = Many(OneOf(TENSOR_INPUTS), 0)("callback_on_step_end_tensor_inputs", tensor_inputs)
+        self.callback, self.tensor_inputs = callback, tuple(names)
         steps = len(scheduler.timesteps)
         if samples_every is not None and whole_number(samples_every, "samples_every") > steps:
             raise HDZooError(
@@ -184,22 +182,6 @@ def _part(output: Any, name: str, scheduler: Any) -> torch.Tensor:
             "a sampler of hdzoo"
         )
     return part
-
-
-def check_generator(generator: Any, samples: int) -> None:
-    """Refuses what is no generator, and a list that has not one for each sample."""
-    several = generator if isinstance(generator, list | tuple) else [generator]
-    wrong = [one for one in several if not isinstance(one, torch.Generator)]
-    if generator is not None and (wrong or not several):
-        raise HDZooError(
-            f"generator is {generator!r}; it must be a torch.Generator, a list with one for each "
-            "sample, or None. For a seed: torch.Generator().manual_seed(seed)"
-        )
-    if isinstance(generator, list | tuple) and len(generator) != samples:
-        raise HDZooError(
-            f"generator is a list of {len(generator)} for {counted(samples, 'sample')}; give one "
-            "generator, or one for each sample"
-        )
 
 
 def check_finite(states: torch.Tensor) -> torch.Tensor:

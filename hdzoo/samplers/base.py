@@ -10,12 +10,13 @@ from diffusers import SchedulerMixin as SchedulerMixin
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 
+from hdzoo.checks import Flag, floating
 from hdzoo.errors import HDZooError
 from hdzoo.samplers.chain import Move as Move  # with the rest of the contract
 from hdzoo.samplers.configurations import Configured
 from hdzoo.samplers.gaussian import GaussianLaw
 from hdzoo.samplers.indexing import Indexing
-from hdzoo.samplers.noise import Generator, Noise
+from hdzoo.samplers.noise import Generator, Noise, check_generator
 from hdzoo.samplers.planning import Planned
 from hdzoo.text import counted
 
@@ -196,13 +197,10 @@ class Sampler(Planned, Indexing, Configured):
                 f"the chain of {counted(len(self.moves), 'step')} has ended; call set_timesteps to "
                 "start anew"
             )
-        if isinstance(generator, list) and len(generator) != len(sample):
-            raise HDZooError(
-                f"generator is a list of {len(generator)} for {counted(len(sample), 'sample')}; "
-                "give one generator, or one for each sample"
-            )
-        if not sample.is_floating_point():
-            raise HDZooError(f"the state is of {sample.dtype}; a state is of a floating dtype")
+        floating("sample", sample, "the state of the chain")
+        floating("model_output", model_output, "the network's output")
+        check_generator(generator, len(sample))
+        return_dict = Flag()("return_dict", return_dict)
         edge, (keep, push, fresh) = self._edge_at(k)
         state = sample.to(torch.promote_types(sample.dtype, torch.float32))
         prediction, variance = self._parts(model_output, sample)

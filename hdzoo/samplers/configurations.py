@@ -170,8 +170,14 @@ def compatible_classes(config: Mapping[str, Any]) -> Iterator[type[SchedulerMixi
     for name in names:
         scheduler = getattr(diffusers, name)
         # A dummy stands for a class whose own dependencies are missing.
-        if issubclass(scheduler, SchedulerMixin):
+        if issubclass(scheduler, SchedulerMixin) and _takes_over(scheduler, config):
             yield scheduler
+
+
+def _takes_over(scheduler: type[SchedulerMixin], config: Mapping[str, Any]) -> bool:
+    """Whether a scheduler can be built of a configuration: EDM's take no ``rho`` of None."""
+    takes_rho = "rho" in inspect.signature(scheduler.__init__).parameters
+    return not takes_rho or config.get("rho", 7.0) is not None
 
 
 def keep_own_step_size(

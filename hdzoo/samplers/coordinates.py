@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 import torch
 from torch.special import ndtri
 
+from hdzoo.checks import floating, refuse
 from hdzoo.errors import HDZooError
+from hdzoo.samplers.ladders import check_schedule
 from hdzoo.scores.clocks import (
     DISCRETE_OPTIONS,
     TIME_OPTIONS,
@@ -113,7 +115,7 @@ class NetworkCoordinates:
             noise: ``z``, same shape, standard normal; signs are turned over where it is large.
             timesteps: elements of `timesteps`, shape (batch,) or (1,).
         """
-        sigma = self._sigma_of(timesteps).view(-1, *[1] * (original_samples.ndim - 1))
+        sigma = self._noise_of(original_samples, noise, timesteps)
         like = original_samples.device, original_samples.dtype
         if self.state_space == "signs":
             most = ndtri(torch.sigmoid(2 / sigma.to(float_dtype(noise.device)) ** 2))
@@ -123,6 +125,39 @@ class NetworkCoordinates:
         # Divided before they are added: half precision would lose the sample in the noise.
         keep = 1 / state_scale(sigma, self._coordinates)
         return keep.to(*like) * original_samples + (sigma * keep).to(*like) * noise
+
+    def _noise_of(self, samples: Any, noise: Any, timesteps: Any) -> torch.Tensor:
+        """The noise level of each sample, of as many axes as they have."""
+        floating("original_samples", samples, "of shape (batch, ...)")
+        floating("noise", noise, "of the shape of original_samples")
+        if noise.shape != samples.shape or not samples.numel():
+            raise HDZooError(
+                f"original_samples has the shape {tuple(samples.shape)} and noise "
+                f"{tuple(noise.shape)}; they are to have one shape, of one sample or more"
+            )
+        allowed = "a tensor of one number for all samples, or of one for each"
+        if not isinstance(timesteps, torch.Tensor) or timesteps.numel() not in (1, len(samples)):
+            refuse("timesteps", timesteps, allowed)
+        if timesteps.dtype == torch.bool or timesteps.is_complex():
+            refuse("timesteps", timesteps, allowed)
+        sigma = self._sigma_of(timesteps)
+        # To look at those on an accelerator would wait.
+        if sigma.device.type == "cpu" and not ((sigma > 0) & (sigma < math.inf)).all():
+            raise HDZooError(
+                f"timesteps has {timesteps.flatten()[:3].tolist()}, which stand for no noise level;"
+                " take some of scheduler.timesteps"
+            )
+        return torch.as_tensor(sigma).view(-1, *[1] * (samples.ndim - 1))
+
+    def _levels_at(self, timesteps: Any) -> list[float]:
+        """The noise levels that the network is told by some timesteps."""
+        told = check_schedule("timesteps", timesteps).tolist()
+        try:
+            return [float(self._sigma_of(timestep)) for timestep in told]
+        except HDZooError:
+            raise
+        except (ValueError, OverflowError) as error:
+            refuse("timesteps", timesteps, "what the network can be told", error)
 
     def from_ve(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
         """A state in VE coordinates, in the sampler's own.

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from hdzoo.checks import Number, Whole
 from hdzoo.errors import HDZooError
 
 
@@ -34,7 +35,7 @@ class Indexing:
 
     def set_begin_index(self, begin_index: int = 0) -> None:
         """Says with which move the chain begins, so that it need not be looked up."""
-        self._begin_index = begin_index
+        self._begin_index = Whole(0)("begin_index", begin_index)
 
     def _first_index(self, timestep: float | torch.Tensor) -> int:
         if self._begin_index is not None:
@@ -54,6 +55,9 @@ class Indexing:
         Raises:
             HDZooError: no move is.
         """
+        if isinstance(timestep, torch.Tensor) and timestep.numel() == 1:
+            timestep = timestep.reshape(())
+        timestep = Number()("timestep", timestep)
         # The caller may have passed it through float32.
         gaps = (self.timesteps - timestep).abs()
         nearest = int(gaps.argmin())

@@ -11,6 +11,7 @@ from statistics import NormalDist
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from hdzoo.checks import (
@@ -80,21 +81,7 @@ def check_ladder(sigmas: Sequence[float]) -> list[float]:
     Raises:
         HDZooError: it is empty, a level is no finite and positive number, or it does not descend.
     """
-    if not hasattr(sigmas, "__len__") or isinstance(sigmas, str | dict | set):
-        refuse("sigmas", sigmas, "a list of noise levels")
-    if not 0 < len(sigmas) <= MAX_EVALUATIONS:
-        raise HDZooError(
-            f"the ladder has no noise level, or too many: {len(sigmas):,}; give 1 to "
-            f"{MAX_EVALUATIONS:,}"
-        )
-    ladder = as_float64("sigmas", sigmas)
-    if ladder.ndim != 1:
-        refuse("sigmas", ladder, "a list of noise levels")
-    broken = ladder[~((ladder >= LOWEST_NOISE) & (ladder <= HIGHEST_NOISE))]
-    if len(broken):
-        raise HDZooError(
-            f"the ladder holds {broken[0]}; noise levels are finite and positive, {NOISE_LEVEL}"
-        )
+    ladder = check_levels(sigmas)
     rises = np.flatnonzero(np.diff(ladder) >= 0)
     if len(rises):
         above, below = ladder[rises[0] : rises[0] + 2]
@@ -103,6 +90,46 @@ def check_ladder(sigmas: Sequence[float]) -> list[float]:
             "comes first"
         )
     return ladder.tolist()
+
+
+def check_levels(sigmas: Any) -> npt.NDArray[np.float64]:
+    """Noise levels in any order, as an array of shape (levels,).
+
+    Raises:
+        HDZooError: they are none, or one is not finite and positive.
+    """
+    levels = check_schedule("sigmas", sigmas)
+    broken = levels[~((levels >= LOWEST_NOISE) & (levels <= HIGHEST_NOISE))]
+    if len(broken):
+        raise HDZooError(
+            f"the ladder holds {broken[0]}; noise levels are finite and positive, {NOISE_LEVEL}"
+        )
+    return levels
+
+
+def check_schedule(name: str, values: Any) -> npt.NDArray[np.float64]:
+    """As many numbers as a chain may have evaluations, as an array of shape (evaluations,).
+
+    Args:
+        name: of the argument.
+        values: of it: a list, a tuple, an array or a tensor; they are counted first.
+
+    Raises:
+        HDZooError: they are no numbers, too many, or none.
+    """
+    if not hasattr(values, "__len__") or isinstance(values, str | bytes | dict | set):
+        refuse(name, values, "a list of numbers")
+    # A tensor of no axis has a length that cannot be asked for.
+    count = len(values) if getattr(values, "ndim", 1) else 0
+    if not 0 < count <= MAX_EVALUATIONS:
+        raise HDZooError(
+            f"the ladder has no noise level, or too many: {name} has {count:,}; give 1 to "
+            f"{MAX_EVALUATIONS:,}"
+        )
+    numbers = as_float64(name, values)
+    if numbers.ndim != 1:
+        refuse(name, numbers, "a list of numbers")
+    return numbers
 
 
 def floats(numbers: np.ndarray | Sequence[float]) -> "array[float]":

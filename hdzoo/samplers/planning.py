@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from hdzoo.checks import check_device
 from hdzoo.errors import HDZooError
 from hdzoo.samplers.chain import Chain, Move
 from hdzoo.samplers.coordinates import Edge, NetworkCoordinates
-from hdzoo.samplers.ladders import check_ladder, floats, share_steps, whole_number
+from hdzoo.samplers.ladders import check_ladder, check_levels, floats, share_steps, whole_number
 from hdzoo.scores.clocks import float_dtype
 from hdzoo.text import counted
 
@@ -88,18 +89,20 @@ class Planned(NetworkCoordinates):
             HDZooError: an option is out of its range, ``num_inference_steps`` is below one
                 evaluation a rung, or two schedules are given.
         """
+        check_device(device)
         self._check_coordinates()
         if timesteps is not None:
             if sigmas is not None:
                 raise HDZooError("both timesteps and sigmas are given; give one of them")
-            sigmas = [self._sigma_of(float(t)) for t in timesteps]
+            sigmas = self._levels_at(timesteps)
         asked = num_inference_steps
         if asked is not None:
             asked = whole_number(asked, "num_inference_steps")
         ladder: Sequence[float]
         counts: Sequence[int]
         if sigmas is not None:
-            runs = [(sigma, len(list(run))) for sigma, run in groupby(float(s) for s in sigmas)]
+            levels = check_levels(sigmas).tolist()
+            runs = [(sigma, len(list(run))) for sigma, run in groupby(levels)]
             ladder, counts = [sigma for sigma, _ in runs], [count for _, count in runs]
             if asked not in (None, sum(counts)):
                 raise HDZooError(

@@ -176,6 +176,11 @@ class DiscreteClock(SigmaClock):
                     f"{len(self.sigmas) - 1}"
                 )
             return float(self.sigma(torch.tensor(timestep, dtype=torch.float64)))
+        if timestep.device.type == "cpu":
+            # To look at those on an accelerator would wait.
+            for extreme in (timestep.min(), timestep.max()):
+                if not 0 <= extreme <= len(self.sigmas) - 1:
+                    self.sigma(extreme.item())
         logs = torch.from_numpy(self._logs).to(timestep.device, float_dtype(timestep.device))
         place = timestep.to(logs.dtype)
         below = place.floor().long().clamp(0, len(logs) - 2)

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from hdzoo.checks import POSITIVE
+from hdzoo.checks import POSITIVE, floating, refuse
 from hdzoo.scores.conversions import to_score
 
 
@@ -31,8 +31,11 @@ class Denoises:
         Raises:
             HDZooError: a shape does not fit, or the network does not know the noise level.
         """
+        floating("x", x, "noisy images, of shape (batch, ...)")
         if not isinstance(sigma, torch.Tensor):
             sigma = POSITIVE("sigma", sigma)
+        elif sigma.dtype == torch.bool or sigma.is_complex():
+            refuse("sigma", sigma, "a tensor of real numbers")
         # Integers would be class indices.
         wide = torch.promote_types(x.dtype, torch.float32)
         level = torch.as_tensor(sigma, dtype=wide, device=x.device).reshape(-1)

@@ -9,8 +9,12 @@ import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers import SchedulerMixin as SchedulerMixin  # diffusers' loader looks it up here
 
+from hdzoo.bundled import LoadedByName
 from hdzoo.checks import (
-    COUNT,
+    HIGHEST_NOISE,
+    IMAGES,
+    LOWEST_NOISE,
+    NOISE_LEVEL,
     NOT_NEGATIVE,
     POSITIVE,
     Interval,
@@ -32,7 +36,7 @@ SHAPE = Many(Whole(1, 2**31), most=16)
 PIXELS = Maybe(Interval())
 
 
-class AnalyticScore(ModelMixin, ConfigMixin):
+class AnalyticScore(LoadedByName, ModelMixin, ConfigMixin):
     r"""A distribution :math:`p` on :math:`R^d` whose noisy score is known exactly.
 
     It is a score network like any other: it predicts :math:`\nabla \log p_\sigma(x)`, is saved and
@@ -114,7 +118,7 @@ class AnalyticScore(ModelMixin, ConfigMixin):
         Raises:
             HDZooError: one of the numbers is out of its range.
         """
-        num_samples, sigma = COUNT("num_samples", num_samples), NOT_NEGATIVE("sigma", sigma)
+        num_samples, sigma = IMAGES("num_samples", num_samples), NOT_NEGATIVE("sigma", sigma)
         if not isinstance(generator, torch.Generator | None):
             refuse("generator", generator, "a torch.Generator, or None")
         samples = self._draw(num_samples, generator)
@@ -190,6 +194,8 @@ class AnalyticScore(ModelMixin, ConfigMixin):
         Raises:
             HDZooError: a shape does not fit, or something else is asked for.
         """
+        if not isinstance(extras, list | tuple):
+            refuse("extras", extras, f"a list of some of {', '.join(self.provides)}")
         unknown = [name for name in extras if name not in self.provides]
         if unknown:
             raise HDZooError(
@@ -220,17 +226,19 @@ class AnalyticScore(ModelMixin, ConfigMixin):
         return points, level
 
     def _check(self, sigma: Sigma) -> None:
-        lowest: Any = sigma
+        level: Any = sigma
         if isinstance(sigma, torch.Tensor):
             if sigma.dtype == torch.bool or sigma.is_complex():
                 refuse("sigma", sigma, "a tensor of real numbers")
             # A tensor may come from a loop over timesteps on a device, where a look would wait.
             if sigma.device.type != "cpu" or sigma.numel() == 0:
                 return
-            broken = sigma[~torch.isfinite(sigma)]
-            lowest = (broken if len(broken) else sigma.min()).flatten()[0]
-        if NOT_NEGATIVE("sigma", lowest) == 0 and not self._has_density:
-            refuse("sigma", lowest, f"{POSITIVE}, for the data have no density without noise")
+            fits = (sigma == 0) | ((sigma >= LOWEST_NOISE) & (sigma <= HIGHEST_NOISE))
+            level = (sigma if fits.all() else sigma[~fits]).min()
+        if NOT_NEGATIVE("sigma", level) > 0:
+            NOISE_LEVEL("sigma", level)
+        elif not self._has_density:
+            refuse("sigma", level, f"{POSITIVE}, for the data have no density without noise")
 
     def _uniform(self, shape: Any, generator: torch.Generator | None) -> torch.Tensor:
         return self._random(torch.rand, shape, generator)

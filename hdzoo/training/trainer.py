@@ -12,6 +12,7 @@ from diffusers import ModelMixin
 
 from hdzoo.errors import HDZooError
 from hdzoo.files import check_folder, exclusive, named_path
+from hdzoo.images.folder import check_apart
 from hdzoo.images.images import Images
 from hdzoo.processes import all_processes, in_first_process
 from hdzoo.training.config import TrainingConfig
@@ -110,6 +111,7 @@ def train(
     held_out = None if held_out is None else Images.of(held_out, "the held-out data set")
     for given in (pictures, held_out):
         if given is not None:
+            check_apart(given.name, output_dir)
             check_images(model, given, config.resize)
     run = Run(accelerator, model, pictures, output_dir, config, num_workers)
 

@@ -123,3 +123,35 @@ def test_bad_chains(diagnostic: Any) -> None:
         diagnostic(noise * [1.0, 0.0])
     with pytest.raises(HDZooError, match="the chain is constant"):
         diagnostic(np.full((4, 20), 0.1))
+
+
+@pytest.mark.parametrize("diagnostic", [effective_sample_size, integrated_autocorrelation_time])
+def test_one_chain_that_hardly_moves_is_worth_nothing_that_can_be_told(diagnostic: Any) -> None:
+    chains = np.random.default_rng(0).normal(size=(4, 40))
+    for jump, said in ((40, "stands still"), (30, "moves once"), (20, "stands still")):
+        stuck = chains.copy()
+        stuck[2] = np.arange(40) >= jump
+        # At 20, the halves are taken for chains of their own, and neither moves.
+        with pytest.raises(HDZooError, match=f"chain 2 {said} within the halves of its 40 steps"):
+            diagnostic(stuck)
+    both = np.stack([chains, stuck], 2)
+    with pytest.raises(HDZooError, match="chain 2 stands still in quantity 1"):
+        diagnostic(both)
+
+
+def test_chains_that_stand_still_apart_disagree() -> None:
+    """Within no variance, between some: the quotient is infinite."""
+    apart = np.repeat([[0.0], [0.0], [0.0], [1.0]], 40, 1)
+    assert split_rhat(apart) == np.inf
+    jump = np.zeros((4, 40))
+    jump[0, 20:] = 1
+    assert split_rhat(jump) == np.inf
+    jump[0, 19] = 1
+    with pytest.raises(HDZooError, match="every chain moves once within the halves"):
+        split_rhat(jump)
+    with pytest.raises(HDZooError, match="the chain is constant"):
+        split_rhat(np.zeros((4, 40)))
+    # One that stands still, among others that move.
+    chains = np.random.default_rng(0).normal(size=(4, 40))
+    chains[0] = 3
+    assert split_rhat(chains) > 1.3

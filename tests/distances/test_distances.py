@@ -213,6 +213,44 @@ def test_exact_distance_of_a_shift_and_on_the_line() -> None:
     assert wasserstein2(*flat) == pytest.approx(wasserstein2_1d(x[:, 0], x[:50, 1]), rel=1e-7)
 
 
+@pytest.mark.parametrize("scale", [1e-150, 1e-9, 1e-6, 1e9, 1e150])
+@pytest.mark.parametrize("distance", [wasserstein2, wasserstein2_1d, sliced_wasserstein2])
+def test_units_do_not_matter(distance: Any, scale: float) -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(40, 3)), rng.normal(size=(40, 3))
+    if distance is wasserstein2_1d:
+        x, y = x[:, 0], y[:, 0]
+    # The points round by 1e-16; the best plan is no worse than one that is best to that.
+    assert distance(scale * x, scale * y) / scale == pytest.approx(distance(x, y), rel=1e-12)
+
+
+@pytest.mark.parametrize("far", [1e3, 1e6, 1e9, 1e12])
+def test_a_far_point_of_both_samples_stays_where_it_is(far: float) -> None:
+    """It moves nowhere, so that it only dilutes what the others cost."""
+    rng = np.random.default_rng(0)
+    x, y, point = rng.normal(size=(40, 3)), rng.normal(size=(40, 3)), np.full((1, 3), far)
+    both = np.vstack([x, point]), np.vstack([y, point])
+    expected = wasserstein2(x, y) * (40 / 41) ** 0.5
+    assert wasserstein2(*both) == pytest.approx(expected, rel=1e-9)
+    line = wasserstein2_1d(both[0][:, 0], both[1][:, 0])
+    expected = wasserstein2_1d(x[:, 0], y[:, 0]) * (40 / 41) ** 0.5
+    # Sums of the squares of the points, not of their differences, would lose 1e24 of them.
+    assert line == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("size", [1e-320, 1e-200, 1e200, 1e308])
+@pytest.mark.parametrize("distance", [wasserstein2, wasserstein2_1d])
+def test_weights_of_any_size_are_shares(distance: Any, size: float) -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(40, 3)), rng.normal(size=(40, 3))
+    if distance is wasserstein2_1d:
+        x, y = x[:, 0], y[:, 0]
+    weights = np.full(40, size)
+    expected = pytest.approx(distance(x, y), rel=1e-12)
+    assert distance(x, y, weights) == expected
+    assert distance(x, y, None, weights) == expected
+
+
 def test_exact_distance_has_a_limit() -> None:
     with pytest.raises(HDZooError, match=r"5001 and y 5000 points, 2.5e\+07 pairs.*sliced"):
         wasserstein2(np.zeros((5001, 2)), np.zeros((5000, 2)))
@@ -309,6 +347,24 @@ def test_mmd_is_unbiased() -> None:
     # The bias is what the diagonals add, (1 - E k) / n each.
     bias = (1 - mean_kernel(zero, 2 * a)) / 40 + (1 - mean_kernel(zero, 2 * b)) / 30
     assert abs(np.mean(biased) - expected - bias) < 4 * error
+
+
+def test_mmd_at_extreme_bandwidths() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(40, 3)), rng.normal(size=(40, 3)) + 1
+    # Wide: the kernel is 1 - |x - y|^2 / (2 b^2), and of the squares only twice that of the means'
+    # difference is left, with the unbiased means' own variance taken off.
+    shift = x.mean(0) - y.mean(0)
+    spread = (x.var(0, ddof=1).sum() + y.var(0, ddof=1).sum()) / 40
+    for bandwidth in (1e6, 1e9, 1e100):
+        expected = (shift @ shift - spread) / bandwidth**2
+        assert mmd(x, y, bandwidth) == pytest.approx(expected, rel=1e-9)
+    # Narrow: no two points are near one another.
+    for bandwidth in (1e-300, 1e-9):
+        assert mmd(x, y, bandwidth) == 0
+    for wrong in (0.0, -1.0, np.nan, np.inf):
+        with pytest.raises(HDZooError, match=f"bandwidth is {wrong}; it must be a finite"):
+            mmd(x, y, wrong)
 
 
 def test_median_bandwidth() -> None:

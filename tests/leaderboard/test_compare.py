@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+import zoo
 from PIL import Image
 
 from hdzoo import HDPipeline, get_sampler, plugins
@@ -370,7 +371,7 @@ def pipe(model):
     return HDPipeline.from_pretrained(model)
 
 
-@pytest.mark.parametrize("name", plugins.list_samplers())
+@pytest.mark.parametrize("name", zoo.SAMPLERS)
 def test_every_candidate_is_possible_and_in_its_range(pipe, name):
     pipe.scheduler = get_sampler(name).from_config(pipe.scheduler.config)
     space = search_space(pipe.scheduler, 60)

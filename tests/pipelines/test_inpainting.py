@@ -9,6 +9,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+import zoo
 from PIL import Image
 
 from hdzoo import (
@@ -17,7 +18,6 @@ from hdzoo import (
     HDPipeline,
     HDZooError,
     get_sampler,
-    list_samplers,
 )
 from hdzoo.pipelines.generators import sample_generators
 from hdzoo.pipelines.inpainting import KNOWN_NOISES, fork
@@ -26,7 +26,7 @@ from hdzoo.samplers.base import Sampler
 STEPS = 8
 
 SAMPLERS = [
-    *[(name, {}) for name in list_samplers()],
+    *[(name, {}) for name in zoo.SAMPLERS],
     ("annealed-langevin", {"hand_off": "next", "readout": "alpha"}),
     ("annealed-langevin", {"hand_off": "half", "readout": "full"}),
     ("consistent-annealed-sampling", {"readout": "full"}),
@@ -152,8 +152,10 @@ class VPScore(GaussianMixtureScore):
     prediction_type = "epsilon"
     coordinates = "vp"
 
-    def forward(self, sample, timestep, return_dict=True):
-        return (-timestep * self.score(sample * (1 + timestep**2) ** 0.5, timestep),)
+    def forward(self, sample, timestep, return_dict=True, extras=()):
+        output = super().forward(sample * (1 + timestep**2) ** 0.5, timestep, extras=extras)
+        output["sample"] = -timestep * output.sample
+        return output if return_dict else output.to_tuple()
 
 
 @pytest.mark.parametrize("known_noise", KNOWN_NOISES)
@@ -543,7 +545,10 @@ REFUSED = {
         {"image": [Image.new("L", (4, 4)), Image.new("L", (5, 5))]},
         "image has pictures of several sizes .*4 x 4, 5 x 5",
     ),
-    "no_samples": ({"num_samples_per_image": 0}, "num_samples_per_image is 0; at least 1"),
+    "no_samples": (
+        {"num_samples_per_image": 0},
+        "num_samples_per_image is 0; it must be a whole number from 1",
+    ),
     "generators": (
         {"generator": [seeded(), seeded()], "num_samples_per_image": 2},
         "generator is a list of 2 for 6 samples",
@@ -563,7 +568,7 @@ REFUSED = {
     "output_type": ({"output_type": "tensor"}, "unknown output_type 'tensor'"),
     "callback_inputs": (
         {"callback_on_step_end_tensor_inputs": ["mask"]},
-        "has 'mask'; allowed are latents, denoised, score",
+        "is 'mask'; allowed are 'latents', 'denoised', 'score'",
     ),
     "few_steps": ({"num_inference_steps": 3}, "num_inference_steps is 3, .* at least 4"),
     "ascending": ({"sigmas": [0.5, 1.0], "num_inference_steps": None}, "descend"),

@@ -130,7 +130,7 @@ def test_none_of_its_code_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         ("unet/config.json", "{", "config.json is missing or damaged"),
         ("unet/config.json", '{"block_out_channels": [16]}', "makes no UNet2DModel"),
         ("unet/config.json", '{"sample_size": 16}', "Missing key"),
-        ("unet/diffusion_pytorch_model.safetensors", "no", "cannot be loaded"),
+        ("unet/diffusion_pytorch_model.safetensors", "no", "cannot be read, or is damaged"),
         ("scheduler/scheduler_config.json", '{"num_annealed_steps": 2.5}', "num_annealed_steps"),
         ("scheduler/scheduler_config.json", '{"sampling_eps": -1}', "sampling_eps"),
     ],

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+import zoo
 from diffusers import ConfigMixin, ModelMixin, UNet2DModel
 from diffusers.configuration_utils import register_to_config
 from PIL import Image
@@ -16,7 +17,6 @@ from hdzoo import (
     HDZooError,
     UNetScoreModel,
     get_sampler,
-    list_samplers,
 )
 from hdzoo.pipelines.generators import sample_generators
 from hdzoo.pipelines.pipeline import OUTPUT_TYPES
@@ -94,7 +94,7 @@ def test_samples_have_the_law_of_the_published_recursion():
     assert abs(v - std**2) > 8 * v * math.sqrt(2 / n), "this chain cannot be told from the data"
 
 
-@pytest.mark.parametrize("sampler", list_samplers())
+@pytest.mark.parametrize("sampler", zoo.SAMPLERS)
 def test_same_picture_whatever_the_units_of_the_network(sampler):
     own = get_sampler(sampler)().config
     ladder = {"num_levels": 4} if "num_levels" in own else {}
@@ -188,7 +188,7 @@ def test_our_network_in_bfloat16_is_given_the_whole_state():
 
 
 @pytest.mark.parametrize("steps", [4, 7, 31])
-@pytest.mark.parametrize("sampler", list_samplers())
+@pytest.mark.parametrize("sampler", zoo.SAMPLERS)
 def test_steps_are_network_evaluations_at_the_schedulers_timesteps(sampler, steps):
     pipe = exact(sampler)
     if "num_levels" in pipe.scheduler.config:
@@ -204,7 +204,7 @@ def test_default_number_of_steps_is_the_samplers_own():
     assert len(pipe.unet.timesteps) == 4 * 3
 
 
-@pytest.mark.parametrize("sampler", list_samplers())
+@pytest.mark.parametrize("sampler", zoo.SAMPLERS)
 def test_sample_depends_neither_on_its_batch_nor_on_the_run(sampler):
     network = UNetScoreModel(
         sample_size=4, block_out_channels=(8,), data_mean=0.4, patch_size=1
@@ -417,7 +417,7 @@ REFUSED = {
     "no_steps": ({"num_inference_steps": 0}, "num_inference_steps is 0"),
     "both_schedules": (
         {"num_inference_steps": 5, "sigmas": [1.0, 0.5]},
-        "num_inference_steps is 5 and 2 noise levels",
+        "num_inference_steps is 5 and sigmas has 2 noise levels",
     ),
     "ascending": ({"sigmas": [0.5, 1.0]}, r"(0\.5|1)"),
 }

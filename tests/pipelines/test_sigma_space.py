@@ -169,7 +169,7 @@ def test_noise_levels_can_be_given(name: str) -> None:
     for wrong, message in [([1.0, 2.0], "descend"), ([], "no noise level")]:
         with pytest.raises(HDZooError, match=message):
             pipeline(gaussian(), scheduler_of(name))(sigmas=wrong)
-    with pytest.raises(HDZooError, match="num_inference_steps is 2 and 3 noise levels"):
+    with pytest.raises(HDZooError, match="num_inference_steps is 2 and sigmas has 3 noise levels"):
         pipeline(gaussian(), scheduler_of(name))(1, 2, sigmas=levels)
     with pytest.raises(HDZooError, match=r"num_inference_steps is (None|0)"):
         pipeline(gaussian(), scheduler_of(name))(1, 0)

@@ -244,3 +244,31 @@ def test_a_learned_variance_is_beside_the_prediction():
     pipe = HDPipeline(UNet2DModel(8, 1, 1, **options), NeedsVariance.from_config({}))
     with pytest.raises(HDZooError, match="needs the network's variance beside its prediction"):
         pipe(1, 10)
+
+
+class Counted(get_sampler("annealed-langevin")):
+    """As someone would wrap a method of a base class."""
+
+    calls = 0
+
+    def step(self, *args, **kwargs):
+        type(self).calls += 1
+        return super().step(*args, **kwargs)
+
+
+def test_a_step_that_takes_everything_is_given_everything():
+    options = {"sigma_max": 1.0, "num_levels": 4}
+    pipe, generators = pipeline(**options), sample_generators(0, range(2))
+    own = pipe(2, 8, generator=generators).images
+    pipe.scheduler = Counted(**options)
+    # The same chain, so from the generators that are given, and the score for whoever asks.
+    assert torch.equal(pipe(2, 8, generator=sample_generators(0, range(2))).images, own)
+    assert Counted.calls == 8
+    seen = []
+    pipe(
+        2,
+        8,
+        callback_on_step_end=lambda *given: seen.append(given[-1]["score"].shape),
+        callback_on_step_end_tensor_inputs=("score",),
+    )
+    assert seen == [(2, 4)] * 8

@@ -3,6 +3,7 @@
 diffusers is run beside ours. What k-diffusion makes is in k_diffusion.json (make_k_diffusion.py).
 """
 
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 import torch
 from samplers.make_k_diffusion import CHURN, SIGMAS, denoised
 
-from hdzoo import get_sampler
+from hdzoo import builtin, get_sampler
 from hdzoo.scores.conversions import state_scale
 from hdzoo.verification.draws import Draws
 from hdzoo.verification.laws import network_output
@@ -190,3 +191,16 @@ def test_the_sample_is_that_of_k_diffusion(chain: str, name: str, options: dict[
             state = sampler.step(denoised(state, sigma), t, state).prev_sample
     assert draws.count == {"heun-churn": 4, "2m-sde-0.5": 5, "2m-sde-1.0": 5}.get(chain, 0)
     assert gap(state, torch.tensor(KEPT[chain], dtype=torch.float64)) < EXACT
+
+
+@pytest.mark.parametrize("name", sorted(builtin.hdzoo_samplers()))
+def test_every_compatible_scheduler_is_built_from_a_configuration(name: str) -> None:
+    for options in ({}, {"rho": None}):
+        cls = get_sampler(name)
+        if options.keys() <= inspect.signature(cls.__init__).parameters.keys():
+            for scheduler in (compatibles := cls(**options).compatibles):
+                assert isinstance(scheduler.from_config(cls(**options).config), scheduler)
+            # Its schedule has a finite rho.
+            assert (diffusers.EDMEulerScheduler in compatibles) == (
+                cls(**options).config.get("rho", 7.0) is not None
+            )

@@ -11,10 +11,11 @@ from typing import Any
 import diffusers
 import pytest
 import torch
+import zoo
 from diffusers import SchedulerMixin as SchedulerMixin
 from diffusers.configuration_utils import register_to_config
 
-from hdzoo import GaussianMixtureScore, HDZooError, get_sampler, list_samplers
+from hdzoo import GaussianMixtureScore, HDZooError, get_sampler
 from hdzoo.samplers.base import Move, Sampler
 from hdzoo.samplers.configurations import _DIFFUSERS_VP
 from hdzoo.samplers.families import LadderSampler, SingleLevelSampler
@@ -27,7 +28,7 @@ from hdzoo.verification.laws import (
     natural_start,
 )
 
-NAMES = [name for name in list_samplers() if issubclass(get_sampler(name), Sampler)]
+NAMES = [name for name in zoo.SAMPLERS if issubclass(get_sampler(name), Sampler)]
 EVERY = pytest.mark.parametrize("name", NAMES)
 SINGLES = [name for name in NAMES if issubclass(get_sampler(name), SingleLevelSampler)]
 KINDS = ("epsilon", "v_prediction", "sample", "scaled_score", "score")

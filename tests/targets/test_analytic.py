@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -377,6 +378,19 @@ def test_noise_level_out_of_range(sigma):
             method(torch.zeros(1, 2), sigma)
     with pytest.raises(HDZooError, match="it must be a finite number of at least 0"):
         model.sample(3, sigma=sigma)
+
+
+@every_target
+def test_noise_levels_whose_squares_are_no_numbers(name):
+    model = build(name)
+    x = torch.zeros(3, *model.sample_shape)
+    for sigma in (1e-200, 1e-16, 1e16, 1e200):
+        for given in (sigma, torch.tensor([1.0, sigma, 0.5], dtype=torch.float64)):
+            for method in (model, model.score, model.denoise):
+                with pytest.raises(HDZooError, match=re.escape(f"sigma is {sigma}; it must be ")):
+                    method(x, given)
+    for sigma in (1e-15, 1e15):
+        assert model.score(x, sigma).isfinite().all()
 
 
 @pytest.mark.parametrize("name", [name for name in TARGETS if not TARGETS[name][1]])

@@ -217,10 +217,11 @@ QUICK = ("--max-train-steps", 1, "--train-batch-size", 4)
 
 
 def test_the_command_takes_size_channels_and_moments_from_the_data(run, tmp_path):
+    pictures, folder = tmp_path / "pictures", tmp_path / "run"
+    pictures.mkdir()
     for i, array in enumerate(COLOURS):
-        Image.fromarray(array).save(tmp_path / f"{i:02d}.png")
-    folder = tmp_path / "run"
-    arguments = ("train", "--dataset", tmp_path, "--output-dir", folder, *QUICK)
+        Image.fromarray(array).save(pictures / f"{i:02d}.png")
+    arguments = ("train", "--dataset", pictures, "--output-dir", folder, *QUICK)
     options = ("-m", "block_out_channels=[8]", "-m", "norm_num_groups=4")
     code, _, err = run(*arguments, *options)
     assert code == 0, err
@@ -238,10 +239,38 @@ def test_the_command_takes_size_channels_and_moments_from_the_data(run, tmp_path
         assert f"error: {contradiction.partition('=')[0]} is " in err
 
 
-def test_the_command_crops_and_resizes_if_it_is_told_to(run, tmp_path):
+def test_an_output_folder_among_the_images_is_refused(run, tmp_path):
     for i in range(8):
-        Image.fromarray(GREYS[i, :, : 8 - i % 2]).save(tmp_path / f"{i}.png")
-    arguments = ("train", "--dataset", tmp_path, "--output-dir", tmp_path / "run", *QUICK)
+        Image.fromarray(GREYS[i]).save(tmp_path / f"{i}.png")
+    (tmp_path / "out").mkdir()
+    (tmp_path.parent / "link").symlink_to(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    options = ("-m", "block_out_channels=[8]", "-m", "norm_num_groups=4", *QUICK)
+    # Each says where the pictures are: the folder itself, one in it, one that is there, a link.
+    for output in (
+        tmp_path,
+        tmp_path / "run" / "1",
+        tmp_path / "out",
+        tmp_path.parent / "link/run",
+    ):
+        code, out, err = run("train", "--dataset", tmp_path, "--output-dir", output, *options)
+        assert (code, out) == (2, "")
+        assert f"is in the folder of the images, {tmp_path}" in err
+        assert sorted(tmp_path.rglob("*")) == before
+    held_out = ("--held-out", tmp_path, "--held-out-split", "train")
+    code, _, err = run(
+        *("train", "--dataset", "digits", "--output-dir", tmp_path / "run"), *held_out, *options
+    )
+    assert code == 2
+    assert f"is in the folder of the images, {tmp_path}" in err
+
+
+def test_the_command_crops_and_resizes_if_it_is_told_to(run, tmp_path):
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for i in range(8):
+        Image.fromarray(GREYS[i, :, : 8 - i % 2]).save(pictures / f"{i}.png")
+    arguments = ("train", "--dataset", pictures, "--output-dir", tmp_path / "run", *QUICK)
     options = ("-m", "block_out_channels=[8]", "-m", "norm_num_groups=4", "-m", "sample_size=4")
     code, _, err = run(*arguments, *options)
     assert code == 2

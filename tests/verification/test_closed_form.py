@@ -4,8 +4,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import zoo
 
-from hdzoo import HDZooError, get_sampler, list_samplers
+from hdzoo import HDZooError, get_sampler
 from hdzoo.samplers import families
 from hdzoo.samplers.base import Sampler
 from hdzoo.samplers.gaussian import numbered_levels, trained_at
@@ -20,7 +21,7 @@ from hdzoo.verification.configurations import (
 )
 
 Annealed, Langevin = get_sampler("annealed-langevin"), get_sampler("langevin")
-NAMES = [name for name in list_samplers() if issubclass(get_sampler(name), Sampler)]
+NAMES = [name for name in zoo.SAMPLERS if issubclass(get_sampler(name), Sampler)]
 
 
 @pytest.fixture

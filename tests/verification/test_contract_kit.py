@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import zoo
 from diffusers import ConfigMixin, SchedulerMixin
 from diffusers.configuration_utils import register_to_config
 from diffusers.schedulers.scheduling_utils import SchedulerOutput
@@ -15,7 +16,7 @@ from diffusers.utils import logging
 from diffusers.utils.torch_utils import randn_tensor
 from toy_samplers import LeavesSigns, Metropolis, TwoStageSigns, Velocity
 
-from hdzoo import HDZooError, get_sampler, list_samplers
+from hdzoo import HDZooError, get_sampler
 from hdzoo.verification.checks import CheckFailed
 from hdzoo.verification.contract import CONTRACT
 from hdzoo.verification.small import SMALL, small_sampler
@@ -772,7 +773,7 @@ def test_checks() -> None:
 
 
 @pytest.mark.parametrize("check", sorted(CHECKS))
-@pytest.mark.parametrize("name", list_samplers())
+@pytest.mark.parametrize("name", zoo.SAMPLERS)
 def test_registered_sampler_keeps_the_contract(name: str, check: str) -> None:
     measured = CONTRACT[check](get_sampler(name))
     assert measured

@@ -4,16 +4,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import zoo
 from toy_samplers import LessNoiseSigns, OneStageSigns, TwoStageSigns
 
-from hdzoo import HDZooError, get_sampler, list_samplers
+from hdzoo import HDZooError, get_sampler
 from hdzoo.samplers.base import Limit, Sampler
 from hdzoo.verification import closed_form, signs_limit
 from hdzoo.verification.checks import CheckFailed, NotApplicable
 from hdzoo.verification.limit import TOLERANCE, arrives, check_limit, remainder
 
 Langevin, Annealed = get_sampler("langevin"), get_sampler("annealed-langevin")
-NAMES = [name for name in list_samplers() if issubclass(get_sampler(name), Sampler)]
+NAMES = [name for name in zoo.SAMPLERS if issubclass(get_sampler(name), Sampler)]
 
 
 @pytest.mark.parametrize("name", NAMES)

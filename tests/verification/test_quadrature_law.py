@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import zoo
 
-from hdzoo import GaussianMixtureScore, HDZooError, LangevinSampler, get_sampler, list_samplers
+from hdzoo import GaussianMixtureScore, HDZooError, LangevinSampler, get_sampler
 from hdzoo.verification.draws import NotAffineError
 from hdzoo.verification.laws import Gaussian, exact_law
 from hdzoo.verification.quadrature_law import GridChain, GridLaw, density_law, normal_law
@@ -14,7 +15,7 @@ from hdzoo.verification.small import option_names
 
 # Those whose noise is added to a function of the state, and that remember nothing else.
 REMEMBER = ("averaged-noise-langevin", "dpm-solver-pp-2m", "heun", "underdamped-langevin", "mala")
-MARKOV = [name for name in list_samplers() if name not in REMEMBER]
+MARKOV = [name for name in zoo.SAMPLERS if name not in REMEMBER]
 
 
 def make(name: str) -> Any:

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 import torch
+import zoo
 
-from hdzoo import get_sampler, list_samplers, plugins
+from hdzoo import get_sampler, plugins
 from hdzoo.errors import HDZooError
 from hdzoo.samplers import metropolis
 from hdzoo.samplers.base import Move, Sampler
@@ -39,7 +40,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(closed_form, "CONFIGURATIONS", 15)
 
 
-@pytest.mark.parametrize("name", list_samplers())
+@pytest.mark.parametrize("name", zoo.SAMPLERS)
 def test_every_sampler_passes(name: str, few: None) -> None:
     verdicts = [run_check(name, check) for check in LAWS]
     silent = SILENT.get(name, {"stationary-law"})
@@ -168,7 +169,7 @@ MUTANTS: dict[str, Callable[[type[Sampler]], type[Sampler]]] = {
     "noise that is not normal": uniform_noise,
 }
 
-MOVED = [name for name in list_samplers() if get_sampler(name).update is Sampler.update]
+MOVED = [name for name in zoo.SAMPLERS if get_sampler(name).update is Sampler.update]
 # What cannot be seen, because it changes nothing: these have no noise to get wrong, or one level
 # and one step on it like all others.
 EQUIVALENT = {
@@ -227,7 +228,7 @@ UPDATE_MUTANTS: dict[str, Callable[[type[Sampler]], type[Sampler]]] = {
     "as if it were the step before": updated(lambda _, k, *given: (max(0, k - 1), *given)),
 }
 UPDATED = sorted(
-    {name for name in list_samplers() if issubclass(get_sampler(name), Sampler)} - {*MOVED}
+    {name for name in zoo.SAMPLERS if issubclass(get_sampler(name), Sampler)} - {*MOVED}
 )
 UPDATE_EQUIVALENT = {
     # Whatever it proposes, with the probabilities that belong to it, is adjusted to the same law.
