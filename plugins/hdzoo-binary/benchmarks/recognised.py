@@ -66,14 +66,16 @@ def main() -> None:
         begin, parts = time.perf_counter(), []
         for indices in torch.arange(args.num_images).split(64):
             generators = sample_generators(0, indices.tolist())
-            parts.append(pipe(len(indices), steps, generator=generators, output_type="pt").images)
-        pixels = torch.cat(parts)
+            parts.append(
+                pipe(len(indices), steps, generator=generators, output_type="latent").images
+            )
+        signs = torch.cat(parts)
         seconds = f"{time.perf_counter() - begin:.0f}"
         told = " ".join([name or "its own", *(f"{k}={v}" for k, v in options.items())])
         taken = pipe.scheduler.num_inference_steps
-        table.add_row(told, str(taken), seconds, *judge(classifier, pixels))
+        table.add_row(told, str(taken), seconds, *judge(classifier, pipe.decode(signs, "pt")))
         if args.pictures:
-            grid = image_grid(pipe.image_processor.pt_to_pil(pixels[:64]), 2)
+            grid = image_grid(pipe.decode(signs[:64], "pil"), 2)
             args.pictures.mkdir(parents=True, exist_ok=True)
             grid.save(args.pictures / f"{place}-{name or 'own'}.png")
     Console(width=140).print(table)

@@ -90,7 +90,7 @@ def test_levels() -> None:
     expected = [2.0] * 2 + [2 / 2**0.5] * 2 + [2 / 3**0.5] * 2
     assert list(sampler.levels[:-1]) == pytest.approx(expected, rel=1e-12)
     assert get_sampler("binary-multimeasurement") is BinaryMultimeasurementSampler
-    with pytest.raises(HDZooError, match=r"noise level 2 is 1\.9; that of 2 measurements at 2 is"):
+    with pytest.raises(HDZooError, match=r"level 2 is 1\.9; it must be 2 / sqrt\(2\)"):
         sampler.set_timesteps(sigmas=[2.0, 1.9])
     with pytest.raises(HDZooError, match="needs at least 3: one for each noise level"):
         sampler.set_timesteps(2)

@@ -73,8 +73,8 @@ def test_measurements_have_their_law() -> None:
 
 def test_levels_are_of_noise_that_turns_signs_over() -> None:
     torch.manual_seed(0)
-    sigma, count = train.draw_levels(2000, 0.3, 4.0)
-    assert 0.3 <= sigma.min() < sigma.max() <= 4.0
+    sigma, count = train.draw_levels(2000, 0.3, 3.0)
+    assert 0.3 <= sigma.min() < sigma.max() <= 3.0
     assert (sigma * count**0.5).min() >= train.LOWEST * (1 - 1e-6)
     assert {1, 2, 4, 8, 16} <= set(count.tolist())
 

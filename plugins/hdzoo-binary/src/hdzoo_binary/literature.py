@@ -68,13 +68,13 @@ def jumps(model: SignsMixtureScore, sigma: float) -> dict[str, Curve]:
     for m in MEASUREMENTS:
         # How many measurements of a sign are 1, where it is 1 and where it is not.
         ones = np.arange(m + 1)
-        law = 0.0
+        law = np.zeros((m + 1) ** model.dimension)
         for weight, means in zip(model.weights.tolist(), model.means.tolist(), strict=True):
             joint = np.array(weight)
             for mean in means:
                 up, down = (stats.binom.pmf(ones, m, p) for p in (1 - turned, turned))
                 joint = np.multiply.outer(joint, (1 + mean) / 2 * up + (1 - mean) / 2 * down)
-            law = law + joint.ravel()
+            law += joint.ravel()
         counts = list(product(ones.tolist(), repeat=model.dimension))
         averages = 2 * torch.tensor(counts, dtype=torch.float64) / m - 1
         clean = model.denoise(averages, sigma / m**0.5)
@@ -90,7 +90,7 @@ def spins(side: int = 3, coupling: float = 0.2, field: float = 0.1) -> Curve:
     """One stage on Ising spins themselves, without noise: total variation along `SPIN_STEPS`."""
     points = exact.states(side**2)
     square = points.view(-1, side, side)
-    around = sum(square.roll(shift, axis) for axis in (1, 2) for shift in (1, -1))
+    around = torch.stack([square.roll(shift, axis) for axis in (1, 2) for shift in (1, -1)]).sum(0)
     scores = field + coupling * around.flatten(1)
     law = ((scores + field) * points).sum(1).div(2).softmax(0)
     matrices = (exact.one_stage(scores, step_size) for step_size in SPIN_STEPS)

@@ -10,7 +10,7 @@ from diffusers.configuration_utils import register_to_config
 
 from hdzoo import HDZooError
 from hdzoo.checks import OneOf, Whole, checked
-from hdzoo.samplers.base import Limit, Move
+from hdzoo.samplers.base import Limit, Move, Sampler
 from hdzoo.samplers.ladders import EVALUATIONS
 from hdzoo.samplers.noise import Noise
 from hdzoo_binary.signs import JUMPS, SCORES, draw_signs, jump, log_odds_of_noise, posterior_mean
@@ -100,22 +100,18 @@ class BinaryMultimeasurementSampler(SignsWalk):
     def default_num_inference_steps(self) -> int:
         return self.config.measurements * self.config.steps_per_measurement
 
-    def default_step_size(self, sigma: float) -> float:
-        return 1.0
-
     def rungs(self, num_inference_steps: int) -> list[float]:
         return [self.config.sigma / t**0.5 for t in range(1, self.config.measurements + 1)]
 
-    def plan(self, sigmas: Sequence[float], counts: Sequence[int]) -> list[Move]:
+    def step_sizes(self, sigmas: Sequence[float]) -> list[float]:
+        return [*super().step_sizes(sigmas)] * len(sigmas)
+
+    def plan(self, sigmas: Sequence[float], counts: Sequence[int]) -> Sequence[Move]:
         for t, sigma in enumerate(sigmas, 1):
             # A level may have been through float32, or a logarithm of it.
             if abs(sigmas[0] / sigma / t**0.5 - 1) > 1e-3:
-                raise HDZooError(
-                    f"noise level {t} is {sigma:g}; that of {t} measurements at {sigmas[0]:g} is "
-                    f"{sigmas[0] / t**0.5:g}, sigma / sqrt({t})"
-                )
-        (alpha,) = self.step_sizes(sigmas[:1])
-        return [Move(s, alpha) for s, n in zip(sigmas, counts, strict=True) for _ in range(n)]
+                raise HDZooError(f"level {t} is {sigma:g}; it must be {sigmas[0]:g} / sqrt({t})")
+        return Sampler.plan(self, sigmas, counts)
 
     def update(self, k: int, x: torch.Tensor, score: torch.Tensor, noise: Noise) -> torch.Tensor:
         here, after = self.levels[k : k + 2]

@@ -69,8 +69,8 @@ class BinaryUNetModel(Denoises, ModelMixin, ConfigMixin):
         block_out_channels: tuple[int, ...] = (24, 48),
         layers_per_block: int = 1,
         norm_num_groups: int = 8,
-        sigma_min: float = 0.3,
-        sigma_max: float = 4.0,
+        sigma_min: float = 0.4,
+        sigma_max: float = 3.0,
         data_range: tuple[float, float] = (-1.0, 1.0),
     ) -> None:
         super().__init__()

@@ -90,7 +90,7 @@ class DiscreteMALASampler(SignsWalk):
     def default_step_size(self, sigma: float) -> float:
         return 0.4
 
-    def plan(self, sigmas: Sequence[float], counts: Sequence[int]) -> list[Move]:
+    def plan(self, sigmas: Sequence[float], counts: Sequence[int]) -> Sequence[Move]:
         if sum(counts) < 2:
             raise too_few(self, sum(counts), 2, "one at the first state and one at the proposal")
         return super().plan(sigmas, counts)

@@ -34,10 +34,7 @@ class TwoStageDiscreteLangevinSampler(SignsWalk):
 
     Source: Bach and Saremi (arXiv 2502.00557), the two-stage sampler.
 
-    Args:
-        step_size: :math:`\alpha`; 1 by default.
-
-    The other options are those of `SignsWalk`.
+    The options are those of `SignsWalk`.
 
     Raises:
         HDZooError: an option is out of its range, or fewer than 2 evaluations are asked for.
@@ -47,10 +44,7 @@ class TwoStageDiscreteLangevinSampler(SignsWalk):
     limit = Limit("noisy data", "num_inference_steps")
     leaves_invariant = "noisy data"
 
-    def default_step_size(self, sigma: float) -> float:
-        return 1.0
-
-    def plan(self, sigmas: Sequence[float], counts: Sequence[int]) -> list[Move]:
+    def plan(self, sigmas: Sequence[float], counts: Sequence[int]) -> Sequence[Move]:
         if sum(counts) < 2:
             raise too_few(self, sum(counts), 2, "the first is at the first state")
         return super().plan(sigmas, counts)

@@ -9,12 +9,12 @@ from diffusers import SchedulerMixin as SchedulerMixin
 from diffusers.configuration_utils import register_to_config
 
 from hdzoo import HDZooError
-from hdzoo.checks import Maybe, OneOf, checked
+from hdzoo.checks import Maybe, OneOf, Rule, checked
 from hdzoo.samplers.families import SingleLevelSampler
 from hdzoo.samplers.options import SINGLE_LEVEL_RULES
 from hdzoo_binary.signs import JUMPS, SCORES, signs_score
 
-RULES = {**SINGLE_LEVEL_RULES, "score": OneOf(SCORES)}
+RULES: dict[str, Rule] = {**SINGLE_LEVEL_RULES, "score": OneOf(SCORES)}
 
 
 class SignsWalk(SingleLevelSampler):
@@ -23,7 +23,7 @@ class SignsWalk(SingleLevelSampler):
     Args:
         sigma: the noise level: each sign of the data is turned over with probability
             :math:`1 / (1 + e^{2 / \sigma^2})`.
-        step_size: :math:`\alpha`; None for the sampler's own default.
+        step_size: :math:`\alpha`; 1 by default, if the sampler says nothing else.
         score: ``"difference"``, half of what :math:`\log q` gains when a sign goes from -1 to 1; or
             ``"gradient"``, as published (`hdzoo_binary.signs.signs_score`).
         jump: None to end on noisy signs; ``"rounding"`` or ``"sign"`` to spend the last evaluation
@@ -59,6 +59,9 @@ class SignsWalk(SingleLevelSampler):
         sigma_data: float | None = None,
     ) -> None:
         self.set_timesteps()
+
+    def default_step_size(self, sigma: float) -> float:
+        return 1.0
 
     def score_of(self, y: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
         """The score of the noisy signs that the walk follows, from the posterior mean there."""
