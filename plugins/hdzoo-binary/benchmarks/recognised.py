@@ -25,13 +25,13 @@ CONFIDENT = 0.9
 # A sampler, its options, and network evaluations; the first is the model's own.
 SETTINGS = [
     (None, {}, None),
-    ("two-stage-discrete-langevin", {"sigma": 1.0, "jump": "rounding"}, 50),
-    ("two-stage-discrete-langevin", {"sigma": 1.5, "jump": "rounding"}, 50),
-    ("two-stage-discrete-langevin", {"sigma": 1.5, "jump": "sign"}, 50),
-    ("discrete-langevin", {"sigma": 1.5, "jump": "sign"}, 50),
-    ("discrete-mala", {"sigma": 1.5, "jump": "sign"}, 50),
-    ("binary-multimeasurement", {"sigma": 2.0, "measurements": 8}, 64),
-    ("binary-multimeasurement", {"sigma": 2.0, "measurements": 16}, 128),
+    ("binary-multimeasurement", {"steps_per_measurement": 4}, None),
+    ("binary-multimeasurement", {"jump": "rounding", "steps_per_measurement": 4}, None),
+    ("two-stage-discrete-langevin", {"sigma": 1.0, "jump": "sign"}, 40),
+    ("two-stage-discrete-langevin", {"sigma": 1.5, "jump": "sign"}, 40),
+    ("two-stage-discrete-langevin", {"sigma": 1.0, "jump": "sign", "score": "gradient"}, 40),
+    ("discrete-langevin", {"sigma": 1.0, "jump": "sign"}, 40),
+    ("discrete-mala", {"sigma": 1.0, "jump": "sign"}, 40),
 ]
 
 

@@ -98,7 +98,7 @@ def main() -> None:
     parser.add_argument("--dataset", required=True, help="as in `hdzoo train`")
     parser.add_argument("--held-out", required=True, help="likewise; its split 'test'")
     parser.add_argument("--output-dir", type=Path, required=True)
-    parser.add_argument("--max-train-steps", type=int, default=2000)
+    parser.add_argument("--max-train-steps", type=int, default=1000)
     parser.add_argument("--train-batch-size", type=int, default=64)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--ema-decay", type=float, default=0.995)
@@ -144,7 +144,13 @@ def save(
     network: BinaryUNetModel, args: argparse.Namespace, seconds: float, held_out: torch.Tensor
 ) -> None:
     """Writes the pipeline folder, and beside it what made it."""
-    sampler = BinaryMultimeasurementSampler(prediction_type="sample")
+    sampler = BinaryMultimeasurementSampler(
+        sigma=2.0,
+        measurements=12,
+        steps_per_measurement=8,
+        jump="sign",
+        prediction_type="sample",
+    )
     HDPipeline(network, sampler).save_pretrained(args.output_dir)
     options = {key: value for key, value in vars(args).items() if key != "output_dir"}
     versions = {m.__name__: m.__version__ for m in (hdzoo, torch, diffusers, accelerate)}
