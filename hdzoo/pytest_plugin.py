@@ -3,9 +3,11 @@
 Imported by every pytest where hdzoo is installed, so it imports no torch before it is needed.
 """
 
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.utils import canonicalize_name
 
 from hdzoo import plugins
 from hdzoo.errors import HDZooError
@@ -34,7 +36,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     from hdzoo.verification.verify import CHECKS
 
-    cases = [(name, check) for name in _chosen(metafunc.config) for check in CHECKS]
+    cases = [(name, check) for name in _chosen(metafunc) for check in CHECKS]
     metafunc.parametrize(("name", "check"), cases, ids=[f"{name}-{check}" for name, check in cases])
 
 
@@ -48,13 +50,25 @@ def pytest_collection_modifyitems(
         items.extend(session.genitems(module))
 
 
-def _chosen(config: pytest.Config) -> list[str]:
-    """The samplers of the option, or else all that come from other packages than hdzoo."""
-    names = config.getoption("--hdzoo-sampler")
+def _chosen(metafunc: pytest.Metafunc) -> list[str]:
+    """The samplers of the option; or else of the package whose tests these are, or if it has none
+    all that come from other packages than hdzoo."""
+    names = metafunc.config.getoption("--hdzoo-sampler")
     if names:
         return list(dict.fromkeys(names))
-    return [
-        name
+    sources = {
+        name: canonicalize_name(plugins.provider("samplers", name).distribution)
         for name in plugins.list_samplers()
-        if plugins.provider("samplers", name).distribution != "hdzoo"
-    ]
+    }
+    project = _project(metafunc.definition.path)
+    own = [name for name, source in sources.items() if source == project]
+    return own or [name for name, source in sources.items() if source != "hdzoo"]
+
+
+def _project(path: Path) -> str | None:
+    """The name in the nearest ``pyproject.toml`` above a file."""
+    for folder in path.parents:
+        if (folder / "pyproject.toml").is_file():
+            project = tomllib.loads((folder / "pyproject.toml").read_text("utf-8"))
+            return canonicalize_name(project.get("project", {}).get("name", ""))
+    return None

@@ -62,10 +62,10 @@ class WrappedModel(Denoises, ModelMixin, ConfigMixin):
                 f"denoiser is {shown(denoiser)}; it must be a function or a module, called as "
                 "denoiser(x, sigma)"
             )
-        if not sigma_min < sigma_max:
+        if not sigma_min <= sigma_max:
             raise HDZooError(
                 f"sigma_min is {sigma_min:g} and sigma_max is {sigma_max:g}; the smallest noise "
-                "level is below the largest"
+                "level is not above the largest"
             )
         self.denoiser = denoiser
         schedule = getattr(denoiser, "schedule", None)

@@ -121,7 +121,7 @@ class Planned(NetworkCoordinates):
                     f"{len(ladder)}: one for each noise level of its ladder; ask for more, or give "
                     "it a shorter ladder (num_levels, sigmas)"
                 )
-            counts = [*self.counts(asked, len(ladder))]
+            counts = self.counts(asked, len(ladder))
         self._set_chain(self.plan(ladder, counts), device)
 
     def _set_chain(self, moves: Sequence[Move], device: str | torch.device | None) -> None:

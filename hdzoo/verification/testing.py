@@ -13,7 +13,8 @@ write a test file of one line:
 
     from hdzoo.verification.testing import test_sampler
 
-Then ``--hdzoo-sampler`` chooses the samplers, and without it they are all that plugins bring.
+Then ``--hdzoo-sampler`` chooses the samplers. Without it they are those of the package that the
+file belongs to, by the nearest ``pyproject.toml``, or where it brings none, all of plugins.
 
 A check that has nothing to say on a sampler is skipped, with the reason. So the tests of a sampler
 whose law there is nothing to compare with pass, and tell by what they skip that `hdzoo verify`

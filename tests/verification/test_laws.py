@@ -89,6 +89,7 @@ WAYS: dict[str, Callable[[torch.Tensor, Any], torch.Tensor]] = {
     "normal, of numbers": lambda x, g: torch.normal(0.0, 0.5, x.shape, dtype=x.dtype),
     "distribution": lambda x, g: torch.distributions.Normal(0 * x, 0 * x + 0.5).sample(),
     "two draws": lambda x, g: 0.3 * torch.randn_like(x) + 0.4 * torch.randn_like(x),
+    "mean of four": lambda x, g: torch.randn(len(x), 4, *x.shape[1:], dtype=x.dtype).mean(1),
     "flat": lambda x, g: 0.5 * torch.randn(x.numel(), dtype=x.dtype).view(x.shape),
 }
 
@@ -107,7 +108,7 @@ def test_law_of_a_sampler_that_mixes_coordinates(way: str) -> None:
     [
         (
             lambda x, g: torch.randn(1, 3).double(),
-            r"shape \(1, 3\) is drawn for states .* \(\d+, 3",
+            r"draws noise of the shape \(1, 3\) for \d+ samples; each sample needs its own",
         ),
         (lambda x, g: torch.rand(x.shape).double(), "draws rand; .* normal noise only"),
         (lambda x, g: torch.bernoulli(0 * x + 0.5), "draws bernoulli"),

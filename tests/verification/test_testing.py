@@ -4,8 +4,13 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+
+from hdzoo import plugins
+from hdzoo.pytest_plugin import pytest_generate_tests
+from hdzoo.verification import testing
 
 
 def run_pytest(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -46,6 +51,33 @@ def test_without_the_option_it_is_the_samplers_of_plugins(tmp_path: Path) -> Non
     done = run_pytest(tmp_path, "--collect-only")
     assert "test_sampler[example-ddim-exact-law]" in done.stdout
     assert "langevin" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("project", "chosen"),
+    [("hdzoo-a-one", "a"), ("HDZOO_B", "b"), ("hdzoo", "c"), ("other", "ab"), (None, "ab")],
+)
+def test_a_package_checks_its_own_samplers(
+    project: str | None, chosen: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources = {"a": "hdzoo-A_one", "b": "hdzoo-b", "c": "hdzoo"}
+    monkeypatch.setattr(plugins, "list_samplers", lambda: list(sources))
+    monkeypatch.setattr(
+        plugins, "provider", lambda _, name: SimpleNamespace(distribution=sources[name])
+    )
+    if project:
+        (tmp_path / "pyproject.toml").write_text(f'[project]\nname = "{project}"\n')
+    definition = SimpleNamespace(path=tmp_path / "tests" / "test_kit.py")
+    cases: list[tuple[str, str]] = []
+    pytest_generate_tests(
+        SimpleNamespace(
+            function=testing.test_sampler,
+            definition=definition,
+            config=SimpleNamespace(getoption=lambda _: None),
+            parametrize=lambda names, values, ids: cases.extend(values),
+        )  # type: ignore[arg-type]
+    )
+    assert "".join(dict.fromkeys(name for name, _ in cases)) == chosen
 
 
 def test_other_tests_are_left_alone(tmp_path: Path) -> None:

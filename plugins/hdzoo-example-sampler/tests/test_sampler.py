@@ -77,5 +77,5 @@ def test_configuration_round_trip(tmp_path: Path) -> None:
 
 
 def test_repeated_levels_are_refused() -> None:
-    with pytest.raises(HDZooError, match="a noise level is repeated"):
+    with pytest.raises(HDZooError, match="repeated"):
         ExampleDDIMSampler().set_timesteps(sigmas=[1.0, 1.0, 0.5])
