@@ -1,5 +1,7 @@
 """What travels with hdzoo: pipelines, and the networks of its metrics."""
 
+from functools import wraps
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,20 @@ class LoadedByName:
 
     It comes before diffusers' mixin among the bases of a class.
     """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if LoadedByName not in cls.__bases__:
+            return
+
+        @wraps(LoadedByName.save_pretrained)
+        def save_pretrained(self: Any, save_directory: str | Path, **kwargs: Any) -> None:
+            LoadedByName.save_pretrained(self, save_directory, **kwargs)
+
+        # Where a pipeline of diffusers' looks up what of its own options it may pass on.
+        inherited = super().save_pretrained  # type: ignore[misc]
+        vars(save_pretrained)["__signature__"] = signature(inherited)
+        setattr(cls, "save_pretrained", save_pretrained)  # noqa: B010
 
     @classmethod
     def from_pretrained(cls, name: str | Path | None = None, /, **kwargs: Any) -> Any:

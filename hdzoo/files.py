@@ -231,6 +231,10 @@ def _take_place(partial: Path, folder: Path) -> None:
             move(path, path)
         if folder.is_dir():
             clear(folder)
+            if _is_held(folder):
+                for path in sorted(partial.iterdir()):
+                    shutil.move(path, folder / path.name)
+                return
             folder.rmdir()
         partial.rename(folder)
         return
@@ -241,6 +245,12 @@ def _take_place(partial: Path, folder: Path) -> None:
                 f"{folder} is there and has another {path.relative_to(partial)} than this command "
                 "writes; give a new folder, or remove it"
             )
+
+
+def _is_held(folder: Path) -> bool:
+    """Whether a folder cannot be replaced by another: a mount, or where this process is, so that
+    the user's shell would be left in one that is no longer there."""
+    return folder.is_mount() or folder.samefile(Path.cwd())
 
 
 def write_json(path: Path, content: Any) -> None:

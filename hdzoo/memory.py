@@ -1,5 +1,6 @@
 """Sizes are checked before anything of that size is built."""
 
+import copy
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -18,7 +19,8 @@ _MAKERS = (torch.empty, torch.zeros, torch.ones, torch.full, torch.eye, torch.ra
 def within_memory(init: Init) -> Init:
     """An ``__init__`` that builds no more than this machine can hold, all tensors together.
 
-    The sizes are added up before the tensors are made, so that too much is refused at once.
+    The sizes are added up first, of the same without any memory (on PyTorch's meta device) where
+    that can be, so that too much is refused at once.
 
     Args:
         init: of a model, which then raises an `HDZooError` at the tensor that would be too much.
@@ -26,7 +28,17 @@ def within_memory(init: Init) -> Init:
 
     @functools.wraps(init)
     def wrapper(self: Any, *args: Any, **kwargs: Any) -> None:
-        with _Counted(type(self).__name__):
+        name = type(self).__name__
+        try:
+            with _Counted(name), torch.device("meta"):
+                # Its configuration is registered before.
+                init(copy.copy(self), *args, **kwargs)
+        except HDZooError:
+            raise
+        # What needs numbers cannot be without memory.
+        except (RuntimeError, NotImplementedError, TypeError, ValueError, AttributeError):
+            pass
+        with _Counted(name):
             init(self, *args, **kwargs)
 
     return wrapper  # type: ignore[return-value]

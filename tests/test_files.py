@@ -155,6 +155,20 @@ def test_a_folder_may_be_written_again_if_it_is_the_same(tmp_path):
     assert os.listdir(tmp_path / "new") == ["out"]
 
 
+def test_the_current_folder_is_filled_and_stays_the_same(tmp_path, monkeypatch):
+    """A shell that stands in a folder which is replaced sees nothing any more."""
+    folder = tmp_path / "out"
+    folder.mkdir()
+    before = folder.stat().st_ino
+    (folder / ".partial-1-dead").touch()
+    monkeypatch.chdir(folder)
+    fill(folder, a="1", b="2")
+    assert folder.stat().st_ino == before
+    assert os.listdir() == ["deep"]
+    assert sorted(os.listdir("deep")) == ["a", "b"]
+    assert os.listdir(tmp_path) == ["out"]
+
+
 def test_a_folder_that_fails_is_not_there(tmp_path):
     with pytest.raises(KeyError), whole_folder(tmp_path / "out") as partial:
         fail_after_half(partial / "x")

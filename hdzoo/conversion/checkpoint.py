@@ -23,11 +23,16 @@ _FREQUENCIES = re.compile(r"all_modules\.\d+\.W")
 # What weights are kept in; others have no like in a network.
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
-# Names by which NumPy's numbers and arrays are pickled. Optimizers may keep them; nobody here does.
-_NUMPY = (
+# Names by which NumPy's numbers and arrays are pickled, and plain data of Python's own. Those who
+# train keep them beside the weights; nobody here does.
+_DATA = (
     *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in _MAKERS),
     "numpy.dtype",
     "numpy.ndarray",
+    "argparse.Namespace",
+    "types.SimpleNamespace",
+    *(f"datetime.{name}" for name in ("date", "datetime", "time", "timedelta", "timezone")),
+    *(f"pathlib.{name}" for name in ("Path", "PosixPath", "PurePosixPath", "WindowsPath")),
 )
 
 LAYOUTS = (
@@ -55,7 +60,7 @@ class Checkpoint:
 
 
 class _LeftOut:
-    """Stands in an opened pickle where something of NumPy's was."""
+    """Stands in an opened pickle where something of NumPy's or plain data of Python's was."""
 
     def __init__(self, *args: Any) -> None:
         pass
@@ -67,7 +72,7 @@ class _LeftOut:
 def open_pickle(path: Path) -> Any:
     """Opens a pickle of tensors, numbers, lists and dicts. Nothing in it is executed.
 
-    What NumPy made is left out.
+    What NumPy made is left out, and so are dates, paths and namespaces.
 
     Args:
         path: as ``torch.save`` writes it, of any version.
@@ -79,7 +84,7 @@ def open_pickle(path: Path) -> Any:
         raise HDZooError(f"there is no checkpoint {path}; give the path of a .pth file")
     check_zip(path)
     try:
-        with torch.serialization.safe_globals([(_LeftOut, name) for name in _NUMPY]):
+        with torch.serialization.safe_globals([(_LeftOut, name) for name in _DATA]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except HDZooError:
         raise

@@ -80,6 +80,7 @@ class AuthorsConfig:
                 "checkpoint's training run, with the sections model and data"
             )
         self._said = dict(options or {})
+        self._looked_for: set[str] = set()
         unknown = [name for name in self._said if name not in NAMES]
         if unknown:
             raise HDZooError(
@@ -89,6 +90,7 @@ class AuthorsConfig:
 
     def find(self, *names: str) -> tuple[str, Any]:
         """Name and value of the first of some options that is there; else the first, and None."""
+        self._looked_for.update(names)
         for told in (self._said, self.options):
             for name in names:
                 if told.get(name) is not None:
@@ -169,6 +171,22 @@ class AuthorsConfig:
             same = _lower(told) == _lower(found)
         if not same:
             self._contradicted(name, told, found)
+
+    def check_all_used(self, family: str) -> None:
+        """Refuses options that were given and that nobody has looked for.
+
+        Args:
+            family: of the network, for the message.
+
+        Raises:
+            HDZooError: there is one.
+        """
+        unused = [name for name in self._said if name not in self._looked_for]
+        if unused:
+            raise HDZooError(
+                f"option {unused[0]!r} changes nothing of this checkpoint, which holds a network "
+                f"of the family {family}; leave it out"
+            )
 
     def _contradicted(self, name: str, told: Any, found: Any) -> NoReturn:
         raise HDZooError(

@@ -129,6 +129,7 @@ def convert(
     scheduler = AnnealedLangevinSampler(
         **_ladder(plan), **sampler_options(plan.family, plan.ladder, setting, told)
     )
+    told.check_all_used(plan.family)
     pipe = HDPipeline(network.eval(), scheduler)
     record = {
         "checkpoint": checkpoint.name,

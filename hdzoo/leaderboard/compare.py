@@ -16,6 +16,7 @@ from hdzoo.checks import Many, Whole
 from hdzoo.errors import HDZooError
 from hdzoo.files import (
     check_folder,
+    check_no_link,
     exclusive,
     file_hash,
     named_path,
@@ -293,6 +294,7 @@ class Run:
             metrics: of the set.
         """
         num_images, seed = images
+        check_no_link(folder)
         before, missing = self.done, num_images
 
         def on_plan(num_missing: int, _: int) -> None:

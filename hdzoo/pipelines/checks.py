@@ -5,11 +5,43 @@ from typing import Any
 
 import numpy as np
 
+from hdzoo.checks import shown
 from hdzoo.errors import HDZooError
 from hdzoo.samplers.configurations import DRAWING_VP, SIGMA_SPACE
 from hdzoo.samplers.coordinates import NETWORK_OPTIONS
 from hdzoo.samplers.ladders import whole_number
 from hdzoo.scores.clocks import discrete_clock
+
+
+def check_part(name: str, part: Any) -> None:
+    """Refuses what can be no part of a pipeline.
+
+    Args:
+        name: ``"unet"`` or ``"scheduler"``.
+        part: what is given for it.
+
+    Raises:
+        HDZooError: it is something else; the message says how a function becomes a network.
+    """
+    # Some schedulers of diffusers' have no `step`, which is said when they are asked for one.
+    needed = ("set_timesteps", "config") if name == "scheduler" else ("config",)
+    given = f"{name} is {shown(part)}"
+    if isinstance(part, type):
+        raise HDZooError(f"{given}, a class; give an instance, as {part.__name__}(...)")
+    if all(hasattr(part, attribute) for attribute in needed) and (
+        name == "scheduler" or callable(part)
+    ):
+        return
+    if name == "scheduler":
+        raise HDZooError(
+            f"{given}; it must be a sampler or a scheduler of diffusers', as "
+            "hdzoo.get_sampler('annealed-langevin')()"
+        )
+    raise HDZooError(
+        f"{given}; it must be a network with a configuration, as those of hdzoo and diffusers. A "
+        "function or a module of another kind becomes one by hdzoo.wrap(denoiser, sigma_min=..., "
+        "sigma_max=..., sample_shape=..., predicts='sample')"
+    )
 
 
 def network_options(network: Any, *configs: Any) -> dict[str, Any]:

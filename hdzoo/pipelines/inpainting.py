@@ -15,6 +15,7 @@ from PIL import Image
 from hdzoo.checks import IMAGES, SEED, Flag, floating
 from hdzoo.errors import HDZooError
 from hdzoo.images.address import open_picture
+from hdzoo.pipelines import checks
 from hdzoo.pipelines.generators import sample_generators
 from hdzoo.pipelines.labels import check_class_labels, labels_by_index
 from hdzoo.pipelines.pictures import check_unit, read_pictures, resize
@@ -130,6 +131,8 @@ class HDInpaintPipeline(HDPipeline):
             HDZooError: an argument is out of its range, sizes or numbers do not match, the sampler
                 does not go with the network, or the samples are not finite.
         """
+        checks.check_part("unet", self.unet)
+        checks.check_part("scheduler", self.scheduler)
         return_dict = Flag()("return_dict", return_dict)
         if known_noise not in KNOWN_NOISES:
             raise HDZooError(

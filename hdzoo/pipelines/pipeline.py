@@ -70,9 +70,18 @@ class HDPipeline(DiffusionPipeline):
 
     def __init__(self, unet: ModelMixin, scheduler: SchedulerMixin) -> None:
         super().__init__()
+        for name, part in (("unet", unet), ("scheduler", scheduler)):
+            if part is not None:
+                checks.check_part(name, part)
         self.register_modules(unet=unet, scheduler=scheduler)
         self.starter: Any = None
         self._num_timesteps, self._interrupt = 0, False
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # None is one that is left out for now, as in diffusers.
+        if name in ("unet", "scheduler") and value is not None:
+            checks.check_part(name, value)
+        super().__setattr__(name, value)
 
     @property
     def image_processor(self) -> VaeImageProcessor:
@@ -175,6 +184,8 @@ class HDPipeline(DiffusionPipeline):
             HDZooError: an argument is out of its range, the sampler does not go with the network,
                 or the samples are not finite.
         """
+        checks.check_part("unet", self.unet)
+        checks.check_part("scheduler", self.scheduler)
         return_dict = Flag()("return_dict", return_dict)
         if output_type is None:
             output_type = "latent" if self.data_range is None else "pil"

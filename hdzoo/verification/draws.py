@@ -65,9 +65,12 @@ class Draws(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        name, kwargs = getattr(func, "__name__", ""), kwargs or {}
+        name, kwargs = getattr(func, "__name__", ""), dict(kwargs or {})
         if name in ("randn", "randn_like") and kwargs.get("out") is None:
-            return self.instead_of(func(*args, **kwargs))
+            # What is replaced need not be drawn, which would take as long as all the rest.
+            kwargs.pop("generator", None)
+            empty = torch.empty if name == "randn" else torch.empty_like
+            return self.instead_of(empty(*args, **kwargs))
         if name not in RANDOM:
             return func(*args, **kwargs)
         # Where arguments have one form; which costs too much for all that is called.

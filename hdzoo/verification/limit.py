@@ -24,7 +24,7 @@ TOLERANCE = 5e-3
 # A sampler that comes as the square root of the knob is at a third after three halvings and a bit.
 FRACTION = 1 / 3
 FEWEST_SETTINGS, MOST_SETTINGS = 4, 7
-FEWEST_EVALUATIONS, MOST_EVALUATIONS = 16, 8192
+FEWEST_EVALUATIONS, MOST_EVALUATIONS = 16, 4096
 # What doubling the evaluations may change where they are as many as it takes.
 SETTLED = 1.5e-3
 # The first of noise levels that go to 0, in standard deviations of the data: errors are a series in

@@ -1,8 +1,12 @@
 """Converted checkpoints against the authors' outputs, and the networks that they were made of."""
 
+import argparse
 import itertools
 import json
 import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -457,13 +461,17 @@ def numpy_content():
         "losses": np.arange(3.0),
         "names": np.array(["a", "b"]),
         "flag": np.bool_(True),
+        "config": argparse.Namespace(lr=1e-3, data=SimpleNamespace(image_size=32)),
+        "began": datetime(2020, 1, 1, tzinfo=UTC),
+        "run": Path("runs") / "a",
     }
 
 
 @pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize("module", ["numpy._core", "numpy.core"])
 def test_numpy_in_the_optimizer(zipped, module, checkpoints, tmp_path, monkeypatch):
-    """NumPy's numbers say nothing of the weights; by their names in either of its versions."""
+    """NumPy's numbers say nothing of the weights; by their names in either of its versions. Nor do
+    dates, paths and namespaces, which those who train keep beside them."""
     network = randomise(NCSNModel(base_channels=2))
     content = [checkpoints.published(network), numpy_content()]
     path = checkpoints.write(content, zipped)

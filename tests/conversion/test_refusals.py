@@ -473,6 +473,17 @@ def test_wrong_config_of_ncsnpp(text, message, checkpoints, refuse, networks, tm
     assert message in refuse(checkpoints.any(networks["ncsnpp"]), config=config)
 
 
+@pytest.mark.parametrize(
+    ("family", "options"),
+    [("ncsn", {"sde": "vesde"}), ("ncsn", {"fir": True}), ("ncsnv2", {"snr": 0.1})],
+)
+def test_options_of_another_family(family, options, checkpoints, refuse, networks):
+    (name,) = options
+    message = refuse(checkpoints.any(networks[family]), options=options)
+    assert f"option {name!r} changes nothing" in message
+    assert f"of the family {family}" in message
+
+
 def test_config_executes_nothing(checkpoints, refuse, networks, tmp_path):
     config, mark = tmp_path / "config.yml", tmp_path / "executed"
     config.write_text(

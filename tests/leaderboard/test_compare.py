@@ -328,6 +328,19 @@ def test_another_protocol_is_refused(model, board, tmp_path):
     assert json.loads((folder / "protocol.json").read_text())["seed"] == 0
 
 
+def test_a_link_in_the_place_of_a_set_is_not_followed(model, board, tmp_path):
+    folder = shutil.copytree(board.folder, tmp_path / "copy")
+    victim, linked = tmp_path / "victim", folder / "sets" / "annealed-langevin-8"
+    victim.mkdir()
+    shutil.rmtree(linked)
+    linked.symlink_to(victim)
+    made = compare(model, folder, **SETTINGS)
+    (failed,) = (entry for entry in made.entries if entry.failure)
+    assert (failed.sampler, failed.num_inference_steps) == ("annealed-langevin", 8)
+    assert "annealed-langevin-8 is a link, to " in failed.failure
+    assert not list(victim.iterdir())
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -13,6 +13,7 @@ from PIL import Image
 from hdzoo import (
     AnnealedLangevinSampler,
     GaussianMixtureScore,
+    HDInpaintPipeline,
     HDPipeline,
     HDZooError,
     UNetScoreModel,
@@ -387,7 +388,7 @@ REFUSED = {
     "output_type": ({"output_type": "tensor"}, "output_type 'tensor'; allowed are pil, np, pt"),
     "callback_inputs": (
         {"callback_on_step_end_tensor_inputs": ["latents", "noise"]},
-        "has 'noise'; allowed are latents, denoised, score",
+        "is 'noise'; allowed are 'latents', 'denoised', 'score'",
     ),
     "both_starts": ({"latents": START, "image": START}, "both latents and image"),
     "latents_shape": ({"latents": torch.zeros(3, 1, 4, 5)}, r"\(3, 1, 4, 5\); .* 1, 4, 4\)"),
@@ -429,6 +430,47 @@ def test_bad_arguments_are_refused_before_any_network_call(arguments, message):
     with pytest.raises(HDZooError, match=message):
         pipe(**arguments)
     assert pipe.unet.timesteps == []
+
+
+PARTS = {
+    "unet": (
+        torch.nn.Linear(2, 2),
+        lambda x, sigma: x,
+        "ncsn-mnist",
+        AnnealedLangevinSampler(),
+        GaussianScore,
+    ),
+    "scheduler": (GaussianScore(), "annealed-langevin", AnnealedLangevinSampler),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "part"), [(name, part) for name, parts in PARTS.items() for part in parts]
+)
+def test_what_can_be_no_part_is_refused_at_once(name, part):
+    pipe = exact()
+    before = getattr(pipe, name)
+    parts = {"unet": pipe.unet, "scheduler": pipe.scheduler} | {name: part}
+    if isinstance(part, type):
+        advice = rf"give an instance, as {part.__name__}\(\.\.\.\)"
+    else:
+        advice = "get_sampler" if name == "scheduler" else r"becomes one by hdzoo\.wrap\(denoiser"
+    for cls in (HDPipeline, HDInpaintPipeline):
+        with pytest.raises(HDZooError, match=f"^{name} is .*{advice}"):
+            cls(**parts)
+    with pytest.raises(HDZooError, match=f"^{name} is .*{advice}"):
+        setattr(pipe, name, part)
+    assert getattr(pipe, name) is before
+
+
+@pytest.mark.parametrize("name", ["unet", "scheduler"])
+def test_a_part_that_is_left_out_is_asked_for_when_it_is_needed(name):
+    for cls, arguments in ((HDPipeline, ()), (HDInpaintPipeline, (START, START))):
+        pipe = cls(
+            **{"unet": GaussianScore(), "scheduler": AnnealedLangevinSampler()} | {name: None}
+        )
+        with pytest.raises(HDZooError, match=f"^{name} is None; it must be"):
+            pipe(*arguments)
 
 
 def test_sigmas_can_be_given():

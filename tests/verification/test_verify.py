@@ -181,13 +181,15 @@ EQUIVALENT = {
 
 @pytest.mark.parametrize("mutant", MUTANTS)
 @pytest.mark.parametrize("name", MOVED)
-def test_broken_sampler_is_caught(name: str, mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_broken_sampler_is_caught(
+    name: str, mutant: str, few: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     broken = MUTANTS[mutant](get_sampler(name))
     monkeypatch.setattr(plugins, "get_sampler", lambda _: broken)
     # The exact law first, which needs one configuration to see most of them.
     order = ["exact-law", "batch-independence", "determinism", "monte-carlo"]
-    outcomes = [run_check(name, check).outcome for check in order]
-    assert ("fail" in outcomes) != ((name, mutant) in EQUIVALENT), outcomes
+    caught = any(run_check(name, check).outcome == "fail" for check in order)
+    assert caught != ((name, mutant) in EQUIVALENT)
 
 
 class Louder:
@@ -240,11 +242,14 @@ UPDATE_EQUIVALENT = {
 
 @pytest.mark.parametrize("mutant", UPDATE_MUTANTS)
 @pytest.mark.parametrize("name", UPDATED)
-def test_broken_update_is_caught(name: str, mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_broken_update_is_caught(
+    name: str, mutant: str, few: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     broken = UPDATE_MUTANTS[mutant](get_sampler(name))
     monkeypatch.setattr(plugins, "get_sampler", lambda _: broken)
-    outcomes = {check: run_check(name, check).outcome for check in ("exact-law", "stationary-law")}
-    assert ("fail" in outcomes.values()) != ((name, mutant) in UPDATE_EQUIVALENT), outcomes
+    order = ["exact-law", "stationary-law"]
+    caught = any(run_check(name, check).outcome == "fail" for check in order)
+    assert caught != ((name, mutant) in UPDATE_EQUIVALENT)
 
 
 def test_swapped_accept_fails(monkeypatch: pytest.MonkeyPatch) -> None:
