@@ -39,7 +39,8 @@ $(VENV)/.tests-installed: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test]" \
 		./plugins/hdzoo-example-sampler ./plugins/hdzoo-efficientnet-lite0 \
 		./plugins/hdzoo-walk-jump ./plugins/hdzoo-multimeasurement \
-		./plugins/hdzoo-stochastic-localization ./plugins/hdzoo-reverse-diffusion
+		./plugins/hdzoo-stochastic-localization ./plugins/hdzoo-reverse-diffusion \
+		./plugins/hdzoo-binary
 	touch $@
 
 $(VENV)/.dev-installed: $(VENV)/.tests-installed

@@ -72,8 +72,10 @@ def verify(
         rows = [dataclasses.asdict(verdict) for verdict in verdicts]
         say(json.dumps({"samplers": conclusions(verdicts), "verdicts": rows}, indent=2))
     else:
-        say("Exact Wasserstein-2 distance to Gaussian data, s.d. 0.25, 0.05 and 0:")
-        print_table(bias_rows(verdicts), ("sampler", "against", "W2 to the data"))
+        curves = bias_rows(verdicts)
+        if curves:
+            say("Exact Wasserstein-2 distance to Gaussian data, s.d. 0.25, 0.05 and 0:")
+            print_table(curves, ("sampler", "against", "W2 to the data"))
         rows = summary_rows(verdicts)
         print_table(rows, tuple(rows[0]))
     for verdict in verdicts:

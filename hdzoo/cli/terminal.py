@@ -112,7 +112,7 @@ def render_options(options: dict[str, Any]) -> str:
 
 
 def print_table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
-    """Prints a table; a line break in a cell is kept."""
+    """Prints a table, which may have no rows; a line break in a cell is kept."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -123,7 +123,8 @@ def print_table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
 
     table = Table(show_lines=True)
     # A name is not to be broken; a sentence is.
-    first = max(len(line) for row in rows for line in str(row[columns[0]]).splitlines() or [""])
+    names = (line for row in rows for line in str(row[columns[0]]).splitlines())
+    first = max(map(len, names), default=0)
     for column in columns:
         unbroken = column == columns[0] and first <= LONGEST_NAME
         table.add_column(cell(column), overflow="fold", no_wrap=unbroken)

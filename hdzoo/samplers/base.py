@@ -24,7 +24,9 @@ from hdzoo.text import counted
 class Limit(NamedTuple):
     """What a sampler converges to, and along which of its options.
 
-    `hdzoo verify` follows the exact law there, on Gaussian data, and it must arrive.
+    `hdzoo verify` follows the exact law there, on Gaussian data, and it must arrive. Of samplers on
+    signs it follows samples, on independent signs, and the knob is ``"num_inference_steps"`` or
+    ``"step_size"``.
 
     Attributes:
         law: ``"data"``, or ``"noisy data"``: :math:`p_\\sigma` at the last noise level.
@@ -123,7 +125,8 @@ class Sampler(Planned, Indexing, Configured):
     # The law that a chain which starts in it stays in, exactly, at any step size and after any
     # number of evaluations: "noisy data", or None.
     leaves_invariant: ClassVar[str | None] = None
-    # "real": R^d, with Gaussian noise. "signs": {-1, 1}^d, with bit-flip noise.
+    # "real": R^d, with Gaussian noise. "signs": {-1, 1}^d, with bit-flip noise; the first state and
+    # the last are signs, and those on the way signs, or means of several.
     state_space = "real"
     # What the network must give beside its prediction ("energy", "variance"); without it, the
     # sampler is refused.

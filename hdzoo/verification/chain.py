@@ -105,11 +105,19 @@ def run(
         given = at if i == start and at is not None else t
         with during(f"at step {i} of {len(sampler.timesteps)}"):
             after = next_state(sampler, given, output, state, generator)
-            if on_signs(sampler) and not (after.abs() == 1).all():
-                raise CheckFailed("the state is in {-1, 1}^d (state_space), and no longer there")
+            if on_signs(sampler):
+                _check_signs(after, last=i == len(sampler.timesteps) - 1)
         steps.append(Step(t, output, state, after))
         state = after
     return steps
+
+
+def _check_signs(state: torch.Tensor, last: bool) -> None:
+    if last and not (state.abs() == 1).all():
+        raise CheckFailed("the state is in {-1, 1}^d (state_space), and no longer there")
+    # On the way it may be a mean of several.
+    if not (state.abs() <= 1).all():
+        raise CheckFailed("the state is in [-1, 1]^d (state_space), and no longer there")
 
 
 def next_state(

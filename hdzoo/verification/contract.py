@@ -9,8 +9,8 @@ A sampler is a diffusers scheduler. The checks use its public methods alone (``s
   levels;
 * the class attribute ``starts_from_noise``, True if it is missing; False for a sampler that needs
   states at its first noise level to start from;
-* the class attribute ``state_space``, ``"real"`` if it is missing; ``"signs"`` for states in
-  {-1, 1}^d;
+* the class attribute ``state_space``, ``"real"`` if it is missing; ``"signs"`` for samples in
+  {-1, 1}^d, and states there, or means of several such, on the way;
 * the class attributes ``needs`` and ``uses``, for what the network gives beside its prediction;
 * the class attribute ``option_choices``, values to try of options that are the sampler's own.
 

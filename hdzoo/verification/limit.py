@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from hdzoo.verification.chain import on_signs
 from hdzoo.verification.checks import CheckFailed, Finding, NotApplicable, on_options
 from hdzoo.verification.configurations import configuration
 from hdzoo.verification.draws import NotAffineError
 from hdzoo.verification.laws import Gaussian, declared_law, exact_law
 from hdzoo.verification.monte_carlo import check_declared
+from hdzoo.verification.signs_limit import check_limit_on_signs
 from hdzoo.verification.small import Watched, fewest, option_names
 
 LAWS = ("data", "noisy data")
@@ -40,7 +42,8 @@ def check_limit(sampler_class: type[Any]) -> Finding:
     is found, and a slow one is none. Chains start from the noisy data at their first level, and
     walks at one level from elsewhere.
 
-    Of a sampler that is not affine, the closed form is followed, if its samples have that law.
+    Of a sampler that is not affine, the closed form is followed, if its samples have that law. Of
+    one on signs, samples are followed (`hdzoo.verification.signs_limit`).
     """
     declared = getattr(sampler_class, "limit", None)
     if declared is None:
@@ -53,6 +56,8 @@ def check_limit(sampler_class: type[Any]) -> Finding:
         )
     if knob != "num_inference_steps" and knob not in option_names(sampler_class):
         raise CheckFailed(f"limit names the option {knob}, which {sampler_class.__name__} has not")
+    if on_signs(sampler_class):
+        return check_limit_on_signs(sampler_class, law, knob)
     path, gaps = Path(sampler_class, law, knob), list[np.ndarray]()
     for gap in path.gaps():
         gaps.append(gap)

@@ -73,25 +73,42 @@ class Real:
             yield f"the distribution {text} is another", float(stats.kstest(along, cdf).pvalue)
 
 
+class IndependentSigns:
+    """Four independent signs, as a model whose score is exact."""
+
+    means = np.array([0.6, -0.3, 0.0, 0.8])
+
+    def sample(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:
+        drawn = torch.rand(num_samples, 4, generator=generator, dtype=torch.float64)
+        return torch.where(2 * drawn - 1 < torch.from_numpy(self.means), 1.0, -1.0).double()
+
+    def _half_log_odds(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
+        return torch.from_numpy(np.arctanh(self.means)) + x.double() / sigma**2
+
+    def score(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
+        return ((self._half_log_odds(x, sigma).tanh() - x) / sigma**2).to(x.dtype)
+
+    def log_density(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
+        told = self._half_log_odds(x, sigma).cosh().log() - x.double() ** 2 / (2 * sigma**2)
+        return told.sum(1).to(x.dtype)
+
+
 class Signs:
     """Samples of four independent signs, and what tells whether they have their law.
 
     Args:
-        sigma: the noise level.
+        sigma: the noise level; 0 for clean signs.
     """
 
     def __init__(self, sigma: float) -> None:
-        from hdzoo.targets.mixture import GaussianMixtureScore
-
-        means = np.array([0.6, -0.3, 0.0, 0.8])
-        self.points = np.array(list(product((-1.0, 1.0), repeat=4)))
-        weights = ((1 + self.points * means) / 2).prod(1)
-        self.model = GaussianMixtureScore.from_components(self.points, 0.0, weights)
+        self.model = IndependentSigns()
+        points = np.array(list(product((-1.0, 1.0), repeat=4)))
         # Each is turned over with probability 1 / (1 + exp(2 / sigma^2)).
-        self.shares = ((1 + self.points * means * np.tanh(1 / sigma**2)) / 2).prod(1)
+        kept = np.tanh(1 / sigma**2) if sigma > 0 else 1.0
+        self.shares = ((1 + points * self.model.means * kept) / 2).prod(1)
 
     def sample(self, sampler: Any, generator: torch.Generator) -> torch.Tensor:
-        clean = self.model.sample(NUM_SAMPLES, generator).double()
+        clean = self.model.sample(NUM_SAMPLES, generator)
         z = torch.randn(clean.shape, generator=generator, dtype=clean.dtype)
         noisy: torch.Tensor = sampler.add_noise(clean, z, sampler.timesteps[:1])
         return noisy
@@ -101,9 +118,9 @@ class Signs:
 
     def _counts(self, x: torch.Tensor) -> np.ndarray:
         places = ((x.numpy() + 1) / 2) @ 2.0 ** np.arange(4)[::-1]
-        if not set(places.tolist()) <= set(range(len(self.points))):
+        if not set(places.tolist()) <= set(range(len(self.shares))):
             raise CheckFailed("the state is in {-1, 1}^d (state_space), and no longer there")
-        return np.bincount(places.astype(int), minlength=len(self.points))
+        return np.bincount(places.astype(int), minlength=len(self.shares))
 
     def distance(self, x: torch.Tensor) -> float:
         """The total variation."""
@@ -174,7 +191,7 @@ def _stays(sampler: Any, data: Real | Signs) -> float:
     """The smallest p-value of chains that start in the law."""
     generator = torch.Generator().manual_seed(0)
     sampler.set_timesteps(STEPS)
-    end = _run(sampler, data, data.sample(sampler, generator), generator)
+    end = walk(sampler, data, data.sample(sampler, generator), generator)
     p_values = list(data.p_values(end))
     said, least = min(p_values, key=lambda pair: pair[1])
     if not least >= LEAST_P_VALUE:
@@ -190,12 +207,13 @@ def _left(sampler: Any, data: Real | Signs) -> float:
     generator = torch.Generator().manual_seed(1)
     sampler.set_timesteps(MANY_STEPS)
     start = data.displace(data.sample(sampler, generator))
-    return data.distance(_run(sampler, data, start, generator)) / data.distance(start)
+    return data.distance(walk(sampler, data, start, generator)) / data.distance(start)
 
 
-def _run(
+def walk(
     sampler: Any, data: Real | Signs, x: torch.Tensor, generator: torch.Generator
 ) -> torch.Tensor:
+    """The last state of a chain whose timesteps are set, on the exact score of the data."""
     asked = {*getattr(sampler, "needs", ()), *getattr(sampler, "uses", ())}
     sampler.set_begin_index(0)
     for t, sigma in zip(sampler.timesteps, sampler.sigmas.tolist(), strict=False):

@@ -51,6 +51,14 @@ def test_an_error_is_plain_wherever_it_is_printed():
     assert "\\x1b[2J" in str(HDZooError(ESCAPES))
 
 
+@pytest.mark.parametrize("rows", [[], [{"name": ""}], [{"name": "a"}]])
+def test_a_table_may_have_no_rows(rows, capsys):
+    terminal.print_table(rows, ("name",))
+    out = capsys.readouterr().out
+    assert "name" in out
+    assert out.count("│ a") == (rows == [{"name": "a"}])
+
+
 def test_one_is_one():
     assert counted(1, "image") == "1 image"
     assert counted(0, "image") == "0 images"

@@ -459,6 +459,14 @@ class TurnsNoSigns(TwoStageSigns):
         return original_samples + sigma * noise
 
 
+class BeyondSigns(TwoStageSigns):
+    """On the way, sums of signs."""
+
+    def update(self, k, x, score, noise):
+        moved = super().update(k, x.clamp(-1, 1), score, noise)
+        return 2 * moved if self.levels[k + 1] else moved
+
+
 class TurnsTooMany(TwoStageSigns):
     """Twice the noise."""
 
@@ -699,6 +707,7 @@ MISTAKES = [
     ("extras", UsesAsIfNeeded, "without the network's energy, which it only uses: .* KeyError"),
     ("extras", DeafToNeeds, "HDPipeline on a network that does not give energy raised Assertion"),
     ("nfe", LeavesSigns, r"the state is in \{-1, 1\}\^d \(state_space\), and no longer there"),
+    ("nfe", BeyondSigns, r"the state is in \[-1, 1\]\^d \(state_space\), and no longer there"),
     ("add-noise", TurnsNoSigns, r"add_noise leaves \{-1, 1\}\^d, the space of the states"),
     ("add-noise", TurnsTooMany, r"keeps the shares .* it must keep each with probability"),
     ("generators", SignsOfTheBatch, "drawn alone and the same drawn among 7"),

@@ -5,10 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 import zoo
+from toy_samplers import LessNoiseSigns, OneStageSigns, TwoStageSigns
 
 from hdzoo import HDZooError, get_sampler
 from hdzoo.samplers.base import Limit, Sampler
-from hdzoo.verification import closed_form
+from hdzoo.verification import closed_form, signs_limit
 from hdzoo.verification.checks import CheckFailed, NotApplicable
 from hdzoo.verification.limit import TOLERANCE, arrives, check_limit, remainder
 
@@ -124,6 +125,56 @@ def test_sequences_that_are_there_at_once() -> None:
     assert arrives([np.zeros(3)] * 4)
     # Faster than any power: the memory of a start.
     assert arrives([np.array([np.exp(-(2.0**k))]) for k in range(5)])
+
+
+# ---- on signs -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def fewer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What these samplers do wrong shows in 4,000 chains and few evaluations."""
+    monkeypatch.setattr(signs_limit, "NUM_SAMPLES", 4000)
+    monkeypatch.setattr(signs_limit, "MOST_EVALUATIONS", 64)
+
+
+def on_signs(base: type[Any], limit: Limit, **members: Any) -> type[Any]:
+    return type("OnSigns", (base,), {"limit": limit, "starts_from_noise": True, **members})
+
+
+def test_signs_that_arrive(fewer: None) -> None:
+    """Clean and noisy in turn: the noisy ones are returned, or the clean ones."""
+
+    def returns_clean(self, k, x, score, noise):
+        noisy = TwoStageSigns.update(self, k, x, score, noise)
+        clean = self.signs((1 + x + self.levels[k] ** 2 * score) / 2, noise)
+        return noisy if self.levels[k + 1] else clean
+
+    for law, members in (("noisy data", {}), ("data", {"update": returns_clean})):
+        found = check_limit(on_signs(TwoStageSigns, Limit(law, "num_inference_steps"), **members))
+        # By chance once in a hundred, with this seed not.
+        assert found.numbers["p_value"] > 0.01
+        assert found.numbers["law"] == law
+
+
+@pytest.mark.parametrize(
+    ("base", "law", "knob"),
+    [
+        (OneStageSigns, "noisy data", "num_inference_steps"),
+        (OneStageSigns, "noisy data", "step_size"),
+        (LessNoiseSigns, "noisy data", "num_inference_steps"),
+        (TwoStageSigns, "data", "num_inference_steps"),
+    ],
+)
+def test_signs_that_do_not(base: type[Any], law: str, knob: str, fewer: None) -> None:
+    with pytest.raises(
+        CheckFailed, match=rf"does not converge to the {law} along {knob}: the total variation goes"
+    ):
+        check_limit(on_signs(base, Limit(law, knob)))
+
+
+def test_knob_on_signs() -> None:
+    with pytest.raises(CheckFailed, match="limit names the knob sigma; on signs it is one of num_"):
+        check_limit(on_signs(TwoStageSigns, Limit("data", "sigma")))
 
 
 # ---- what is declared -----------------------------------------------------------------------

@@ -85,7 +85,7 @@ def test_what_is_declared() -> None:
 @pytest.mark.parametrize("data", [Real(0.7), Signs(0.9)])
 def test_exact_samples_have_the_law(data: Real | Signs) -> None:
     """And those of another level do not."""
-    sampler = TwoStageSigns(sigma=data.model.config.get("sigma", 0.9))
+    sampler = TwoStageSigns(sigma=0.9)
     generator = torch.Generator().manual_seed(0)
     samples = data.sample(sampler, generator)
     assert min(p for _, p in data.p_values(samples)) > 1e-4

@@ -1,0 +1,122 @@
+"""The network, its training, and the pipeline that travels with the package."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from hdzoo_binary import BINARY_MNIST, train
+from hdzoo_binary.network import BinaryUNetModel
+from hdzoo_binary.signs import flip_probability
+from PIL import Image
+from typer.testing import CliRunner
+
+from hdzoo import HDPipeline, HDZooError
+from hdzoo.cli import app
+
+SMALL = {"sample_size": 8, "block_out_channels": (8, 8)}
+
+
+def signs(*shape: int) -> torch.Tensor:
+    return torch.where(
+        torch.rand(shape, generator=torch.Generator().manual_seed(0)) < 0.3, 1.0, -1.0
+    )
+
+
+def test_denoiser_of_independent_signs_where_its_network_is_constant() -> None:
+    model = BinaryUNetModel(**SMALL)
+    with torch.no_grad():
+        model.unet.conv_out.weight.zero_()
+        model.unet.conv_out.bias.fill_(0.4)
+    y = signs(3, 1, 8, 8)
+    for sigma in (0.8, 2.0):
+        expected = torch.tanh(0.4 + y / sigma**2)
+        torch.testing.assert_close(model(y, sigma).sample, expected)
+        torch.testing.assert_close(model.denoise(y, sigma), expected)
+
+
+def test_it_depends_on_the_log_odds_alone() -> None:
+    """Four measurements at sigma are one, of their mean, at sigma / 2."""
+    model, y = BinaryUNetModel(**SMALL).eval(), signs(2, 1, 8, 8)
+    torch.testing.assert_close(model(y, 1.0).sample, model(y / 4, 0.5).sample)
+    both = model(torch.cat([y, y]), torch.tensor([1.0, 1.0, 2.0, 2.0])).sample
+    torch.testing.assert_close(both[2:], model(y, 2.0).sample)
+
+
+def test_refusals() -> None:
+    with pytest.raises(HDZooError, match="sample_size is 30, which must be a multiple of 4"):
+        BinaryUNetModel(sample_size=30)
+    with pytest.raises(HDZooError, match=r"block_out_channels is \[12, 24\]"):
+        BinaryUNetModel(block_out_channels=(12, 24))
+    with pytest.raises(HDZooError, match="sigma_min is 5; it must be below sigma_max"):
+        BinaryUNetModel(sigma_min=5.0)
+    with pytest.raises(HDZooError, match=r"sample has the shape \(1, 2, 8, 8\)"):
+        BinaryUNetModel(**SMALL)(torch.zeros(1, 2, 8, 8), 1.0)
+
+
+# ---- training ------------------------------------------------------------------------------------
+
+
+def test_measurements_have_their_law() -> None:
+    clean = signs(2, 1, 200, 200)
+    sigma, count = torch.tensor([1.0, 0.5]), torch.tensor([1, 4])
+    for image, y, m in zip(clean, train.measure(clean, sigma, count), count.tolist(), strict=True):
+        # Each at level 1, in both.
+        mean = 1 - 2 * flip_probability(1.0)
+        ones = (y * image + 1) / 2 * m
+        torch.testing.assert_close(ones, ones.round(), rtol=0, atol=1e-5)
+        # Five standard errors of a mean of 40,000, each of at most m signs.
+        assert (y * image).mean().item() == pytest.approx(mean, abs=5 / 200 / m**0.5)
+
+
+def test_levels_are_of_noise_that_turns_signs_over() -> None:
+    torch.manual_seed(0)
+    sigma, count = train.draw_levels(2000, 0.3, 3.0)
+    assert 0.3 <= sigma.min() < sigma.max() <= 3.0
+    assert (sigma * count**0.5).min() >= train.LOWEST * (1 - 1e-6)
+    assert {1, 2, 4, 8, 16} <= set(count.tolist())
+
+
+def test_cross_entropy_is_least_at_the_posterior() -> None:
+    """The derivative of its mean by the half log odds is E[x0] there, less tanh of them."""
+    half = torch.linspace(-3, 3, 13, dtype=torch.float64, requires_grad=True)
+    chance = (1 + 0.6) / 2
+    up, down = (train.cross_entropy(half[:, None], torch.full((13, 1), s)) for s in (1.0, -1.0))
+    (slope,) = torch.autograd.grad((chance * up + (1 - chance) * down).sum(), half)
+    torch.testing.assert_close(slope, half.detach().tanh() - 0.6)
+
+
+def test_a_run_learns(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = ["--dataset", "digits", "--held-out", "digits", "--output-dir", str(tmp_path)]
+    options += ["--max-train-steps", "30", "--train-batch-size", "16"]
+    monkeypatch.setattr(sys, "argv", ["train", *options])
+    monkeypatch.setattr(train, "HELD_OUT", 50)
+    train.main()
+    record = json.loads((tmp_path / "training.json").read_text())
+    # Where hardly anything is seen of the signs; without learning it is 0.693, log 2.
+    assert record["held_out_loss"]["loss"][-1] < 0.65
+    assert HDPipeline.from_pretrained(tmp_path).unet.config.sample_size == 8
+
+
+# ---- what travels with the package ---------------------------------------------------------------
+
+
+def test_bundled_pipeline() -> None:
+    done = subprocess.run([sys.executable, "-m", "hdzoo_binary"], capture_output=True, text=True)
+    assert done.stdout.strip() == str(BINARY_MNIST)
+    files = [path for path in BINARY_MNIST.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 2_000_000
+    pipe = HDPipeline.from_pretrained(BINARY_MNIST)
+    assert isinstance(pipe.unet, BinaryUNetModel)
+    assert pipe.unet.num_parameters() < 500_000
+
+
+def test_command_draws_binary_pictures(tmp_path) -> None:
+    picture = tmp_path / "digits.png"
+    arguments = ["sample", str(BINARY_MNIST), "-s", "two-stage-discrete-langevin", "-t", "6"]
+    arguments += ["-o", "jump=rounding", "-n", "4", "--scale", "1", "-O", str(picture)]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    assert set(np.unique(np.asarray(Image.open(picture)))) == {0, 255}
