@@ -33,6 +33,7 @@ FIXED = {
     "index_for_timestep",
     "init_noise_sigma",
     "register_to_config",
+    "save_pretrained",
     "scale_model_input",
     "set_begin_index",
     "set_timesteps",
