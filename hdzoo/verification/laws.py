@@ -222,7 +222,7 @@ def _affine_maps(sampler: Any, target: Gaussian, size: float = 1.0) -> Iterator[
     noises: list[np.ndarray] = []
 
     def noise(_: int, shape: torch.Size) -> torch.Tensor:
-        noises.append(3 * size * rng.standard_normal(_each(name, shape, len(points))))
+        noises.append(3 * size * rng.standard_normal(each(name, shape, len(points))))
         return torch.from_numpy(noises[-1])
 
     ends = run_chain(sampler, score, torch.from_numpy(points), Draws(noise)).numpy()
@@ -233,7 +233,7 @@ def _affine_maps(sampler: Any, target: Gaussian, size: float = 1.0) -> Iterator[
     start[1 : 1 + dimension] = size * torch.eye(dimension, dtype=torch.float64)
 
     def impulse(draw: int, shape: torch.Size) -> torch.Tensor:
-        drawn = torch.zeros(_each(name, shape, rows), dtype=torch.float64)
+        drawn = torch.zeros(each(name, shape, rows), dtype=torch.float64)
         if draw >= len(noises) or drawn.shape[1] != noises[draw].shape[1]:
             raise NotAffineError(f"{name} draws now {len(noises)} times, now more or other noise")
         drawn[begins[draw] : begins[draw + 1]] = size * torch.eye(drawn.shape[1]).double()
@@ -247,7 +247,7 @@ def _affine_maps(sampler: Any, target: Gaussian, size: float = 1.0) -> Iterator[
     _check_affine(name, found, points, np.concatenate([points[:, :0], *noises], 1), ends)
 
 
-def _each(name: str, shape: torch.Size, rows: int) -> tuple[int, int]:
+def each(name: str, shape: torch.Size, rows: int) -> tuple[int, int]:
     """The shape of a draw with all that is each sample's own in one axis."""
     numbers = math.prod(shape)
     if numbers % rows:
@@ -308,13 +308,29 @@ def chain_states(
     # A sampler that wants a generator gets one; what it would draw is replaced.
     generator = torch.Generator()
     for t, sigma in zip(sampler.timesteps, levels, strict=False):
-        # Only around the sampler's own work, for what is inside costs several times as much.
-        with draws:
-            given = sampler.scale_model_input(state, t)
-        output = network_output(sampler, score, given, sigma)
-        with draws:
-            state = sampler.step(output, t, state, generator=generator, return_dict=False)[0]
+        state = next_state(sampler, score, state, (t, sigma), draws, generator)
         yield state
+
+
+def next_state(
+    sampler: Any,
+    score: Score,
+    state: torch.Tensor,
+    at: tuple[torch.Tensor, float],
+    draws: Draws,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    """One evaluation of `chain_states`, at a timestep and its noise level."""
+    t, sigma = at
+    # Only around the sampler's own work, for what is inside costs several times as much.
+    with draws:
+        given = sampler.scale_model_input(state, t)
+    output = network_output(sampler, score, given, sigma)
+    with draws:
+        moved: torch.Tensor = sampler.step(
+            output, t, state, generator=generator, return_dict=False
+        )[0]
+    return moved
 
 
 def network_output(sampler: Any, score: Score, given: torch.Tensor, sigma: float) -> torch.Tensor:

@@ -14,6 +14,7 @@ from hdzoo.verification.laws import Gaussian, declared_law, exact_law
 from hdzoo.verification.monte_carlo import check_declared
 from hdzoo.verification.signs_limit import check_limit_on_signs
 from hdzoo.verification.small import Watched, fewest, option_names
+from hdzoo.verification.stepwise import stepwise_law
 
 LAWS = ("data", "noisy data")
 KNOBS = ("num_inference_steps", "step_size", "sigma", "sigma_min")
@@ -24,7 +25,7 @@ TOLERANCE = 5e-3
 # A sampler that comes as the square root of the knob is at a third after three halvings and a bit.
 FRACTION = 1 / 3
 FEWEST_SETTINGS, MOST_SETTINGS = 4, 7
-FEWEST_EVALUATIONS, MOST_EVALUATIONS = 16, 4096
+FEWEST_EVALUATIONS, MOST_EVALUATIONS = 16, 8192
 # What doubling the evaluations may change where they are as many as it takes.
 SETTLED = 1.5e-3
 # The first of noise levels that go to 0, in standard deviations of the data: errors are a series in
@@ -186,7 +187,7 @@ class Path:
         if not getattr(sampler, "starts_from_noise", True):
             start = Gaussian(start.mean + sigma, 1.5 * start.covariance)
         try:
-            return exact_law(sampler, target, start)
+            return stepwise_law(sampler, target, start) or exact_law(sampler, target, start)
         except NotAffineError as reason:
             declared = declared_law(sampler, target, start)
             if declared is None:

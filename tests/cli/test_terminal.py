@@ -234,7 +234,9 @@ def test_a_class_that_cannot_be_looked_at_is_a_row_that_says_so(run, install):
 @pytest.mark.parametrize(
     "error", ["KeyboardInterrupt", "GeneratorExit", "SystemExit", "BaseException", "Exception"]
 )
-def test_a_plugin_that_raises_is_reported_plainly(run, install, error):
+def test_a_plugin_that_raises_is_reported_plainly(run, install, error, monkeypatch):
+    # However many plugins there are, no word is broken in two.
+    monkeypatch.setenv("COLUMNS", "1000")
     install("broken", f"raise {error}({ESCAPES + MARKUP!r})")
     code, out, err = run("plugins")
     assert code == 0

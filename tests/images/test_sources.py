@@ -336,7 +336,7 @@ def test_the_only_column_is_taken(tmp_path):
 )
 def test_data_without_images_are_refused(tmp_path, column):
     pd.DataFrame({"text": column}).to_parquet(tmp_path / "text.parquet")
-    with pytest.raises(HDZooError, match=r"no image column; its columns are \['text'\]"):
+    with pytest.raises(HDZooError, match=r"no image column; its columns are text \("):
         load_images(tmp_path / "text.parquet")
 
 

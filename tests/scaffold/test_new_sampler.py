@@ -36,7 +36,7 @@ def call(environment, *arguments, cwd=None):
 def test_it_passes_its_own_tests(package):
     folder, environment = package
     # Of the 200 configurations that are tried, for the time.
-    few = "from hdzoo.verification import closed_form\nclosed_form.CONFIGURATIONS = 15\n"
+    few = "from hdzoo.verification import closed_form\n\nclosed_form.CONFIGURATIONS = 15\n"
     (folder / "tests" / "conftest.py").write_text(few)
     done = call(
         *(environment, "-m", "pytest", str(folder), "-q", "-p", "no:cacheprovider"),

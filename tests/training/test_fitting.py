@@ -197,11 +197,12 @@ def test_damaged_images_are_refused_before_anything_is_written(tmp_path):
 
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_an_image_that_is_damaged_meanwhile_is_one_message(tmp_path, num_workers):
+    (tmp_path / "data").mkdir()
     for i in range(8):
-        Image.fromarray(GREYS[i]).save(tmp_path / f"{i}.png")
-    images = Images(load_images(tmp_path), str(tmp_path))
+        Image.fromarray(GREYS[i]).save(tmp_path / "data" / f"{i}.png")
+    images = Images(load_images(tmp_path / "data"), str(tmp_path / "data"))
     images.survey()
-    (tmp_path / "5.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    (tmp_path / "data" / "5.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     network = UNetScoreModel(sample_size=8, **TINY)
     # An epoch, so that its turn comes.
     config = dataclasses.replace(CONFIG, max_train_steps=2)

@@ -59,8 +59,8 @@ WRONG_CLOCKS: dict[str, tuple[type[Any], str, Any]] = {
     ),
     "the number of the next level": (
         clocks.DiscreteClock,
-        "timestep",
-        lambda right: lambda self, sigma: max(0.0, right(self, sigma) - 1),
+        "timesteps",
+        lambda right: lambda self, sigmas: np.maximum(0.0, right(self, sigmas) - 1),
     ),
     "the variance for the deviation": (
         clocks.DiscreteClock,
@@ -69,8 +69,8 @@ WRONG_CLOCKS: dict[str, tuple[type[Any], str, Any]] = {
     ),
     "time in other units": (
         clocks.TimeClock,
-        "timestep",
-        lambda right: lambda self, sigma: 1000 / 999 * right(self, sigma),
+        "timesteps",
+        lambda right: lambda self, sigmas: 1000 / 999 * right(self, sigmas),
     ),
 }
 
