@@ -28,8 +28,7 @@ def stepwise_law(sampler: Any, target: Gaussian, start: Gaussian) -> Gaussian | 
     Raises:
         NotAffineError: a step is not affine, or not the same when it is made again.
     """
-    unknown = getattr(sampler, "memory", None) is None
-    if unknown or getattr(sampler, "needs", ()) or sampler.state_space != "real":
+    if not hasattr(sampler, "memory") or sampler.needs or sampler.state_space != "real":
         return None
     name, dimension, score = type(sampler).__name__, len(target.mean), target.score()
     rng = np.random.default_rng(0)
