@@ -15,6 +15,10 @@ from hdzoo.samplers.ladders import check_ladder, check_levels, floats, share_ste
 from hdzoo.scores.clocks import float_dtype
 from hdzoo.text import counted
 
+# Evaluations of a chain whose edges are worked out before the first, some 30 ms; of a longer one,
+# each when its turn comes.
+EDGES_AT_ONCE = 1000
+
 
 class Planned(NetworkCoordinates):
     """The part of a sampler that is done before its first evaluation."""
@@ -26,6 +30,7 @@ class Planned(NetworkCoordinates):
     moves: Sequence[Move]
     memory: dict[str, Any]
     extras: Mapping[str, torch.Tensor]
+    _edges: list[tuple[Edge, tuple[float, float, float]]]
     _last_edge: tuple[tuple[Move, float], tuple[Edge, tuple[float, float, float]]] | None
 
     # ---- the four choices -------------------------------------------------------------------
@@ -133,7 +138,9 @@ class Planned(NetworkCoordinates):
         self.levels = floats(levels) + floats([0.0])
         self.sigmas = torch.from_numpy(np.array(self.levels)).to(float_dtype(device))
         self.timesteps = self._timesteps_of(levels, device)
-        self._last_edge = None
+        self._edges, self._last_edge = [], None
+        if len(moves) <= EDGES_AT_ONCE:
+            self._edges = [self._edge_at(k) for k in range(len(moves))]
         # What is wrong with an option is said now, and not in the middle of a chain.
         for k in {0, len(moves) - 1}:
             self._edge_at(k)
@@ -144,6 +151,8 @@ class Planned(NetworkCoordinates):
     def _edge_at(self, k: int) -> tuple[Edge, tuple[float, float, float]]:
         """Evaluation ``k`` at the edge to the network, and what its move makes of the state there;
         equal neighbours, the steps of a walk, share it."""
+        if k < len(self._edges):
+            return self._edges[k]
         key = self.moves[k], self.levels[k + 1]
         if self._last_edge is None or self._last_edge[0] != key:
             (sigma, alpha, noise), below = key
