@@ -3,11 +3,11 @@
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import processes
 import pytest
 import torch
 import zoo
@@ -350,13 +350,7 @@ def test_what_verdicts_come_to(outcomes: dict[str, str], conclusion: str) -> Non
 
 def command(*arguments: str, path: Path | None = None) -> subprocess.CompletedProcess[str]:
     environment = os.environ | ({"PYTHONPATH": str(path)} if path else {})
-    return subprocess.run(
-        [sys.executable, "-m", "hdzoo", "verify", *arguments],
-        capture_output=True,
-        text=True,
-        env=environment | {"COLUMNS": "160"},
-        check=False,
-    )
+    return processes.run("-m", "hdzoo", "verify", *arguments, env=environment | {"COLUMNS": "160"})
 
 
 BROKEN_PACKAGE = """
