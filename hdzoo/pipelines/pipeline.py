@@ -341,9 +341,16 @@ class HDPipeline(StoredPipeline):
             return NetworkDenoiser(self.unet, self.network_options(), labels)(x, sigma)
 
     def network_options(self) -> dict[str, Any]:
-        """What the network predicts and how it is asked, as the samplers say it."""
+        """What the network predicts and how it is asked, by the names of a sampler's options.
+
+        Nothing where nobody says it: for a network of diffusers' with its own scheduler.
+        """
         samplers = [part for part in (self.starter, self.scheduler) if part is not None]
-        return checks.network_options(self.unet, *(sampler.config for sampler in samplers))
+        told = checks.network_options(self.unet, *(sampler.config for sampler in samplers))
+        for sampler in samplers:
+            if told and "variance_type" in sampler.config:
+                told.setdefault("variance_type", sampler.config["variance_type"])
+        return told
 
     def decode(self, latents: torch.Tensor, output_type: str) -> Any:
         """Turns raw states into an output type, clipped to the data range.

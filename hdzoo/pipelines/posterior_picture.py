@@ -34,7 +34,7 @@ def posterior_figure(found: ImagePosterior) -> Figure:
     _show(top[1], found, found.noisy, f"noisy, {sigma}")
     _show(top[2], found, found.denoised, "denoised")
     deviation = found.diagonal.variances[0].mean(0).clamp(min=0).sqrt()
-    shown = top[3].imshow(deviation, cmap="viridis", vmin=0)
+    shown = top[3].imshow(deviation.numpy(), cmap="viridis", vmin=0)
     top[3].set_title("standard deviation", fontsize=9)
     figure.colorbar(shown, ax=top[3], fraction=0.046, pad=0.04)
     for i in range(count):
@@ -47,7 +47,7 @@ def posterior_figure(found: ImagePosterior) -> Figure:
         _show(right, found, found.denoised + step * vector, f"+ {name}")
         plain = vector.mean(0)
         most = float(plain.abs().max()) or 1.0
-        drawn = own.imshow(plain, cmap="RdBu_r", vmin=-most, vmax=most)
+        drawn = own.imshow(plain.numpy(), cmap="RdBu_r", vmin=-most, vmax=most)
         own.set_title(f"v{i + 1}, {LAMBDA}{i + 1} = {value:.3g}", fontsize=9)
         figure.colorbar(drawn, ax=own, fraction=0.046, pad=0.04)
     return figure
