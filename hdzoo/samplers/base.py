@@ -188,6 +188,7 @@ class Sampler(Planned, Indexing, Configured):
         Raises:
             HDZooError: the chain has ended, or an argument does not fit.
         """
+        begins = self._step_index is None
         if self._step_index is None:
             self._step_index = self._first_index(timestep)
             self.memory = {}
@@ -199,7 +200,9 @@ class Sampler(Planned, Indexing, Configured):
             )
         floating("sample", sample, "the state of the chain")
         floating("model_output", model_output, "the network's output")
-        check_generator(generator, len(sample))
+        # One by one at the start alone: a thousand of them cost what a step's arithmetic does.
+        if begins or (isinstance(generator, list) and len(generator) != len(sample)):
+            check_generator(generator, len(sample))
         return_dict = Flag()("return_dict", return_dict)
         edge, (keep, push, fresh) = self._edge_at(k)
         state = _as(torch.promote_types(sample.dtype, torch.float32), sample)
