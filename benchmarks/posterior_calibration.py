@@ -105,8 +105,9 @@ def main() -> None:
         print(f"sigma {sigma:g}: {time.perf_counter() - begin:.0f} s", flush=True)
     means = np.array([[row["predicted"][0], row["actual"][0]] for row in rows])
     line = np.polyfit(*np.log(means.T), 1) if len(rows) > 1 else None
-    low, high = (float(end(np.concatenate(ends))) for end in (np.min, np.max))
-    ax.plot([max(low, 1e-9), high], [max(low, 1e-9), high], color="black", linewidth=0.8)
+    drawn = np.stack(ends)
+    line_ends = [drawn[drawn > 0].min(), drawn.max()]
+    ax.plot(line_ends, line_ends, color="black", linewidth=0.8)
     ax.scatter(*means.T, s=60, facecolors="none", edgecolors="black", label="means")
     ax.set(
         xscale="log",
@@ -117,6 +118,11 @@ def main() -> None:
     )
     ax.legend(fontsize=7)
     Console(width=120).print(table)
+    lost = int((drawn <= 0).sum())
+    if lost:
+        print(
+            f"{lost} of {len(ends) // 2 * len(images)} predictions are not positive, and not drawn"
+        )
     if line is not None:
         print(f"slope of log actual over log predicted, means of all levels: {line[0]:.3f}")
     args.output.parent.mkdir(parents=True, exist_ok=True)

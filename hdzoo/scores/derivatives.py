@@ -48,6 +48,8 @@ class Jacobian:
         if self.mode == "forward":
             try:
                 found = self._forward(x, v)
+            except torch.OutOfMemoryError as error:
+                _refuse(error)
             # What has no forward mode says so by either.
             except (NotImplementedError, RuntimeError):
                 self.mode = "double-reverse"
@@ -136,6 +138,10 @@ class Jacobian:
 
 
 def _refuse(error: Exception) -> NoReturn:
+    if isinstance(error, torch.OutOfMemoryError):
+        raise HDZooError(
+            f"the derivatives do not fit into the memory: {error}; give a smaller batch_size"
+        ) from error
     raise HDZooError(
         f"the denoiser cannot be differentiated: {error}. It must be made of PyTorch's operations "
         "on its input, without torch.no_grad, detach, or NumPy; or of a custom function with a jvp"
