@@ -85,7 +85,7 @@ def mutated(module: Any, sampler: str, old: str, new: str) -> type[Any]:
 
 def p_value(banana: Any, sampler: type[Any]) -> float:
     """Of chains that begin in the law, by short trajectories of which some are not accepted."""
-    options = {"leapfrog_steps": 3} if sampler.__name__ == HMC else {"friction": 0.3}
+    options = {"leapfrog_steps": 2} if sampler.__name__ == HMC else {"friction": 0.3}
     walk = sampler(sigma=0.5, step_size=0.06, **options)
     end = banana.end(walk, banana.sample(20_000, torch.Generator().manual_seed(0)), 30)
     # A mutant may send its states anywhere.
