@@ -20,7 +20,7 @@ def test_reproduction(tmp_path, monkeypatch) -> None:
     assert [len(row["from the law"]) for row in rows.values()] == [3, 3, 3, 3]
     assert not math.isfinite(rows["sgld"]["from the law"][2] or math.nan)
     assert all(map(math.isfinite, rows["hmc"]["from the law"]))
-    # sqrt(T V) = 1e-3 in the widest direction, V = 0.85, and e^{-256 * 0.02 / V} = 2e-3 of the start.
+    # sqrt(T V) = 1e-3 in the widest direction, V = 0.85, and of the start e^{-5.12 / V} = 2e-3.
     assert max(cold["stable"]["standard_deviations_in_the_right_mode"]) < 0.01
     assert cold["temperature"] == 0.005**2 / 20
     statements = [claim.statement for claim in found.claims]
