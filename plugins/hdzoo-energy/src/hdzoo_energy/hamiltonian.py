@@ -10,14 +10,12 @@ from diffusers import SchedulerMixin as SchedulerMixin
 from diffusers.configuration_utils import register_to_config
 
 from hdzoo import HDZooError
-from hdzoo.checks import POSITIVE, OneOf, Whole, checked
+from hdzoo.checks import COUNT, POSITIVE, OneOf, checked
 from hdzoo.samplers.base import Limit, Move
 from hdzoo.samplers.families import SingleLevelSampler
 from hdzoo.samplers.noise import Noise
 from hdzoo.samplers.options import SINGLE_LEVEL_RULES
 from hdzoo.samplers.underdamped import FRICTION_UNITS
-
-LEAPFROG_STEPS = Whole(1, 1_000_000)
 
 
 class HMCSampler(SingleLevelSampler):
@@ -84,7 +82,7 @@ class HMCSampler(SingleLevelSampler):
     needs: ClassVar[Sequence[str]] = ("energy",)
     option_choices: ClassVar[dict[str, Sequence[Any]]] = {"leapfrog_steps": (1, 2, 5, 20)}
 
-    @checked(**SINGLE_LEVEL_RULES, leapfrog_steps=LEAPFROG_STEPS)
+    @checked(**SINGLE_LEVEL_RULES, leapfrog_steps=COUNT)
     @register_to_config
     def __init__(
         self,

@@ -102,11 +102,17 @@ def sampler_of(name: str, step_size: float) -> Any:
     return AdjustedUnderdampedLangevinSampler(SIGMA, step_size, FRICTION)
 
 
-def ends(target: GaussianMixtureScore, sampler: Any, start: torch.Tensor, steps: int) -> Any:
+def ends(
+    target: GaussianMixtureScore, sampler: Any, start: torch.Tensor, steps: int
+) -> torch.Tensor:
     pipe = HDPipeline(target, sampler)
     pipe.set_progress_bar_config(disable=True)
     generator = torch.Generator().manual_seed(0)
-    return pipe(latents=start, num_inference_steps=steps, generator=generator).images
+    (states,) = pipe(
+        latents=start, num_inference_steps=steps, generator=generator, return_dict=False
+    )
+    reached: torch.Tensor = states
+    return reached
 
 
 def curves(
