@@ -217,6 +217,8 @@ def draw_batch(
     labels = labels_by_index(pipe.unet, indices, class_label)
     clean = None
     if first is not None:
+        # What the call below would refuse is refused before all this is drawn for it.
+        pipe.check_chain(num_inference_steps)
         clean = first(
             len(indices),
             start_num_inference_steps,

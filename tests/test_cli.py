@@ -15,7 +15,8 @@ import zoo
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from hdzoo import list_samplers
+from hdzoo import HDPipeline, HDZooError, MALASampler, list_samplers
+from hdzoo.sampling import draw
 from hdzoo.training.config import TrainingConfig
 
 DIGITS = ("--dataset", "digits", "-m", "sample_size=8")
@@ -92,6 +93,22 @@ def test_a_single_level_sampler_starts_from_images(run, model):
     assert "starts from images of AnnealedLangevinSampler" in err
     with Image.open(out.strip()) as grid:
         assert json.loads(grid.text["hdzoo"])["started_from"] == "AnnealedLangevinSampler"
+
+
+@pytest.mark.parametrize("refused", [{"needs": ("energy",)}, {"sigma": 1e4}])
+def test_what_is_refused_is_so_before_the_images_to_start_from(model, refused):
+    """A network without an energy, or that does not know the noise level."""
+
+    class Needing(MALASampler):
+        needs = refused.get("needs", ())
+
+    pipe = HDPipeline.from_pretrained(model)
+    pipe.scheduler = Needing.from_config(pipe.scheduler.config, sigma=refused.get("sigma", 0.5))
+    asked = []
+    pipe.unet.register_forward_pre_hook(lambda *_: asked.append(1))
+    with pytest.raises(HDZooError, match=r"needs the network's energy|asks for 10000"):
+        draw(pipe, 2, start=pipe.starter)
+    assert not asked
 
 
 def test_pictures_that_nobody_has_named_do_not_take_each_others_place(run, model, tmp_path):

@@ -228,6 +228,17 @@ class HDPipeline(StoredPipeline):
         check_generator(generator, given)
         return given
 
+    def check_chain(self, num_inference_steps: int | None = None) -> None:
+        """Refuses a scheduler that does not go with the network, as a call would, at no cost.
+
+        Args:
+            num_inference_steps: of the call.
+
+        Raises:
+            HDZooError: it does not, or has no chain of that length.
+        """
+        self._ready_scheduler(num_inference_steps, None)
+
     def _ready_scheduler(self, num_inference_steps: int | None, sigmas: list[float] | None) -> Any:
         """A copy of the scheduler with its chain fixed, once it is known to go with the network."""
         device = self._execution_device
