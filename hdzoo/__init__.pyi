@@ -8,6 +8,7 @@ from .models import NCSNUNetModel as NCSNUNetModel
 from .models import NCSNv2Model as NCSNv2Model
 from .models import UNetScoreModel as UNetScoreModel
 from .models import wrap as wrap
+from .pipelines.generators import interpolated_generators as interpolated_generators
 from .pipelines.generators import sample_generators as sample_generators
 from .pipelines.inpainting import HDInpaintPipeline as HDInpaintPipeline
 from .pipelines.pipeline import HDPipeline as HDPipeline
@@ -19,6 +20,7 @@ from .samplers.averaged_noise import (
 )
 from .samplers.consistent import ConsistentAnnealedSampler as ConsistentAnnealedSampler
 from .samplers.dpm_solver import DPMSolverPP2MSampler as DPMSolverPP2MSampler
+from .samplers.great_circle import GreatCircle as GreatCircle
 from .samplers.half_denoising import AlphaHalfDenoisingSampler as AlphaHalfDenoisingSampler
 from .samplers.half_denoising import AnnealedHalfDenoisingSampler as AnnealedHalfDenoisingSampler
 from .samplers.half_denoising import HalfDenoisingSampler as HalfDenoisingSampler

@@ -21,7 +21,8 @@ from hdzoo.pipelines.labels import check_class_labels, labels_by_index
 from hdzoo.pipelines.pictures import check_unit, read_pictures, resize
 from hdzoo.pipelines.pipeline import HDPipeline
 from hdzoo.pipelines.walk import Callback, Walk, check_finite
-from hdzoo.samplers.noise import Noise
+from hdzoo.samplers.great_circle import GreatCircle
+from hdzoo.samplers.noise import Generator, Noise, OneGenerator
 from hdzoo.text import counted
 
 KNOWN_NOISES = ("step", "level")
@@ -78,7 +79,7 @@ class HDInpaintPipeline(HDPipeline):
         mask_image: PipelineImageInput,
         num_samples_per_image: int = 1,
         num_inference_steps: int | None = None,
-        generator: torch.Generator | list[torch.Generator] | None = None,
+        generator: Generator = None,
         latents: torch.Tensor | None = None,
         start_image: PipelineImageInput | None = None,
         known_noise: str = "step",
@@ -341,9 +342,7 @@ def say_extremes(mask: torch.Tensor) -> None:
             )
 
 
-def fork(
-    generator: torch.Generator | list[torch.Generator] | None,
-) -> torch.Generator | list[torch.Generator] | None:
+def fork(generator: Generator) -> Generator:
     """A generator of other noise that is a function of a generator's state, which it leaves alone.
 
     Args:
@@ -354,14 +353,21 @@ def fork(
     """
     if generator is None:
         return None
-    if isinstance(generator, torch.Generator):
+    if not isinstance(generator, list):
         return _fork(generator)
     # One that stands for several samples is to go on from sample to sample.
     forks = {one: _fork(one) for one in generator}
     return [forks[one] for one in generator]
 
 
-def _fork(generator: torch.Generator) -> torch.Generator:
+def _fork(generator: OneGenerator) -> OneGenerator:
+    if isinstance(generator, GreatCircle):
+        ends = map(_fork_alone, (generator.first, generator.second))
+        return GreatCircle(*ends, generator.fraction)
+    return _fork_alone(generator)
+
+
+def _fork_alone(generator: torch.Generator) -> torch.Generator:
     device = generator.device
     seed = torch.randint(2**63 - 1, (), generator=generator.clone_state(), device=device)
     return torch.Generator(device).manual_seed(int(seed))

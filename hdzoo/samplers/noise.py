@@ -7,21 +7,23 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 
 from hdzoo.errors import HDZooError
+from hdzoo.samplers.great_circle import GreatCircle
 from hdzoo.text import counted
 
-Generator = torch.Generator | list[torch.Generator] | None
+OneGenerator = torch.Generator | GreatCircle
+Generator = OneGenerator | list[torch.Generator] | list[GreatCircle] | list[OneGenerator] | None
 
 
 def check_generator(generator: Any, samples: int) -> None:
     """Refuses what is no generator, and a list that has not one for each sample."""
-    several = generator if isinstance(generator, list | tuple) else [generator]
-    wrong = [one for one in several if not isinstance(one, torch.Generator)]
+    several = generator if isinstance(generator, list) else [generator]
+    wrong = [one for one in several if not isinstance(one, OneGenerator)]
     if generator is not None and (wrong or not several):
         raise HDZooError(
             f"generator is {generator!r}; it must be a torch.Generator, a list with one for each "
             "sample, or None. For a seed: torch.Generator().manual_seed(seed)"
         )
-    if isinstance(generator, list | tuple) and len(generator) != samples:
+    if isinstance(generator, list) and len(generator) != samples:
         raise HDZooError(
             f"generator is a list of {len(generator)} for {counted(samples, 'sample')}; give one "
             "generator, or one for each sample"
@@ -73,7 +75,7 @@ class Noise:
             )
         return torch.stack([self._uniform(tuple(shape[1:]), one) for one in self.generator])
 
-    def _uniform(self, shape: tuple[int, ...], generator: torch.Generator | None) -> torch.Tensor:
+    def _uniform(self, shape: tuple[int, ...], generator: OneGenerator | None) -> torch.Tensor:
         source = self.device if generator is None else generator.device
         drawn = torch.rand(shape, generator=generator, device=source, dtype=self.dtype)
         return drawn.to(self.device)
