@@ -15,7 +15,7 @@ from PIL import Image, PngImagePlugin
 
 from hdzoo import plugins
 from hdzoo.catalog import weights_hash
-from hdzoo.checks import IMAGES, SEED
+from hdzoo.checks import IMAGES, SEED, Whole
 from hdzoo.errors import HDZooError
 from hdzoo.files import whole_file
 from hdzoo.hub.resolve import resolve_model
@@ -119,6 +119,16 @@ def check_batch(pipe: HDPipeline, name: str, size: int) -> None:
         )
 
 
+def images_of_a_chain(pipe: HDPipeline, samples_every: int | None) -> int:
+    """How many images one chain makes, whose number of evaluations is set.
+
+    Raises:
+        HDZooError: ``samples_every`` is out of its range.
+    """
+    steps = pipe.scheduler.num_inference_steps
+    return 1 if samples_every is None else steps // Whole(1, steps)("samples_every", samples_every)
+
+
 def check_grid(pipe: HDPipeline, num_images: int, scale: int, columns: int | None = None) -> None:
     """Refuses a grid that nobody could open, before its images are drawn.
 
@@ -152,6 +162,7 @@ def draw(
     on_progress: Callable[[float], None] | None = None,
     class_label: int | None = None,
     interpolate: Sequence[tuple[int, int]] = (),
+    samples_every: int | None = None,
 ) -> list[Image.Image]:
     """Draws images, each a function of (seed, its index) alone.
 
@@ -170,6 +181,7 @@ def draw(
             index by default.
         interpolate: pairs of seeds, in the place of ``seed``: for each pair images that turn from
             the one's image of index 0 into the other's (`interpolated_generators`).
+        samples_every: as in `HDPipeline`: several images of each chain, one after the other.
 
     Raises:
         HDZooError: a number is not positive, the chain does not go with the network, or a pair is
@@ -204,6 +216,7 @@ def draw(
             first=first,
             on_step=after_step,
             class_label=class_label,
+            samples_every=samples_every,
         )
     return images
 
@@ -219,6 +232,7 @@ def draw_batch(
     first: HDPipeline | None = None,
     on_step: Callable[[int, Any], None] | None = None,
     class_label: int | None = None,
+    samples_every: int | None = None,
 ) -> list[Image.Image]:
     """Draws the images of some indices together.
 
@@ -232,6 +246,7 @@ def draw_batch(
         first: a pipeline that draws the images to start from; None to start from noise.
         on_step: called as ``f(step, latents)`` after each step.
         class_label: as in `draw`.
+        samples_every: as in `draw`.
     """
     generator = generator or sample_generators(seed, indices)
     labels = labels_by_index(pipe.unet, indices, class_label)
@@ -259,6 +274,7 @@ def draw_batch(
         callback_on_step_end=callback if on_step else None,
         return_dict=False,
         class_labels=labels,
+        samples_every=samples_every,
     )[0]
 
 

@@ -46,6 +46,12 @@ def sample(
             help="Two seeds: a row of images from one's first to the other's. May be repeated.",
         ),
     ] = None,
+    samples_every: Annotated[
+        int | None,
+        typer.Option(
+            help="Keep the denoised image after each so many evaluations: a chain is a row."
+        ),
+    ] = None,
     option: Options = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-O", help="Where the grid goes, a PNG.")
@@ -64,7 +70,7 @@ def sample(
     if pairs and seed is not None:
         raise HDZooError(f"--seed is {seed}, and --interpolate has seeds of its own; give one")
     each = num_images if num_images is not None else 16 if pairs else 64
-    columns, seed = each if pairs else None, seed or 0
+    seed = seed or 0
     from hdzoo import sampling
 
     sampling.check_numbers(each, batch_size, seed, pairs)
@@ -78,9 +84,12 @@ def sample(
         )
     pipe.scheduler.set_timesteps(num_inference_steps)
     steps = pipe.scheduler.num_inference_steps
-    num_images = each * max(1, len(pairs))
-    sampling.check_grid(pipe, num_images, scale, columns)
+    num_images, row = each * max(1, len(pairs)), each if pairs else None
+    along = sampling.images_of_a_chain(pipe, samples_every)
+    columns = along if along > 1 else row
+    sampling.check_grid(pipe, num_images * along, scale, columns)
     made_by = sampling.protocol(pipe, model, seed, start, class_label, pairs)
+    made_by |= {"samples_every": samples_every} if samples_every else {}
     if output is None:
         drawn = made_by | {"num_images": num_images, "scale": scale}
         name = sampler or type(pipe.scheduler).__name__
@@ -90,7 +99,7 @@ def sample(
         check_file(gif, ".gif")
     if images_dir is not None:
         check_folder(images_dir)
-    trajectory = sampling.Trajectory(pipe, steps, scale, columns) if gif else None
+    trajectory = sampling.Trajectory(pipe, steps, scale, row) if gif else None
     note_evaluations(num_images, steps + (0 if start is None else start.num_inference_steps))
     begin = time.perf_counter()
     with work_progress() as on_work:
@@ -103,6 +112,7 @@ def sample(
             class_label=class_label,
             start=start,
             interpolate=pairs,
+            samples_every=samples_every,
             on_step=trajectory.record if trajectory else None,
             on_progress=lambda done: on_work("images", done, num_images),
         )
