@@ -129,7 +129,8 @@ class HDPipeline(StoredPipeline):
             batch_size: how many; 1, or as many as ``latents`` or ``image`` has, by default.
             num_inference_steps: network evaluations, all told; the sampler's own by default.
             generator: one generator, or one for each sample (`sample_generators`): then sample i
-                does not depend on the batch it is in.
+                does not depend on the batch it is in. A `GreatCircle` is one too
+                (`interpolated_generators`): then samples turn into one another.
             latents: the chain's first state, shape (batch_size, *sample_shape), in the network's
                 units and coordinates and at the noise level ``scheduler.sigmas[0]``; drawn by
                 default.

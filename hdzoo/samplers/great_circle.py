@@ -63,6 +63,8 @@ class GreatCircle:
         """Another that draws the same from here on."""
         return deepcopy(self)
 
+    __copy__ = clone_state
+
     def __repr__(self) -> str:
         return f"<GreatCircle at {self.fraction:g}, on {self.device}>"
 
@@ -99,9 +101,11 @@ def _between_normal(a: torch.Tensor, b: torch.Tensor, fraction: float) -> torch.
 
 
 def _between_uniform(a: torch.Tensor, b: torch.Tensor, fraction: float) -> torch.Tensor:
-    # What is drawn are multiples of half an epsilon; the middle of each is neither 0 nor 1.
+    # What is drawn are multiples of half an epsilon, and each stands for what is above it; in its
+    # middle it is neither 0 nor, but for a rounding, 1.
     step = torch.finfo(a.dtype).eps / 2
-    normals = (torch.special.ndtri(one.double() + step / 2) for one in (a, b))
+    middles = ((one.double() + step / 2).clamp(max=1 - 2**-53) for one in (a, b))
+    normals = (torch.special.ndtri(one) for one in middles)
     between = torch.special.ndtr(_between_normal(*normals, fraction))
     return between.to(a.dtype).clamp(max=1 - step)
 
