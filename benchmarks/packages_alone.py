@@ -40,7 +40,6 @@ class Environment:
         if not self.python.exists():
             venv.create(folder, with_pip=True)
             self.pip("install", "torch", "torchvision")
-        self.pip("install", "--force-reinstall", "--no-deps", str(ROOT))
         self.pip("install", f"{ROOT}[evaluate]", "pytest")
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:

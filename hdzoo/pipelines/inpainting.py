@@ -362,8 +362,8 @@ def fork(generator: Generator) -> Generator:
 
 def _fork(generator: OneGenerator) -> OneGenerator:
     if isinstance(generator, GreatCircle):
-        ends = map(_fork_alone, (generator.first, generator.second))
-        return GreatCircle(*ends, generator.fraction)
+        first, second = map(_fork_alone, (generator.first, generator.second))
+        return GreatCircle(first, second, generator.fraction)
     return _fork_alone(generator)
 
 

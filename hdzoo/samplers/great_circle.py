@@ -104,10 +104,9 @@ def _between_uniform(a: torch.Tensor, b: torch.Tensor, fraction: float) -> torch
     # What is drawn are multiples of half an epsilon, and each stands for what is above it; in its
     # middle it is neither 0 nor, but for a rounding, 1.
     step = torch.finfo(a.dtype).eps / 2
-    middles = ((one.double() + step / 2).clamp(max=1 - 2**-53) for one in (a, b))
-    normals = (torch.special.ndtri(one) for one in middles)
-    between = torch.special.ndtr(_between_normal(*normals, fraction))
-    return between.to(a.dtype).clamp(max=1 - step)
+    first, second = ((one.double() + step / 2).clamp(max=1 - 2**-53) for one in (a, b))
+    z = _between_normal(torch.special.ndtri(first), torch.special.ndtri(second), fraction)
+    return torch.special.ndtr(z).to(a.dtype).clamp(max=1 - step)
 
 
 _DRAWS: dict[Any, Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]] = {

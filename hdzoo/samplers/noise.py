@@ -78,5 +78,7 @@ class Noise:
 
     def _uniform(self, shape: tuple[int, ...], generator: OneGenerator | None) -> torch.Tensor:
         source = self.device if generator is None else generator.device
-        drawn = torch.rand(shape, generator=generator, device=source, dtype=self.dtype)
+        # PyTorch's types know no class with `__torch_function__`.
+        given: Any = generator
+        drawn = torch.rand(shape, generator=given, device=source, dtype=self.dtype)
         return drawn.to(self.device)
