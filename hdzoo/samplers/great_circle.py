@@ -71,9 +71,13 @@ class GreatCircle:
     @classmethod
     def __torch_function__(
         cls, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
-    ) -> torch.Tensor:
+    ) -> Any:
         """What PyTorch calls in the place of a function that is given one as its generator."""
+        kwargs = kwargs or {}
         source = kwargs.get("generator")
+        # In the place of a number, say.
+        if not isinstance(source, cls):
+            return NotImplemented
         draw = _DRAWS.get(func)
         if draw is None or kwargs.get("out") is not None:
             name = getattr(func, "__name__", str(func))

@@ -254,7 +254,9 @@ def test_samples_of_gaussian_data_are_on_the_great_circle_about_the_one_without_
 def pipeline(sampler, cls=HDPipeline):
     target = GaussianMixtureScore.from_components([[-1.0, 0.0], [1.0, 0.5]], 0.04)
     pipe = cls(target, sampler)
-    pipe.starter = AnnealedLangevinSampler(sigma_max=3.0, sigma_min=0.3, num_levels=5)
+    pipe.starter = AnnealedLangevinSampler(
+        sigma_max=3.0, sigma_min=0.3, num_levels=5, steps_per_level=4
+    )
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
