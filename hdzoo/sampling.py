@@ -139,9 +139,8 @@ def check_grid(pipe: HDPipeline, num_images: int, scale: int, columns: int | Non
         columns: as in `image_grid`.
     """
     IMAGES("num_images", num_images)
-    pixels = math.prod(
-        (*_grid_shape(num_images, columns), *pipe.sample_shape[1:], scale, scale),
-    )
+    cells = math.prod(_grid_shape(num_images, columns))
+    pixels = cells * math.prod(pipe.sample_shape[1:]) * scale**2
     if pixels > MOST_PIXELS:
         raise HDZooError(
             f"num_images is {num_images} and scale is {scale}: the grid would have "

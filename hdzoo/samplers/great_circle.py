@@ -27,8 +27,7 @@ class GreatCircle:
     schedulers that draw by it. Like a generator, it is copied, pickled, and goes on from draw to
     draw; the two that it is made from are left alone.
 
-    Source: the interpolations of Song and Ermon (arXiv 2006.09011), section 5; noises on a great
-    circle as in Ho, Jain and Abbeel (DDPM, arXiv 2006.11239).
+    Source: the interpolations of Song and Ermon (arXiv 2006.09011), by annealed Langevin dynamics.
 
     Args:
         first: :math:`a`.
