@@ -27,7 +27,8 @@ class GreatCircle:
     schedulers that draw by it. Like a generator, it is copied, pickled, and goes on from draw to
     draw; the two that it is made from are left alone.
 
-    Source: the interpolations of Song and Ermon (arXiv 2006.09011), by annealed Langevin dynamics.
+    Source: the interpolations of Song and Ermon (arXiv 2006.09011), by annealed Langevin dynamics
+    from one state for all; here the noise of the first state turns too.
 
     Args:
         first: :math:`a`.
