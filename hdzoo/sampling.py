@@ -3,7 +3,9 @@
 import hashlib
 import json
 import math
+import platform
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -251,6 +253,8 @@ def draw_batch(
     labels = labels_by_index(pipe.unet, indices, class_label)
     clean = None
     if first is not None:
+        # What the call below would refuse is refused before all this is drawn for it.
+        pipe.check_chain(num_inference_steps)
         clean = first(
             len(indices),
             start_num_inference_steps,
@@ -348,6 +352,7 @@ def protocol(
     class_label: int | None = None,
     interpolate: Sequence[tuple[int, int]] = (),
 ) -> dict[str, Any]:
+<<<<<<< HEAD
     """What made a set of images, to be written beside it; arguments as in `draw`."""
     if interpolate and (labels := labels_by_index(pipe.unet, [0], class_label)):
         class_label = labels[0]
@@ -355,25 +360,50 @@ def protocol(
         "hdzoo": __version__,
         "model": model,
         "weights_sha256": weights_hash(resolve_model(model)),
+=======
+    """What made a set of images, to be written beside it."""
+    return network_protocol(pipe, model) | {
+>>>>>>> main
         "sampler": type(pipe.scheduler).__name__,
         "options": {k: v for k, v in pipe.scheduler.config.items() if not k.startswith("_")},
         "num_inference_steps": pipe.scheduler.num_inference_steps,
         "started_from": type(start).__name__ if start is not None else "noise",
+<<<<<<< HEAD
         "dtype": str(pipe.unet.dtype).removeprefix("torch."),
         **({"interpolate": list(interpolate)} if interpolate else {"seed": seed}),
+=======
+        "seed": seed,
+>>>>>>> main
         "class_labels": labels_in_words(pipe.unet, class_label),
     }
 
 
-def picture_path(subject: str | Path, sampler: str, made_by: dict[str, Any]) -> Path:
+def network_protocol(pipe: HDPipeline, model: str) -> dict[str, Any]:
+    """The part of it that is of the network alone."""
+    return {
+        "hdzoo": __version__,
+        "model": model,
+        "weights_sha256": weights_hash(resolve_model(model)),
+        "dtype": str(pipe.unet.dtype).removeprefix("torch."),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of Python, and of the packages that compute."""
+    packages = ("torch", "diffusers", "numpy", "scipy")
+    return {"python": platform.python_version()} | {name: version(name) for name in packages}
+
+
+def picture_path(subject: str | Path, what: str, made_by: dict[str, Any]) -> Path:
     """Where a picture goes that nobody has named: none takes the place of one made otherwise.
 
     Args:
         subject: the model, or the image that was painted.
-        sampler: what to call it.
+        what: is drawn, in a word or a few.
         made_by: the protocol, and all else that the picture depends on.
     """
     digest = hashlib.sha256(json.dumps(made_by, sort_keys=True, default=str).encode()).hexdigest()
+<<<<<<< HEAD
     name = [Path(subject).resolve().stem, sampler, str(made_by["num_inference_steps"])]
     if "seed" in made_by:
         name.append(f"seed{made_by['seed']}")
@@ -381,6 +411,10 @@ def picture_path(subject: str | Path, sampler: str, made_by: dict[str, Any]) -> 
         (a, b), *_ = made_by["interpolate"]
         name.append(f"from{a}to{b}")
     return Path("samples") / f"{'-'.join(name)}-{digest[:8]}.png"
+=======
+    name = f"{Path(subject).resolve().stem}-{what}"
+    return Path("samples") / f"{name}-seed{made_by['seed']}-{digest[:8]}.png"
+>>>>>>> main
 
 
 def save_png(image: Image.Image, path: Path, made_by: dict[str, Any]) -> None:

@@ -1,7 +1,6 @@
 """The randomness of one step, from each sample's own generator."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from diffusers.utils.torch_utils import randn_tensor
@@ -14,6 +13,7 @@ OneGenerator = torch.Generator | GreatCircle
 Generator = OneGenerator | list[torch.Generator] | list[GreatCircle] | list[OneGenerator] | None
 
 
+<<<<<<< HEAD
 def check_generator(generator: Any, samples: int) -> None:
     """Refuses what is no generator, and a list that has not one for each sample."""
     several = generator if isinstance(generator, list) else [generator]
@@ -31,6 +31,8 @@ def check_generator(generator: Any, samples: int) -> None:
         )
 
 
+=======
+>>>>>>> main
 class Noise:
     """What a sampler draws from in `Sampler.update` and `Sampler.first_state`.
 
