@@ -2,6 +2,7 @@ from . import distances as distances
 from . import targets as targets
 from . import verification as verification
 from .errors import HDZooError as HDZooError
+from .generators import GreatCircle as GreatCircle
 from .models import NCSNModel as NCSNModel
 from .models import NCSNppModel as NCSNppModel
 from .models import NCSNUNetModel as NCSNUNetModel
@@ -20,7 +21,6 @@ from .samplers.averaged_noise import (
 )
 from .samplers.consistent import ConsistentAnnealedSampler as ConsistentAnnealedSampler
 from .samplers.dpm_solver import DPMSolverPP2MSampler as DPMSolverPP2MSampler
-from .samplers.great_circle import GreatCircle as GreatCircle
 from .samplers.half_denoising import AlphaHalfDenoisingSampler as AlphaHalfDenoisingSampler
 from .samplers.half_denoising import AnnealedHalfDenoisingSampler as AnnealedHalfDenoisingSampler
 from .samplers.half_denoising import HalfDenoisingSampler as HalfDenoisingSampler

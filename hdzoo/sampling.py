@@ -352,28 +352,15 @@ def protocol(
     class_label: int | None = None,
     interpolate: Sequence[tuple[int, int]] = (),
 ) -> dict[str, Any]:
-<<<<<<< HEAD
     """What made a set of images, to be written beside it; arguments as in `draw`."""
     if interpolate and (labels := labels_by_index(pipe.unet, [0], class_label)):
         class_label = labels[0]
-    return {
-        "hdzoo": __version__,
-        "model": model,
-        "weights_sha256": weights_hash(resolve_model(model)),
-=======
-    """What made a set of images, to be written beside it."""
     return network_protocol(pipe, model) | {
->>>>>>> main
         "sampler": type(pipe.scheduler).__name__,
         "options": {k: v for k, v in pipe.scheduler.config.items() if not k.startswith("_")},
         "num_inference_steps": pipe.scheduler.num_inference_steps,
         "started_from": type(start).__name__ if start is not None else "noise",
-<<<<<<< HEAD
-        "dtype": str(pipe.unet.dtype).removeprefix("torch."),
         **({"interpolate": list(interpolate)} if interpolate else {"seed": seed}),
-=======
-        "seed": seed,
->>>>>>> main
         "class_labels": labels_in_words(pipe.unet, class_label),
     }
 
@@ -403,18 +390,12 @@ def picture_path(subject: str | Path, what: str, made_by: dict[str, Any]) -> Pat
         made_by: the protocol, and all else that the picture depends on.
     """
     digest = hashlib.sha256(json.dumps(made_by, sort_keys=True, default=str).encode()).hexdigest()
-<<<<<<< HEAD
-    name = [Path(subject).resolve().stem, sampler, str(made_by["num_inference_steps"])]
     if "seed" in made_by:
-        name.append(f"seed{made_by['seed']}")
+        seeds = f"seed{made_by['seed']}"
     else:
         (a, b), *_ = made_by["interpolate"]
-        name.append(f"from{a}to{b}")
-    return Path("samples") / f"{'-'.join(name)}-{digest[:8]}.png"
-=======
-    name = f"{Path(subject).resolve().stem}-{what}"
-    return Path("samples") / f"{name}-seed{made_by['seed']}-{digest[:8]}.png"
->>>>>>> main
+        seeds = f"from{a}to{b}"
+    return Path("samples") / f"{Path(subject).resolve().stem}-{what}-{seeds}-{digest[:8]}.png"
 
 
 def save_png(image: Image.Image, path: Path, made_by: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ import torch
 
 from hdzoo.checks import IMAGES, SEED, Whole, check_device
 from hdzoo.errors import HDZooError
-from hdzoo.samplers.great_circle import GreatCircle
+from hdzoo.generators import GreatCircle
 
 
 def sample_generators(

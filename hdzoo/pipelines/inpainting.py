@@ -14,6 +14,7 @@ from PIL import Image
 
 from hdzoo.checks import IMAGES, SEED, Flag, floating
 from hdzoo.errors import HDZooError
+from hdzoo.generators import Generator, GreatCircle, OneGenerator
 from hdzoo.images.address import open_picture
 from hdzoo.pipelines import checks
 from hdzoo.pipelines.generators import sample_generators
@@ -21,8 +22,7 @@ from hdzoo.pipelines.labels import check_class_labels, labels_by_index
 from hdzoo.pipelines.pictures import check_unit, read_pictures, resize
 from hdzoo.pipelines.pipeline import HDPipeline
 from hdzoo.pipelines.walk import Callback, Walk, check_finite
-from hdzoo.samplers.great_circle import GreatCircle
-from hdzoo.samplers.noise import Generator, Noise, OneGenerator
+from hdzoo.samplers.noise import Noise
 from hdzoo.text import counted
 
 KNOWN_NOISES = ("step", "level")

@@ -11,8 +11,9 @@ from diffusers import ModelMixin as ModelMixin  # diffusers' loader looks them u
 from diffusers import SchedulerMixin as SchedulerMixin
 from diffusers.image_processor import PipelineImageInput, VaeImageProcessor
 
-from hdzoo.checks import NOISE_LEVEL, Flag, check_generator, floating
+from hdzoo.checks import NOISE_LEVEL, Flag, floating
 from hdzoo.errors import HDZooError
+from hdzoo.generators import check_generator
 from hdzoo.pipelines import checks
 from hdzoo.pipelines.denoiser import NetworkDenoiser
 from hdzoo.pipelines.labels import check_class_labels

@@ -1,38 +1,17 @@
 """The randomness of one step, from each sample's own generator."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from diffusers.utils.torch_utils import randn_tensor
 
 from hdzoo.errors import HDZooError
-from hdzoo.samplers.great_circle import GreatCircle
+from hdzoo.generators import Generator as Generator
+from hdzoo.generators import OneGenerator
 from hdzoo.text import counted
 
-OneGenerator = torch.Generator | GreatCircle
-Generator = OneGenerator | list[torch.Generator] | list[GreatCircle] | list[OneGenerator] | None
 
-
-<<<<<<< HEAD
-def check_generator(generator: Any, samples: int) -> None:
-    """Refuses what is no generator, and a list that has not one for each sample."""
-    several = generator if isinstance(generator, list) else [generator]
-    # By kinds: this is done at each step, and there may be a thousand generators of one kind.
-    right = all(issubclass(kind, OneGenerator) for kind in set(map(type, several)))
-    if generator is not None and not (right and several):
-        raise HDZooError(
-            f"generator is {generator!r}; it must be a torch.Generator, a list with one for each "
-            "sample, or None. For a seed: torch.Generator().manual_seed(seed)"
-        )
-    if isinstance(generator, list) and len(generator) != samples:
-        raise HDZooError(
-            f"generator is a list of {len(generator)} for {counted(samples, 'sample')}; give one "
-            "generator, or one for each sample"
-        )
-
-
-=======
->>>>>>> main
 class Noise:
     """What a sampler draws from in `Sampler.update` and `Sampler.first_state`.
 

@@ -1,4 +1,4 @@
-"""A source of noise on the way from one generator's to another's."""
+"""Sources of noise: generators, and what is on the way from one to another."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -9,6 +9,7 @@ import torch
 
 from hdzoo.checks import Number, refuse
 from hdzoo.errors import HDZooError
+from hdzoo.text import counted
 
 
 class GreatCircle:
@@ -93,6 +94,32 @@ class GreatCircle:
         if source.fraction in (0, 1):
             return own(source.second if source.fraction else source.first)
         return draw(own(source.first), own(source.second), source.fraction)
+
+
+OneGenerator = torch.Generator | GreatCircle
+Generator = OneGenerator | list[torch.Generator] | list[GreatCircle] | list[OneGenerator] | None
+
+
+def check_generator(generator: Any, samples: int) -> None:
+    """Refuses what is no generator, and a list that has not one for each sample.
+
+    Args:
+        generator: one of PyTorch's or a `GreatCircle`, a list with one for each sample, or None.
+        samples: how many.
+    """
+    several = generator if isinstance(generator, list) else [generator]
+    # By kinds: this is done at each step, and there may be a thousand generators of one kind.
+    right = all(issubclass(kind, OneGenerator) for kind in set(map(type, several)))
+    if generator is not None and not (right and several):
+        raise HDZooError(
+            f"generator is {generator!r}; it must be a torch.Generator, a list with one for each "
+            "sample, or None. For a seed: torch.Generator().manual_seed(seed)"
+        )
+    if isinstance(generator, list) and len(generator) != samples:
+        raise HDZooError(
+            f"generator is a list of {len(generator)} for {counted(samples, 'sample')}; give one "
+            "generator, or one for each sample"
+        )
 
 
 def _uniform(generator: torch.Generator, count: int) -> torch.Tensor:
