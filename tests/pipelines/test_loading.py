@@ -280,7 +280,7 @@ def test_folders_come_before_bundled_names_and_those_before_the_hub(tmp_path, mo
     folders = {where: tmp_path / where / "net" for where in ("folder", "bundled", "hub")}
     for mean, folder in enumerate(folders.values()):
         pipeline(data_mean=float(mean)).save_pretrained(folder)
-    monkeypatch.setattr(resolve, "bundled_models", lambda: {"net": folders["bundled"]})
+    monkeypatch.setattr(resolve, "named_model", {"net": folders["bundled"]}.get)
     monkeypatch.setattr(downloads, "snapshot_download", lambda *args, **kwargs: str(folders["hub"]))
 
     def found(name):
