@@ -15,7 +15,7 @@ DATA = Gaussian.of([1.0, -1.0], [1.0, 0.0])
 
 @pytest.mark.parametrize(
     "name",
-    (
+    [
         "annealed-langevin",
         "consistent-annealed-sampling",
         "predictor-corrector",
@@ -24,7 +24,7 @@ DATA = Gaussian.of([1.0, -1.0], [1.0, 0.0])
         "averaged-noise-langevin",
         "dpm-solver-pp-2m",
         "heun",
-    ),
+    ],
 )
 def test_it_is_the_law_of_the_whole_chain(name: str) -> None:
     sampler = get_sampler(name)()
