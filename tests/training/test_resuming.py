@@ -71,7 +71,8 @@ KILLED = """
     def wait_for(pid, pattern, seen):
         while not set(checkpoints.glob(pattern)) - seen:
             assert os.waitpid(pid, os.WNOHANG) == (0, 0), "ended too early"
-            time.sleep(0.0005)
+            # What is written is there for milliseconds.
+            time.sleep(0.0005 if pattern == ".partial-*" else 0.01)
 
     digits = load_images("digits").select(range(100))
     root = Path(sys.argv[1])
