@@ -123,6 +123,12 @@ class DPMSolverPP2MSampler(RefinedLadderSampler):
     ) -> None:
         self.set_timesteps()
 
+    @classmethod
+    def adopt(cls, config: dict[str, Any]) -> dict[str, Any]:
+        # Of UniPC and DEIS it is another thing, whose words are others.
+        own = config.get("solver_type", "midpoint") in SOLVER_TYPES
+        return config if own else config | {"solver_type": "midpoint"}
+
     def plan(self, sigmas: Sequence[float], counts: Sequence[int]) -> Sequence[Move]:
         asked_once(counts, "DPM-Solver++")
         moves = list[Move]()
