@@ -28,8 +28,6 @@ from torch_fidelity.metric_prc import (
     prc_features_to_metric,
 )
 
-from hdzoo.errors import HDZooError
-
 # torch-fidelity's defaults.
 KID_SUBSETS = 100
 KID_SUBSET_SIZE = 1000
@@ -174,24 +172,19 @@ def class_weighted_moments(
     An image of class c has the weight :math:`w \propto q_c / n_c`, its share in the data over how
     many of the set are of it. A class of which the set has none cannot be weighed; the others have
     its share. The covariance is divided by :math:`1 - \sum w^2`, which is unbiased for weights that
-    are independent of the features, and for equal ones images - 1.
+    are independent of the features, and for equal ones is images - 1 over images. Where fewer than
+    two images have a weight, all weigh the same.
 
     Args:
         features: shape (images, features).
         classes: of each image, shape (images,).
         shares: of the classes in the data, for the classes from 0 on; others have none.
-
-    Raises:
-        HDZooError: the set has no image of a class that the data have.
     """
     shares = np.append(shares, np.zeros(max(0, int(classes.max()) + 1 - len(shares))))
     own = class_shares(classes, len(shares))
     weights = (shares / np.where(own > 0, own, 1))[classes.long().numpy()]
-    if not weights.sum() > 0:
-        raise HDZooError(
-            "the set has no image of a class that the reference has, so that it cannot be weighed "
-            "by classes; take the metric fid"
-        )
+    if np.count_nonzero(weights) < 2:
+        weights = np.ones(len(weights))
     weights = weights / weights.sum()
     values = features.double().numpy()
     return {
