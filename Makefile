@@ -40,7 +40,7 @@ $(VENV)/.tests-installed: $(VENV)/.installed
 		./plugins/hdzoo-example-sampler ./plugins/hdzoo-efficientnet-lite0 \
 		./plugins/hdzoo-walk-jump ./plugins/hdzoo-multimeasurement \
 		./plugins/hdzoo-stochastic-localization ./plugins/hdzoo-reverse-diffusion \
-		./plugins/hdzoo-binary
+		./plugins/hdzoo-binary ./plugins/hdzoo-energy
 	touch $@
 
 $(VENV)/.dev-installed: $(VENV)/.tests-installed

@@ -37,6 +37,7 @@ from .samplers.underdamped import (
     UnderdampedAnnealedLangevinSampler as UnderdampedAnnealedLangevinSampler,
 )
 from .samplers.underdamped import UnderdampedLangevinSampler as UnderdampedLangevinSampler
+from .scores.posterior import PosteriorCovariance as PosteriorCovariance
 from .targets import EmpiricalScore as EmpiricalScore
 from .targets import GaussianMixtureScore as GaussianMixtureScore
 from .targets import LaplaceScore as LaplaceScore

@@ -15,7 +15,8 @@ import zoo
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from hdzoo import list_samplers
+from hdzoo import HDPipeline, HDZooError, MALASampler, list_samplers
+from hdzoo.sampling import draw
 from hdzoo.training.config import TrainingConfig
 
 DIGITS = ("--dataset", "digits", "-m", "sample_size=8")
@@ -94,6 +95,22 @@ def test_a_single_level_sampler_starts_from_images(run, model):
         assert json.loads(grid.text["hdzoo"])["started_from"] == "AnnealedLangevinSampler"
 
 
+@pytest.mark.parametrize("refused", [{"needs": ("energy",)}, {"sigma": 1e4}])
+def test_what_is_refused_is_so_before_the_images_to_start_from(model, refused):
+    """A network without an energy, or that does not know the noise level."""
+
+    class Needing(MALASampler):
+        needs = refused.get("needs", ())
+
+    pipe = HDPipeline.from_pretrained(model)
+    pipe.scheduler = Needing.from_config(pipe.scheduler.config, sigma=refused.get("sigma", 0.5))
+    asked = []
+    pipe.unet.register_forward_pre_hook(lambda *_: asked.append(1))
+    with pytest.raises(HDZooError, match=r"needs the network's energy|asks for 10000"):
+        draw(pipe, 2, start=pipe.starter)
+    assert not asked
+
+
 def test_pictures_that_nobody_has_named_do_not_take_each_others_place(run, model, tmp_path):
     (tmp_path / "other" / model.name).parent.mkdir()
     shutil.copytree(model, tmp_path / "other" / model.name)
@@ -130,6 +147,10 @@ BLOCKED = {
     "sample, single images": (["sample", "MODEL", "--images-dir"], "hdzoo.sampling.draw"),
     "sample, animation": (["sample", "MODEL", "--gif"], "hdzoo.sampling.draw"),
     "inpaint": (["inpaint", "MODEL", "x.png", "x.png", "-O"], "hdzoo.pipelines.inpainting.paint"),
+    "posterior": (
+        ["posterior", "MODEL", "x.png", "--sigma", "1", "-O"],
+        "hdzoo.pipelines.posterior.image_posterior",
+    ),
     "generate": (["generate", "MODEL", "-O"], "hdzoo.generation.generate.load_pipeline"),
     "evaluate": (["evaluate", "digits", "-O"], "hdzoo.metrics.report.evaluate"),
     "evaluate, card": (["evaluate", "digits", "--card"], "hdzoo.metrics.report.evaluate"),
@@ -147,7 +168,13 @@ BLOCKED = {
 }
 
 
-ENDS = {"sample": ".png", "sample, animation": ".gif", "inpaint": ".png", "demo-2d": ".gif"}
+ENDS = {
+    "sample": ".png",
+    "sample, animation": ".gif",
+    "inpaint": ".png",
+    "posterior": ".png",
+    "demo-2d": ".gif",
+}
 
 
 @pytest.mark.parametrize("case", BLOCKED)
