@@ -60,7 +60,7 @@ class Difference:
         needed = self.num_images * max(
             (self.spread / self.value) ** 2, 2.0 if self._halves_disagree else 1.0
         )
-        return None if needed > IMAGES.high else math.ceil(needed)
+        return None if needed > (IMAGES.high or math.inf) else math.ceil(needed)
 
     def __str__(self) -> str:
         text = f"{self.value:+.3g} ± {self.spread:.2g}"

@@ -53,7 +53,7 @@ def readout(name: str, value: Any) -> Any:
     try:
         return Number(0, 1)(name, value)
     except HDZooError:
-        words = ", ".join(map(repr, (*DERIVED_READOUTS, *READOUTS)))
+        words = ", ".join(map(repr, dict.fromkeys(("alpha", *READOUTS, *DERIVED_READOUTS))))
         refuse(name, value, f"None, {words}, or a number from 0 to 1")
 
 
