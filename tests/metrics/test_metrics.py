@@ -218,7 +218,13 @@ def test_metrics_by_class_look_at_the_classifier(sets, extractor):
     # Repeated images count as if drawn anew: 300 for some 300,000, so a covariance of 1 / 300 less.
     assert found.value == pytest.approx(expected, rel=0.02)
     assert len(found.replicates) == 10
-    assert found.num_reference == 400
+    # Moments are of all images of the reference, and classes of those whose features are kept.
+    fewer = {name: values[:200] for name, values in reference.layers.items()}
+    kept = dataclasses.replace(
+        reference, layers=fewer, protocol=reference.protocol | {"num_features": 200}
+    )
+    numbers = [judge(m, generated, kept, extractor)[0].num_reference for m in ("wfid", "tv", "fid")]
+    assert numbers == [400, 200, 400]
     (plain,) = judge("fid", generated, reference, extractor)
     assert plain.halves == pytest.approx(
         [
