@@ -13,7 +13,7 @@ demo: $(VENV)/.installed
 	@echo "64 digits: $(CURDIR)/samples/demo.png"
 
 test: $(VENV)/.tests-installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(VENV)/.dev-installed
 	$(BIN)/ruff check .

@@ -1,5 +1,8 @@
 """hdzoo's own parts, brought through the same hooks as any plugin's."""
 
+from pathlib import Path
+
+from hdzoo.bundled import bundled_models
 from hdzoo.plugins import hookimpl
 
 
@@ -41,6 +44,11 @@ def hdzoo_models() -> dict[str, str]:
         "laplace": "hdzoo.targets.laplace:LaplaceScore",
         "empirical": "hdzoo.targets.empirical:EmpiricalScore",
     }
+
+
+@hookimpl
+def hdzoo_pipelines() -> dict[str, Path]:
+    return bundled_models()
 
 
 @hookimpl

@@ -61,7 +61,15 @@ __all__ = [
     "provider",
 ]
 
-Kind = Literal["samplers", "models", "datasets", "feature_extractors", "targets", "reproductions"]
+Kind = Literal[
+    "samplers",
+    "models",
+    "pipelines",
+    "datasets",
+    "feature_extractors",
+    "targets",
+    "reproductions",
+]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 hookimpl = pluggy.HookimplMarker("hdzoo")
@@ -86,6 +94,14 @@ class HookSpecs(Protocol):
     @hookspec
     def hdzoo_models(self) -> dict[str, object]:
         """Score models: classes that are both diffusers' ``ModelMixin`` and ``ConfigMixin``."""
+
+    @hookspec
+    def hdzoo_pipelines(self) -> dict[str, object]:
+        """Trained pipelines that travel with a package, to be loaded by a name.
+
+        Folders that ``save_pretrained`` has written, as an absolute `pathlib.Path` (``Path(__file__
+        ).parent / "my-mnist"``): what ``hdzoo sample my-mnist`` and ``from_pretrained`` then take.
+        """
 
     @hookspec
     def hdzoo_datasets(self) -> dict[str, object]:
@@ -122,6 +138,7 @@ class PluginInfo:
     module: str
     samplers: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
+    pipelines: tuple[str, ...] = ()
     datasets: tuple[str, ...] = ()
     feature_extractors: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()

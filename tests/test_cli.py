@@ -71,6 +71,39 @@ def test_single_images_are_the_grids_and_do_not_depend_on_the_batch(run, model, 
         assert difference <= 1
 
 
+def test_rows_turn_from_one_seeds_first_image_into_the_others(run, model):
+    pairs = ("--interpolate", "3:5", "--interpolate", "5:4")
+    common = ("-t", 9, "--scale", 1)
+    code, out, _ = run("sample", model, "-n", 4, *common, *pairs, "--images-dir", "row")
+    assert code == 0
+    with Image.open(out.strip()) as grid:
+        assert grid.size == (32, 16)  # 4 images of 8 pixels to a row, a row for each pair
+        made_by = json.loads(grid.text["hdzoo"])
+        corner = grid.crop((24, 8, 32, 16)).tobytes()
+    assert made_by["interpolate"] == [[3, 5], [5, 4]]
+    assert "seed" not in made_by
+    images = [Image.open(f"row/{i:05d}.png").tobytes() for i in range(8)]
+    assert images[7] == corner
+    assert len(set(images)) == 7  # Seed 5 ends the one row and begins the other.
+    for place, seed in ((0, 3), (3, 5), (4, 5), (7, 4)):
+        run("sample", model, "-n", 1, *common, "--seed", seed, "-O", "alone.png")
+        alone = Image.open("alone.png").tobytes()
+        # The same noise; the convolutions' round-off may move a pixel by one of 255.
+        assert max(abs(p - q) for p, q in zip(alone, images[place], strict=True)) <= 1
+
+
+def test_images_along_a_chain_are_a_row(run, model):
+    common = ("sample", model, "-n", 3, "-t", 8, "--scale", 1)
+    code, out, _ = run(*common, "--samples-every", 2)
+    assert code == 0
+    with Image.open(out.strip()) as grid:
+        assert grid.size == (32, 24)  # 8 evaluations make 4 images; 3 chains
+        assert json.loads(grid.text["hdzoo"])["samples_every"] == 2
+        rows = [grid.crop((0, 8 * i, 32, 8 * i + 8)).tobytes() for i in range(3)]
+    assert len(set(rows)) == 3
+    assert run(*common)[1] != out
+
+
 def test_animation_ends_on_the_grid(run, model):
     run("sample", model, "-n", 4, "-t", 8, "--gif", "a.gif", "-O", "a.png")
     with Image.open("a.gif") as gif, Image.open("a.png") as grid:

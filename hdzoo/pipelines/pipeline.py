@@ -11,8 +11,9 @@ from diffusers import ModelMixin as ModelMixin  # diffusers' loader looks them u
 from diffusers import SchedulerMixin as SchedulerMixin
 from diffusers.image_processor import PipelineImageInput, VaeImageProcessor
 
-from hdzoo.checks import NOISE_LEVEL, Flag, check_generator, floating
+from hdzoo.checks import NOISE_LEVEL, Flag, floating
 from hdzoo.errors import HDZooError
+from hdzoo.generators import check_generator
 from hdzoo.pipelines import checks
 from hdzoo.pipelines.denoiser import NetworkDenoiser
 from hdzoo.pipelines.labels import check_class_labels
@@ -136,7 +137,8 @@ class HDPipeline(StoredPipeline):
             batch_size: how many; 1, or as many as ``latents`` or ``image`` has, by default.
             num_inference_steps: network evaluations, all told; the sampler's own by default.
             generator: one generator, or one for each sample (`sample_generators`): then sample i
-                does not depend on the batch it is in.
+                does not depend on the batch it is in. A `GreatCircle` is one too
+                (`interpolated_generators`): then samples turn into one another.
             latents: the chain's first state, shape (batch_size, *sample_shape), in the network's
                 units and coordinates and at the noise level ``scheduler.sigmas[0]``; drawn by
                 default.

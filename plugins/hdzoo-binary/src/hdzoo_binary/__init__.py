@@ -4,9 +4,6 @@ from pathlib import Path
 
 from hdzoo import hookimpl
 
-# The pipeline that travels with this package: `HDPipeline.from_pretrained(BINARY_MNIST)`.
-BINARY_MNIST = Path(__file__).parent / "binary-mnist"
-
 
 # Strings, so that listing imports no torch.
 @hookimpl
@@ -25,6 +22,11 @@ def hdzoo_models() -> dict[str, str]:
         "binary-unet": "hdzoo_binary.network:BinaryUNetModel",
         "signs-mixture": "hdzoo_binary.targets:SignsMixtureScore",
     }
+
+
+@hookimpl
+def hdzoo_pipelines() -> dict[str, Path]:
+    return {"binary-mnist": Path(__file__).parent / "binary-mnist"}
 
 
 @hookimpl
