@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.integrate import quad
+from scipy.stats import norm
 
 from hdzoo import HDPipeline, get_sampler
 from hdzoo.errors import HDZooError
@@ -337,3 +338,31 @@ def test_networks_say_how_wide_their_data_are() -> None:
     assert float(drawn.std()) == pytest.approx(math.hypot(0.1, 0.3081), rel=0.01)
     with pytest.raises(HDZooError, match=r"data_std.*use start='normal'"):
         sampler.first_state((3, 2), Noise(None), 0.3, (0.0, 1.0))
+
+
+# ---- where data are not normal --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "known"), [(ANNEALED, 0.0802), (AVERAGED, 0.0530)])
+def test_half_denoising_gains_by_noise_that_is_used_twice(name: str, known: float) -> None:
+    """The Wasserstein distance to a mixture of two normal laws, known from a grid, at sigma = 0.6.
+
+    That of so many exact samples is 0.003, and varies by as much.
+    """
+    count, sigma, rng = 100_000, 0.6, np.random.default_rng(0)
+    means, deviations = torch.tensor([-1.0, 1.0]).double(), torch.tensor([0.6, 0.5]).double()
+    variances = deviations**2 + sigma**2
+    sampler = get_sampler(name)(sigmas=[sigma], step_size=sigma**2 / 2, readout="half")
+    sampler.set_timesteps(25)
+    generator = torch.Generator().manual_seed(0)
+    place = torch.from_numpy(rng.integers(0, 2, count))
+    x = means[place] + variances[place].sqrt() * torch.from_numpy(rng.standard_normal(count))
+    for t in sampler.timesteps:
+        away = means - x[:, None]
+        shares = (-(away**2) / 2 / variances - variances.log() / 2).softmax(1)
+        x = sampler.step((shares * away / variances).sum(1), t, x, generator).prev_sample
+    grid = np.linspace(-5, 5, 20_001)
+    below = sum(norm.cdf(grid, m, s) for m, s in ((-1.0, 0.6), (1.0, 0.5))) / 2
+    exact = np.interp((np.arange(count) + 0.5) / count, below, grid)
+    found = math.sqrt(np.mean((np.sort(x.numpy()) - exact) ** 2))
+    assert found == pytest.approx(known, abs=0.006)
