@@ -39,7 +39,13 @@ def hdzoo_models() -> dict[str, str]:
 
 @hookimpl
 def hdzoo_objectives() -> dict[str, str]:
-    return {"denoising": "hdzoo.training.objectives.denoising:Denoising"}
+    return {
+        "denoising": "hdzoo.training.objectives.denoising:Denoising",
+        "explicit": "hdzoo.training.objectives.explicit:Explicit",
+        "implicit": "hdzoo.training.objectives.implicit:Implicit",
+        "sliced": "hdzoo.training.objectives.implicit:Sliced",
+        "sure": "hdzoo.training.objectives.sure:Sure",
+    }
 
 
 @hookimpl
