@@ -18,8 +18,10 @@ from hdzoo.training.setup import has_own_ladder, network_ladder, prediction_type
 class Network:
     """The network of a run, as an objective sees it.
 
+    It is called as the network is.
+
     Attributes:
-        network: the network itself, with its config; called as it is, it computes as the run does.
+        network: the network itself, with its config.
         config: the options of the run, a `hdzoo.training.config.TrainingConfig`.
         ladder: the noise levels of the network, descending: all of them, or the two ends of its
             range. On the device of the run.
@@ -35,6 +37,9 @@ class Network:
         self.config = config
         self.ladder = torch.tensor(network_ladder(network), device=device)
 
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.network(*args, **kwargs)
+
     def score_at(self, sigmas: torch.Tensor) -> Score:
         """The network's score, as a function of noisy samples.
 
@@ -44,7 +49,7 @@ class Network:
         a, b = score_weights(prediction_type(self.network), sigmas.view(-1, 1, 1, 1))
 
         def score(noisy: torch.Tensor) -> torch.Tensor:
-            return a * self.network(noisy, sigmas, return_dict=False)[0] + b * noisy
+            return a * self(noisy, sigmas, return_dict=False)[0] + b * noisy
 
         return score
 
