@@ -263,7 +263,8 @@ PARALLEL = """
     images = [Pictures.new("L", (8, 8), 3 * i) for i in range(24)]
     data = Dataset.from_dict({"image": images}, features=Features({"image": Image()}))
     config = trainer.TrainingConfig(
-        max_train_steps=6, train_batch_size=8, sigma_distribution="log-normal"
+        max_train_steps=6, train_batch_size=8, sigma_distribution="log-normal",
+        objective="implicit",
     )
     torch.manual_seed(0)
     seen, original = [], run.Run.loss
@@ -281,6 +282,7 @@ PARALLEL = """
 
 
 def test_two_processes_share_each_epoch(tmp_path):
+    """With an objective of derivatives, which a wrapped network would not have."""
     script = tmp_path / "script.py"
     script.write_text(f"UNET = {UNET!r}\n" + textwrap.dedent(PARALLEL))
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
