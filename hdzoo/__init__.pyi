@@ -2,12 +2,14 @@ from . import distances as distances
 from . import targets as targets
 from . import verification as verification
 from .errors import HDZooError as HDZooError
+from .generators import GreatCircle as GreatCircle
 from .models import NCSNModel as NCSNModel
 from .models import NCSNppModel as NCSNppModel
 from .models import NCSNUNetModel as NCSNUNetModel
 from .models import NCSNv2Model as NCSNv2Model
 from .models import UNetScoreModel as UNetScoreModel
 from .models import wrap as wrap
+from .pipelines.generators import interpolated_generators as interpolated_generators
 from .pipelines.generators import sample_generators as sample_generators
 from .pipelines.inpainting import HDInpaintPipeline as HDInpaintPipeline
 from .pipelines.pipeline import HDPipeline as HDPipeline
@@ -31,6 +33,7 @@ from .samplers.predictor_corrector import (
     PredictorCorrectorSampler as PredictorCorrectorSampler,
 )
 from .samplers.underdamped import UnderdampedLangevinSampler as UnderdampedLangevinSampler
+from .scores.posterior import PosteriorCovariance as PosteriorCovariance
 from .targets import EmpiricalScore as EmpiricalScore
 from .targets import GaussianMixtureScore as GaussianMixtureScore
 from .targets import LaplaceScore as LaplaceScore

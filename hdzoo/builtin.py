@@ -1,5 +1,8 @@
 """hdzoo's own parts, brought through the same hooks as any plugin's."""
 
+from pathlib import Path
+
+from hdzoo.bundled import bundled_models
 from hdzoo.plugins import hookimpl
 
 
@@ -46,6 +49,11 @@ def hdzoo_objectives() -> dict[str, str]:
         "sliced": "hdzoo.training.objectives.implicit:Sliced",
         "sure": "hdzoo.training.objectives.sure:Sure",
     }
+
+
+@hookimpl
+def hdzoo_pipelines() -> dict[str, Path]:
+    return bundled_models()
 
 
 @hookimpl

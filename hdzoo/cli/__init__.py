@@ -11,6 +11,7 @@ from typer.core import TyperCommand
 from hdzoo.cli import (
     converting,
     drawing,
+    examining,
     inpainting,
     judging,
     listing,
@@ -88,6 +89,7 @@ def with_results_alone(command: Callable[..., None]) -> Callable[..., None]:
 for command in (
     drawing.sample,
     inpainting.inpaint,
+    examining.posterior,
     drawing.generate,
     judging.evaluate,
     judging.compare,

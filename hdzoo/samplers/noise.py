@@ -7,26 +7,9 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 
 from hdzoo.errors import HDZooError
+from hdzoo.generators import Generator as Generator
+from hdzoo.generators import OneGenerator
 from hdzoo.text import counted
-
-Generator = torch.Generator | list[torch.Generator] | None
-
-
-def check_generator(generator: Any, samples: int) -> None:
-    """Refuses what is no generator, and a list that has not one for each sample."""
-    several = generator if isinstance(generator, list | tuple) else [generator]
-    # By kinds: this is done at each step, and there may be a thousand generators of one kind.
-    right = all(issubclass(kind, torch.Generator) for kind in set(map(type, several)))
-    if generator is not None and not (right and several):
-        raise HDZooError(
-            f"generator is {generator!r}; it must be a torch.Generator, a list with one for each "
-            "sample, or None. For a seed: torch.Generator().manual_seed(seed)"
-        )
-    if isinstance(generator, list | tuple) and len(generator) != samples:
-        raise HDZooError(
-            f"generator is a list of {len(generator)} for {counted(samples, 'sample')}; give one "
-            "generator, or one for each sample"
-        )
 
 
 class Noise:
@@ -74,7 +57,9 @@ class Noise:
             )
         return torch.stack([self._uniform(tuple(shape[1:]), one) for one in self.generator])
 
-    def _uniform(self, shape: tuple[int, ...], generator: torch.Generator | None) -> torch.Tensor:
+    def _uniform(self, shape: tuple[int, ...], generator: OneGenerator | None) -> torch.Tensor:
         source = self.device if generator is None else generator.device
-        drawn = torch.rand(shape, generator=generator, device=source, dtype=self.dtype)
+        # PyTorch's types know no class with `__torch_function__`.
+        given: Any = generator
+        drawn = torch.rand(shape, generator=given, device=source, dtype=self.dtype)
         return drawn.to(self.device)
