@@ -7,7 +7,7 @@ trains on laws of the plane with noise. The error of the score is integrated ove
 a grid, and divided by the mean square of the exact score. All networks of one row, one a seed, are
 trained at once. Prints a table and writes JSON.
 
-Explicit score matching is there for comparison: it is told the score itself, not a noisy sign of it.
+Explicit score matching is there for comparison: it is told the score itself, not noise about it.
 A ladder of ten levels shows a network one tenth as often the level at which it is judged.
 """
 
