@@ -47,6 +47,17 @@ def hdzoo_models() -> dict[str, str]:
 
 
 @hookimpl
+def hdzoo_objectives() -> dict[str, str]:
+    return {
+        "denoising": "hdzoo.training.objectives.denoising:Denoising",
+        "explicit": "hdzoo.training.objectives.explicit:Explicit",
+        "implicit": "hdzoo.training.objectives.implicit:Implicit",
+        "sliced": "hdzoo.training.objectives.implicit:Sliced",
+        "sure": "hdzoo.training.objectives.sure:Sure",
+    }
+
+
+@hookimpl
 def hdzoo_pipelines() -> dict[str, Path]:
     return bundled_models()
 
@@ -87,6 +98,7 @@ def hdzoo_targets() -> dict[str, str]:
 @hookimpl
 def hdzoo_reproductions() -> dict[str, str]:
     return {
+        "score-matching": "hdzoo.literature.score_matching:run",
         "noise-corrected-langevin": "hdzoo.literature.noise_corrected:run",
         "half-or-full-denoising": "hdzoo.literature.half_or_full:run",
         "ncsn-toy": "hdzoo.literature.ncsn_toy:run",
