@@ -16,7 +16,13 @@ def hdzoo_samplers() -> dict[str, str]:
         "annealed-half-denoising": "hdzoo.samplers.half_denoising:AnnealedHalfDenoisingSampler",
         "alpha-half-denoising": "hdzoo.samplers.half_denoising:AlphaHalfDenoisingSampler",
         "averaged-noise-langevin": "hdzoo.samplers.averaged_noise:AveragedNoiseLangevinSampler",
+        "averaged-noise-annealed-langevin": (
+            "hdzoo.samplers.averaged_noise:AveragedNoiseAnnealedLangevinSampler"
+        ),
         "underdamped-langevin": "hdzoo.samplers.underdamped:UnderdampedLangevinSampler",
+        "underdamped-annealed-langevin": (
+            "hdzoo.samplers.underdamped:UnderdampedAnnealedLangevinSampler"
+        ),
         "mala": "hdzoo.samplers.metropolis:MALASampler",
         "consistent-annealed-sampling": "hdzoo.samplers.consistent:ConsistentAnnealedSampler",
         "heun": "hdzoo.samplers.heun:HeunSampler",
@@ -37,6 +43,17 @@ def hdzoo_models() -> dict[str, str]:
         "sphere": "hdzoo.targets.manifold:SphereScore",
         "laplace": "hdzoo.targets.laplace:LaplaceScore",
         "empirical": "hdzoo.targets.empirical:EmpiricalScore",
+    }
+
+
+@hookimpl
+def hdzoo_objectives() -> dict[str, str]:
+    return {
+        "denoising": "hdzoo.training.objectives.denoising:Denoising",
+        "explicit": "hdzoo.training.objectives.explicit:Explicit",
+        "implicit": "hdzoo.training.objectives.implicit:Implicit",
+        "sliced": "hdzoo.training.objectives.implicit:Sliced",
+        "sure": "hdzoo.training.objectives.sure:Sure",
     }
 
 
@@ -81,6 +98,7 @@ def hdzoo_targets() -> dict[str, str]:
 @hookimpl
 def hdzoo_reproductions() -> dict[str, str]:
     return {
+        "score-matching": "hdzoo.literature.score_matching:run",
         "noise-corrected-langevin": "hdzoo.literature.noise_corrected:run",
         "half-or-full-denoising": "hdzoo.literature.half_or_full:run",
         "ncsn-toy": "hdzoo.literature.ncsn_toy:run",

@@ -64,6 +64,7 @@ __all__ = [
 Kind = Literal[
     "samplers",
     "models",
+    "objectives",
     "pipelines",
     "datasets",
     "feature_extractors",
@@ -94,6 +95,13 @@ class HookSpecs(Protocol):
     @hookspec
     def hdzoo_models(self) -> dict[str, object]:
         """Score models: classes that are both diffusers' ``ModelMixin`` and ``ConfigMixin``."""
+
+    @hookspec
+    def hdzoo_objectives(self) -> dict[str, object]:
+        """Training objectives, for ``hdzoo train --objective NAME``.
+
+        Classes that derive from `hdzoo.training.objectives.Objective`.
+        """
 
     @hookspec
     def hdzoo_pipelines(self) -> dict[str, object]:
@@ -138,6 +146,7 @@ class PluginInfo:
     module: str
     samplers: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
+    objectives: tuple[str, ...] = ()
     pipelines: tuple[str, ...] = ()
     datasets: tuple[str, ...] = ()
     feature_extractors: tuple[str, ...] = ()

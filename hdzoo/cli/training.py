@@ -55,6 +55,13 @@ def train(
         ),
     ] = None,
     option: Options = None,
+    objective: Annotated[
+        str, typer.Option(help="What is made small: a registered name; see `hdzoo plugins`.")
+    ] = "denoising",
+    objective_option: Annotated[
+        list[str] | None,
+        typer.Option(help="An option of the objective, KEY=VALUE. May be repeated."),
+    ] = None,
     max_train_steps: Annotated[int, typer.Option(help="Optimiser steps, all told.")] = 10_000,
     train_batch_size: Annotated[int, typer.Option(help="Images a step, all told.")] = 128,
     gradient_accumulation_steps: Annotated[
@@ -69,6 +76,9 @@ def train(
     ema_decay: Annotated[
         float, typer.Option(help="Largest decay of the averaged weights.")
     ] = 0.9995,
+    ema_rule: Annotated[
+        str, typer.Option(help="How the decay grows: warmup, score-sde or constant.")
+    ] = "warmup",
     sigma_distribution: Annotated[
         str | None,
         typer.Option(
@@ -128,6 +138,7 @@ def train(
         lr_warmup_steps=lr_warmup_steps,
         max_grad_norm=max_grad_norm,
         ema_decay=ema_decay,
+        ema_rule=ema_rule,
         sigma_distribution=sigma_distribution or SIGMA_DISTRIBUTIONS[0],
         log_sigma_mean=log_sigma_mean,
         log_sigma_std=log_sigma_std,
@@ -136,6 +147,8 @@ def train(
         random_flip=random_flip,
         resize=resize,
         seed=seed,
+        objective=objective,
+        objective_options=parse_options(objective_option),
     )
     images = Images(load_images(dataset, split, image_column=image_column), dataset)
     measured: Images | None = None

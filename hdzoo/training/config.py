@@ -1,10 +1,13 @@
 """The options of a training run."""
 
 import dataclasses
+from typing import Any
 
 from hdzoo.checks import IMAGES, POSITIVE, SEED, Number, Rule, Whole
 from hdzoo.errors import HDZooError
-from hdzoo.training.objectives import SIGMA_DISTRIBUTIONS
+from hdzoo.training.average import EMA_RULES
+from hdzoo.training.objectives import LOSS_WEIGHTINGS, SIGMA_DISTRIBUTIONS, build_objective
+from hdzoo.training.objectives.base import option_defaults
 
 CHOICES = {
     # Of diffusers' schedules, "piecewise_constant" needs rules of its own.
@@ -17,7 +20,8 @@ CHOICES = {
         "polynomial",
     ),
     "sigma_distribution": SIGMA_DISTRIBUTIONS,
-    "loss_weighting": ("song-ermon", "karras"),
+    "ema_rule": EMA_RULES,
+    "loss_weighting": LOSS_WEIGHTINGS,
     "mixed_precision": ("no", "bf16", "fp16"),
 }
 MOST_STEPS = 1_000_000_000
@@ -51,6 +55,7 @@ class TrainingConfig:
         lr_warmup_steps: steps of linear warm-up.
         max_grad_norm: gradients are clipped to this norm.
         ema_decay: the largest decay of the moving average of the weights.
+        ema_rule: how the decay grows to it, one of those of `hdzoo.training.average.Average`.
         sigma_distribution: ``"ladder"`` for a network with a ladder of its own, ``"log-uniform"``
             or ``"log-normal"`` for one that is trained on a range of noise levels.
         log_sigma_mean: for ``"log-normal"``.
@@ -64,6 +69,8 @@ class TrainingConfig:
             their centres and resized; else they are refused.
         initial_weights: the hash of the weights that the run starts from
             (`hdzoo.training.setup.initial_network`); None for fresh ones.
+        objective: the registered name of what is made small.
+        objective_options: options of its class; those at their default are left out.
     """
 
     max_train_steps: int = 10_000
@@ -74,6 +81,7 @@ class TrainingConfig:
     lr_warmup_steps: int = 200
     max_grad_norm: float = 1.0
     ema_decay: float = 0.9995
+    ema_rule: str = "warmup"
     sigma_distribution: str = "ladder"
     log_sigma_mean: float = -1.4
     log_sigma_std: float = 1.4
@@ -83,6 +91,8 @@ class TrainingConfig:
     random_flip: bool = False
     resize: bool = False
     initial_weights: str | None = None
+    objective: str = "denoising"
+    objective_options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuses what no run can use, before anything is written."""
@@ -95,3 +105,7 @@ class TrainingConfig:
                 )
         for name, rule in NUMBERS.items():
             rule(name, getattr(self, name))
+        defaults = option_defaults(type(build_objective(self.objective, self.objective_options)))
+        # One that a later version adds leaves a run the same.
+        given = {k: v for k, v in self.objective_options.items() if v != defaults[k]}
+        object.__setattr__(self, "objective_options", given)

@@ -261,16 +261,17 @@ PARALLEL = """
     images = [Pictures.new("L", (8, 8), 3 * i) for i in range(24)]
     data = Dataset.from_dict({"image": images}, features=Features({"image": Image()}))
     config = trainer.TrainingConfig(
-        max_train_steps=6, train_batch_size=8, sigma_distribution="log-normal"
+        max_train_steps=6, train_batch_size=8, sigma_distribution="log-normal",
+        objective="implicit",
     )
     torch.manual_seed(0)
-    seen, original = [], run.training_loss
+    seen, original = [], run.Run.loss
 
-    def training_loss(model, network, images, *args):
+    def loss(self, images, *draws):
         seen.append((images[:, 0, 0, 0] * 85).round().int().tolist())
-        return original(model, network, images, *args)
+        return original(self, images, *draws)
 
-    run.training_loss = training_loss
+    run.Run.loss = loss
     folder = Path(sys.argv[1])
     options = {"checkpoint_every": 4, "num_samples": 0}
     trainer.train(UNetScoreModel(**UNET), data, folder / "out", config, **options)
@@ -279,6 +280,7 @@ PARALLEL = """
 
 
 def test_two_processes_share_each_epoch(tmp_path):
+    """With an objective of derivatives, which a wrapped network would not have."""
     script = tmp_path / "script.py"
     script.write_text(f"UNET = {UNET!r}\n" + textwrap.dedent(PARALLEL))
     log = tmp_path / "log"

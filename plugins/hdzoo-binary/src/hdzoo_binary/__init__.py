@@ -25,6 +25,11 @@ def hdzoo_models() -> dict[str, str]:
 
 
 @hookimpl
+def hdzoo_objectives() -> dict[str, str]:
+    return {"bit-flip-cross-entropy": "hdzoo_binary.objective:BitFlipCrossEntropy"}
+
+
+@hookimpl
 def hdzoo_pipelines() -> dict[str, Path]:
     return {"binary-mnist": Path(__file__).parent / "binary-mnist"}
 
