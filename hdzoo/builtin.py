@@ -29,6 +29,7 @@ def hdzoo_models() -> dict[str, str]:
         "ncsnv2": "hdzoo.models.ncsnv2:NCSNv2Model",
         "ncsnpp": "hdzoo.models.ncsnpp:NCSNppModel",
         "unet": "hdzoo.models.unet:UNetScoreModel",
+        "energy": "hdzoo.models.energy:EnergyModel",
         "gaussian-mixture": "hdzoo.targets.mixture:GaussianMixtureScore",
         "segment": "hdzoo.targets.manifold:SegmentScore",
         "sphere": "hdzoo.targets.manifold:SphereScore",

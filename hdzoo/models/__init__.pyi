@@ -1,3 +1,4 @@
+from .energy import EnergyModel as EnergyModel
 from .ncsn import NCSNModel as NCSNModel
 from .ncsn_unet import NCSNUNetModel as NCSNUNetModel
 from .ncsnpp import NCSNppModel as NCSNppModel
