@@ -2,6 +2,7 @@ from . import distances as distances
 from . import targets as targets
 from . import verification as verification
 from .errors import HDZooError as HDZooError
+from .models import ConvEnergyModel as ConvEnergyModel
 from .models import EnergyModel as EnergyModel
 from .models import NCSNModel as NCSNModel
 from .models import NCSNppModel as NCSNppModel

@@ -30,6 +30,7 @@ def hdzoo_models() -> dict[str, str]:
         "ncsnpp": "hdzoo.models.ncsnpp:NCSNppModel",
         "unet": "hdzoo.models.unet:UNetScoreModel",
         "energy": "hdzoo.models.energy:EnergyModel",
+        "conv-energy": "hdzoo.models.conv_energy:ConvEnergyModel",
         "gaussian-mixture": "hdzoo.targets.mixture:GaussianMixtureScore",
         "segment": "hdzoo.targets.manifold:SegmentScore",
         "sphere": "hdzoo.targets.manifold:SphereScore",
