@@ -40,6 +40,11 @@ def hdzoo_models() -> dict[str, str]:
 
 
 @hookimpl
+def hdzoo_objectives() -> dict[str, str]:
+    return {"denoising": "hdzoo.training.objectives.denoising:Denoising"}
+
+
+@hookimpl
 def hdzoo_datasets() -> dict[str, str]:
     return {"digits": "hdzoo.images.digits:load_digits"}
 

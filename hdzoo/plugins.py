@@ -61,7 +61,15 @@ __all__ = [
     "provider",
 ]
 
-Kind = Literal["samplers", "models", "datasets", "feature_extractors", "targets", "reproductions"]
+Kind = Literal[
+    "samplers",
+    "models",
+    "objectives",
+    "datasets",
+    "feature_extractors",
+    "targets",
+    "reproductions",
+]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 hookimpl = pluggy.HookimplMarker("hdzoo")
@@ -86,6 +94,13 @@ class HookSpecs(Protocol):
     @hookspec
     def hdzoo_models(self) -> dict[str, object]:
         """Score models: classes that are both diffusers' ``ModelMixin`` and ``ConfigMixin``."""
+
+    @hookspec
+    def hdzoo_objectives(self) -> dict[str, object]:
+        """Training objectives, for ``hdzoo train --objective NAME``.
+
+        Classes that derive from `hdzoo.training.objectives.Objective`.
+        """
 
     @hookspec
     def hdzoo_datasets(self) -> dict[str, object]:
@@ -122,6 +137,7 @@ class PluginInfo:
     module: str
     samplers: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
+    objectives: tuple[str, ...] = ()
     datasets: tuple[str, ...] = ()
     feature_extractors: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()

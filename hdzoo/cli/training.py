@@ -55,6 +55,13 @@ def train(
         ),
     ] = None,
     option: Options = None,
+    objective: Annotated[
+        str, typer.Option(help="What is made small: a registered name; see `hdzoo plugins`.")
+    ] = "denoising",
+    objective_option: Annotated[
+        list[str] | None,
+        typer.Option(help="An option of the objective, KEY=VALUE. May be repeated."),
+    ] = None,
     max_train_steps: Annotated[int, typer.Option(help="Optimiser steps, all told.")] = 10_000,
     train_batch_size: Annotated[int, typer.Option(help="Images a step, all told.")] = 128,
     gradient_accumulation_steps: Annotated[
@@ -136,6 +143,8 @@ def train(
         random_flip=random_flip,
         resize=resize,
         seed=seed,
+        objective=objective,
+        objective_options=parse_options(objective_option),
     )
     images = Images(load_images(dataset, split, image_column=image_column), dataset)
     measured: Images | None = None

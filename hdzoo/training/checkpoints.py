@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from hdzoo.checksums import check_tensors, save_tensors
 from hdzoo.errors import HDZooError
+from hdzoo.training.objectives import Objective
 
 # The entry of a file's metadata.
 STATE = "hdzoo_training"
@@ -91,6 +92,7 @@ def save_checkpoint(
     accelerator: Accelerator,
     folder: Path,
     parts: tuple[ModelMixin, torch.optim.Optimizer, EMAModel],
+    objective: Objective,
     progress: Progress,
     protocol: dict[str, Any],
     surroundings: dict[str, Any],
@@ -101,11 +103,13 @@ def save_checkpoint(
         accelerator: of the run.
         folder: of the checkpoints.
         parts: the network without its wrapper, the optimiser, and the moving average.
+        objective: of this process; the others' states are gathered.
         progress: of this process; the others' sums are gathered.
         protocol: of the run.
         surroundings: in which it runs.
     """
     running = gather_object(list(progress.running))
+    remembered = gather_object([{k: v.cpu() for k, v in objective.state_dict().items()}])
     if accelerator.is_main_process:
         scaler = accelerator.scaler
         state = {
@@ -115,7 +119,10 @@ def save_checkpoint(
             "scaler": {} if scaler is None else scaler.state_dict(),
         }
         path = folder / f"step-{progress.step:07d}.safetensors"
-        save_tensors(dict(tensors_of(*parts)), path, {STATE: json.dumps(state)})
+        tensors = dict(tensors_of(*parts))
+        for process, memory in enumerate(remembered):
+            tensors |= {f"objective.{process}.{key}": value for key, value in memory.items()}
+        save_tensors(tensors, path, {STATE: json.dumps(state)})
         for older in folder.glob("step-*.safetensors"):
             if older != path:
                 older.unlink()
@@ -125,7 +132,7 @@ def save_checkpoint(
 def tensors_of(
     network: ModelMixin, optimizer: torch.optim.Optimizer, ema: EMAModel
 ) -> list[tuple[str, torch.Tensor]]:
-    """All tensors that a run needs to go on, with their names in a checkpoint."""
+    """All tensors of the weights that a run needs to go on, with their names in a checkpoint."""
     names = [name for name, _ in network.named_parameters()]
     found = [(f"model.{name}", value) for name, value in network.state_dict().items()]
     found += [(f"average.{n}", v) for n, v in zip(names, ema.shadow_params, strict=True)]
@@ -141,6 +148,7 @@ def load_checkpoint(
     network: ModelMixin,
     optimizer: torch.optim.Optimizer,
     ema: EMAModel,
+    objective: Objective,
 ) -> None:
     """Puts everything in its place.
 
@@ -150,6 +158,7 @@ def load_checkpoint(
         network: the network without its wrapper.
         optimizer: fresh.
         ema: fresh, on the device where it belongs.
+        objective: fresh.
 
     Raises:
         HDZooError: the file is damaged, or its tensors do not fit the network.
@@ -170,6 +179,7 @@ def load_checkpoint(
             name, _, entry = key.rpartition(".")
             state.setdefault(names.index(name), {})[entry] = value
         optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
+        objective.load_state_dict(_below(f"objective.{accelerator.process_index}.", tensors))
         if accelerator.scaler is not None:
             accelerator.scaler.load_state_dict(checkpoint.scaler)
     except (RuntimeError, KeyError, ValueError) as error:

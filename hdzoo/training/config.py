@@ -1,10 +1,12 @@
 """The options of a training run."""
 
 import dataclasses
+from typing import Any
 
 from hdzoo.checks import IMAGES, POSITIVE, SEED, Number, Rule, Whole
 from hdzoo.errors import HDZooError
-from hdzoo.training.objectives import SIGMA_DISTRIBUTIONS
+from hdzoo.training.objectives import LOSS_WEIGHTINGS, SIGMA_DISTRIBUTIONS, build_objective
+from hdzoo.training.objectives.base import option_defaults
 
 CHOICES = {
     # Of diffusers' schedules, "piecewise_constant" needs rules of its own.
@@ -17,7 +19,7 @@ CHOICES = {
         "polynomial",
     ),
     "sigma_distribution": SIGMA_DISTRIBUTIONS,
-    "loss_weighting": ("song-ermon", "karras"),
+    "loss_weighting": LOSS_WEIGHTINGS,
     "mixed_precision": ("no", "bf16", "fp16"),
 }
 MOST_STEPS = 1_000_000_000
@@ -64,6 +66,8 @@ class TrainingConfig:
             their centres and resized; else they are refused.
         initial_weights: the hash of the weights that the run starts from
             (`hdzoo.training.setup.initial_network`); None for fresh ones.
+        objective: the registered name of what is made small.
+        objective_options: options of its class; those at their default are left out.
     """
 
     max_train_steps: int = 10_000
@@ -83,6 +87,8 @@ class TrainingConfig:
     random_flip: bool = False
     resize: bool = False
     initial_weights: str | None = None
+    objective: str = "denoising"
+    objective_options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuses what no run can use, before anything is written."""
@@ -95,3 +101,7 @@ class TrainingConfig:
                 )
         for name, rule in NUMBERS.items():
             rule(name, getattr(self, name))
+        defaults = option_defaults(type(build_objective(self.objective, self.objective_options)))
+        # One that a later version adds leaves a run the same.
+        given = {k: v for k, v in self.objective_options.items() if v != defaults[k]}
+        object.__setattr__(self, "objective_options", given)

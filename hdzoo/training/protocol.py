@@ -100,7 +100,7 @@ def check_same_run(
         HDZooError: they differ, in more than a ``max_train_steps`` that may change.
     """
     # An option that did not exist yet had its default.
-    defaults = {field.name: field.default for field in dataclasses.fields(TrainingConfig)}
+    defaults = dataclasses.asdict(TrainingConfig())
     differs = list(differences(defaults | before, defaults | now))
     if differs:
         raise HDZooError(

@@ -1,6 +1,7 @@
 """A training run while it lasts: its parts, its steps, and where it was left."""
 
 import dataclasses
+import json
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -15,10 +16,10 @@ from diffusers import ModelMixin
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 
+from hdzoo.checks import shown
 from hdzoo.errors import HDZooError, StoppedError
 from hdzoo.files import check_no_link, inner_folder, sweep
 from hdzoo.images.images import Images
-from hdzoo.scores.conversions import score_weights
 from hdzoo.training.checkpoints import (
     Progress,
     latest_checkpoint,
@@ -29,12 +30,7 @@ from hdzoo.training.config import TrainingConfig
 from hdzoo.training.data import StepBatchSampler, flip_half, image_loader, image_transform
 from hdzoo.training.interrupts import Interrupts
 from hdzoo.training.losses import LOG, LossLog, held_out_loss
-from hdzoo.training.objectives import (
-    denoising_score_matching,
-    draw_sigmas,
-    karras_weight,
-    song_ermon_weight,
-)
+from hdzoo.training.objectives import Network, build_objective
 from hdzoo.training.outcome import RECORD_FILE, read_record, run_record
 from hdzoo.training.protocol import (
     check_same_run,
@@ -42,7 +38,7 @@ from hdzoo.training.protocol import (
     surroundings,
     warn_of_rounding,
 )
-from hdzoo.training.setup import network_ladder, prediction_type, seed_step
+from hdzoo.training.setup import seed_step
 
 LOG_EVERY = 50
 # Held-out images and noise levels on the way; at the end it is all of them.
@@ -77,6 +73,7 @@ class Run:
         self.accelerator = accelerator
         self.network = network
         self.config = config
+        self.objective = build_objective(config.objective, config.objective_options)
         self.output_dir = output_dir
         self.checkpoints = output_dir / "checkpoints"
         self.transform = image_transform(
@@ -161,10 +158,13 @@ class Run:
         self.model, self.optimizer = accelerator.prepare(self.network, optimizer)
         self.ema.to(accelerator.device)
         if self.latest is not None:
-            load_checkpoint(accelerator, self.latest, self.network, optimizer, self.ema)
+            parts = self.network, optimizer, self.ema, self.objective
+            load_checkpoint(accelerator, self.latest, *parts)
         if tracker is not None:
-            accelerator.init_trackers("hdzoo", config=dataclasses.asdict(config))
-        self.ladder = torch.tensor(network_ladder(self.network), device=accelerator.device)
+            # TensorBoard has no place for a dict.
+            options = {"objective_options": json.dumps(config.objective_options)}
+            accelerator.init_trackers("hdzoo", config=dataclasses.asdict(config) | options)
+        self.seen = Network(self.model, self.network, config, accelerator.device)
         self.batches.steps = range(self.progress.step, config.max_train_steps)
         log = self.output_dir / LOG if accelerator.is_main_process else None
         self.log = LossLog(log, self.progress.losses)
@@ -179,6 +179,7 @@ class Run:
             self.accelerator,
             self.checkpoints,
             (self.network, self.optimizer, self.ema),
+            self.objective,
             self.progress,
             self.protocol,
             self.surroundings,
@@ -248,22 +249,15 @@ class Run:
         config, accelerator = self.config, self.accelerator
         seed_step(config.seed, step, accelerator.process_index)
         images = images.to(accelerator.device, non_blocking=True)
-        sigmas = draw_sigmas(
-            config.sigma_distribution,
-            len(images),
-            self.ladder,
-            config.log_sigma_mean,
-            config.log_sigma_std,
-        )
-        noise = torch.randn_like(images)
+        draws = self.objective.draw(self.seen, images)
         if config.random_flip:
             images = flip_half(images)
         number = config.gradient_accumulation_steps
-        whole = (images, noise, sigmas)
-        for i, (x, z, sigma) in enumerate(zip(*(t.chunk(number) for t in whole), strict=True), 1):
+        parts = zip(*(whole.chunk(number) for whole in (images, *draws)), strict=True)
+        for i, part in enumerate(parts, 1):
             # Processes average their gradients once, with the last part.
             with nullcontext() if i == number else accelerator.no_sync(self.model):
-                loss = training_loss(self.model, self.network, x, z, sigma, config.loss_weighting)
+                loss = self.loss(*part)
                 accelerator.backward(loss / number)
             self.running += loss.detach() / number
         accelerator.clip_grad_norm_(self.model.parameters(), config.max_grad_norm)
@@ -271,6 +265,16 @@ class Run:
         self.lr_scheduler.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.ema.step(self.network.parameters())
+
+    def loss(self, images: torch.Tensor, *draws: torch.Tensor) -> torch.Tensor:
+        """The objective's loss of a part of the images."""
+        loss = self.objective.loss(self.seen, images, *draws)
+        if not isinstance(loss, torch.Tensor) or loss.shape != () or not loss.requires_grad:
+            raise HDZooError(
+                f"objective {self.config.objective!r} gives {shown(loss)} for a loss; it must be a "
+                "scalar tensor that depends on the weights"
+            )
+        return loss
 
     def log_loss(self) -> float:
         """Logs the mean loss of the steps since the last time, over all processes."""
@@ -320,28 +324,6 @@ class Run:
                 most_levels=HELD_OUT_LEVELS,
             )
         self.log.add(self.progress.step, held_out_loss=loss)
-
-
-def training_loss(
-    model: Any,
-    network: ModelMixin,
-    images: torch.Tensor,
-    noise: torch.Tensor,
-    sigmas: torch.Tensor,
-    weighting: str,
-) -> torch.Tensor:
-    """Denoising score matching of one batch; ``model`` is ``network`` as Accelerate wraps it."""
-    sigma = sigmas.view(-1, 1, 1, 1)
-    noisy = images + sigma * noise
-    prediction = model(noisy, sigmas, return_dict=False)[0]
-    a, b = score_weights(prediction_type(network), sigma)
-    if weighting == "karras":
-        weight = karras_weight(sigmas, network.config.data_std)
-    else:
-        weight = song_ermon_weight(sigmas)
-    loss = denoising_score_matching(a * prediction + b * noisy, noise, sigmas, weight)
-    # Per dimension, so that max_grad_norm means the same at every image size.
-    return loss / images[0].numel()
 
 
 def all_finite(network: ModelMixin) -> bool:

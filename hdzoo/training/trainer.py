@@ -18,9 +18,10 @@ from hdzoo.processes import all_processes, in_first_process
 from hdzoo.training.config import TrainingConfig
 from hdzoo.training.data import image_loader
 from hdzoo.training.fitting import check_images
+from hdzoo.training.objectives import build_objective
 from hdzoo.training.outcome import finish, save_samples
 from hdzoo.training.run import Run
-from hdzoo.training.setup import build_scheduler, has_own_ladder, network_ladder
+from hdzoo.training.setup import build_scheduler
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -98,7 +99,7 @@ def train(
         StoppedError: the run was.
     """
     output_dir = named_path(output_dir, "output_dir")
-    check_network(model, config)
+    build_objective(config.objective, config.objective_options).check(model, config)
     if held_out_every and held_out is None:
         raise HDZooError("held_out_every needs images to measure on; give held_out as well")
     scheduler = scheduler or build_scheduler(None, {}, model)
@@ -199,24 +200,3 @@ def build_accelerator(output_dir: Path, config: TrainingConfig, tracker: str | N
             "use 'bf16' or 'no'"
         )
     return accelerator
-
-
-def check_network(network: ModelMixin, config: TrainingConfig) -> None:
-    """Refuses a run that would train a network on noise levels or with a weight it has not."""
-    ladder = network_ladder(network)
-    name, distribution = type(network).__name__, config.sigma_distribution
-    if has_own_ladder(network) and distribution != "ladder":
-        raise HDZooError(
-            f"{name} knows only the {len(ladder)} noise levels of its ladder, and "
-            f"sigma_distribution {distribution!r} draws others; use 'ladder'"
-        )
-    if not has_own_ladder(network) and distribution == "ladder":
-        raise HDZooError(
-            f"{name} has no ladder: it is trained for all noise levels from {ladder[-1]:g} to "
-            f"{ladder[0]:g}; set sigma_distribution to 'log-uniform' or 'log-normal'"
-        )
-    if config.loss_weighting == "karras" and network.config.get("data_std") is None:
-        raise HDZooError(
-            f"loss_weighting 'karras' needs data_std in the network's config, and {name} has "
-            "none; use 'song-ermon'"
-        )

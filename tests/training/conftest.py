@@ -35,14 +35,14 @@ def at_step(monkeypatch):
     """Makes a step's loss pass through a function."""
 
     def install(step, change):
-        original, calls = runs.training_loss, [0]
+        original, calls = runs.Run.loss, [0]
 
-        def training_loss(*args):
+        def loss_of(*args):
             calls[0] += 1
             loss = original(*args)
             return change(loss) if calls[0] == step else loss
 
-        monkeypatch.setattr(runs, "training_loss", training_loss)
+        monkeypatch.setattr(runs.Run, "loss", loss_of)
 
     return install
 

@@ -17,7 +17,6 @@ from hdzoo.training.objectives import (
     draw_sigmas,
     karras_weight,
     loss_per_dimension,
-    song_ermon_weight,
 )
 
 # Data N(MEAN, STD^2) in D dimensions; V = STD^2 + sigma^2 is the variance of the noisy samples.
@@ -47,7 +46,7 @@ def gaussian_batch(sigma, size=20_000):
     generator = torch.Generator().manual_seed(0)
     clean = MEAN + STD * torch.randn(size, D, generator=generator, dtype=torch.float64)
     noise = torch.randn(size, D, generator=generator, dtype=torch.float64)
-    return clean + sigma * noise, noise
+    return clean, noise
 
 
 def tolerance(value, samples):
@@ -57,48 +56,42 @@ def tolerance(value, samples):
 
 
 @pytest.mark.parametrize("sigma", [0.1, 0.8, 3.0])
-@pytest.mark.parametrize("weight", [1.0, 2.5])
-def test_dsm_of_a_linear_score_is_its_closed_form(sigma, weight):
+def test_dsm_of_a_linear_score_is_its_closed_form(sigma):
     # With s(x) = -k (x - m), s + z / sigma is normal: variance k^2 STD^2 + (1 / sigma - k sigma)^2.
-    noisy, noise = gaussian_batch(sigma)
-    sigmas = torch.full((len(noise),), sigma, dtype=torch.float64)
     for k in (0.0, 0.5, 1 / (STD**2 + sigma**2)):
-        loss = denoising_score_matching(
-            -k * (noisy - MEAN), noise, sigmas, torch.full_like(sigmas, weight)
-        )
-        expected = 0.5 * weight * D * (k**2 * STD**2 + (1 / sigma - k * sigma) ** 2)
-        assert loss.item() == pytest.approx(expected, abs=tolerance(expected, noise.numel()))
+        loss = mean_loss(sigma, k)
+        expected = 0.5 * (k**2 * STD**2 + (1 / sigma - k * sigma) ** 2)
+        assert loss == pytest.approx(expected, abs=tolerance(expected, 20_000 * D))
+
+
+def mean_loss(sigma, k):
+    """Of the score -k (x - m), per dimension."""
+    clean, noise = gaussian_batch(sigma)
+    sigmas = torch.full((len(noise),), sigma, dtype=torch.float64)
+    losses = denoising_score_matching(lambda x: -k * (x - MEAN), clean, noise, sigmas)
+    return losses.mean().item() / D
 
 
 def test_dsm_is_least_at_the_exact_score():
     # c / (2 sigma^2) a dimension with c = STD^2 / V; quadratic in k, so symmetric around 1 / V.
     sigma = 0.6
-    noisy, noise = gaussian_batch(sigma)
-    sigmas = torch.full((len(noise),), sigma, dtype=torch.float64)
     v = STD**2 + sigma**2
-    best, low, high = (
-        denoising_score_matching(-k * (noisy - MEAN), noise, sigmas, sigmas**2).item() / D
-        for k in (1 / v, 0.9 / v, 1.1 / v)
-    )
+    best, low, high = (sigma**2 * mean_loss(sigma, k) for k in (1 / v, 0.9 / v, 1.1 / v))
     c = STD**2 / v
-    assert best == pytest.approx(c / 2, abs=tolerance(c / 2, noise.numel()))
+    assert best == pytest.approx(c / 2, abs=tolerance(c / 2, 20_000 * D))
     # Moving k by 0.1 / V costs sigma^2 V (0.1 / V)^2 / 2. The gradient there has mean 0: it is
     # sigma^2 x (z / sigma - x / V), a product of independent normals, with the deviation sigma STD.
     cost = 0.005 * sigma**2 / v
-    slack = 4 * (0.1 / v) * sigma * STD / math.sqrt(noise.numel())
+    slack = 4 * (0.1 / v) * sigma * STD / math.sqrt(20_000 * D)
     assert low - best == pytest.approx(cost, abs=slack)
     assert high - best == pytest.approx(cost, abs=slack)
     assert slack < cost
 
 
-def test_dsm_averages_over_the_batch_and_sums_over_pixels():
-    score, noise = torch.zeros(3, 2, 4, 4), torch.ones(3, 2, 4, 4)
-    sigmas = torch.tensor([1.0, 2.0, 4.0])
-    # 0.5 * 32 * mean(weight / sigma^2)
-    loss = denoising_score_matching(score, noise, sigmas, song_ermon_weight(sigmas))
-    assert loss.item() == 16.0
-    loss = denoising_score_matching(score, noise, sigmas, torch.ones(3))
-    assert loss.item() == 16.0 * (1 + 1 / 4 + 1 / 16) / 3
+def test_dsm_is_of_each_sample_and_sums_over_pixels():
+    clean, noise = torch.randn(3, 2, 4, 4), torch.ones(3, 2, 4, 4)
+    losses = denoising_score_matching(torch.zeros_like, clean, noise, torch.tensor([1.0, 2.0, 4.0]))
+    assert losses.tolist() == [16.0, 4.0, 1.0]
 
 
 def test_karras_weight_is_that_of_the_denoiser():
@@ -112,7 +105,8 @@ def test_karras_weight_is_that_of_the_denoiser():
 @pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
 @pytest.mark.parametrize("sigma", [0.1, 0.8, 3.0])
 def test_loss_per_dimension_of_the_exact_score_is_c(prediction_type, sigma):
-    noisy, noise = gaussian_batch(sigma)
+    clean, noise = gaussian_batch(sigma)
+    noisy = clean + sigma * noise
     score = -(noisy - MEAN) / (STD**2 + sigma**2)
     a, b = score_weights(prediction_type, sigma)
     loss = loss_per_dimension((score - b * noisy) / a, noisy, noise, sigma, prediction_type)
@@ -122,7 +116,8 @@ def test_loss_per_dimension_of_the_exact_score_is_c(prediction_type, sigma):
 
 
 def test_loss_per_dimension_of_a_score_of_zero_is_one():
-    noisy, noise = gaussian_batch(0.5)
+    clean, noise = gaussian_batch(0.5)
+    noisy = clean + 0.5 * noise
     loss = loss_per_dimension(torch.zeros_like(noisy), noisy, noise, 0.5, "score").mean().item()
     assert loss == pytest.approx(1, abs=tolerance(1, noise.numel()))
 

@@ -141,13 +141,13 @@ def test_tensorboard_has_the_mean_loss_and_the_rate(tmp_path, digits, monkeypatc
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     config, losses = with_config(max_train_steps=50, train_batch_size=2), []
-    inner = runs.training_loss
+    inner = runs.Run.loss
 
     def recorded(*args):
         losses.append(inner(*args))
         return losses[-1]
 
-    monkeypatch.setattr(runs, "training_loss", recorded)
+    monkeypatch.setattr(runs.Run, "loss", recorded)
     at_step(25, kill)
     with pytest.raises(StoppedError):
         run(tmp_path, digits, config, checkpoint_every=20)
@@ -169,13 +169,13 @@ def test_tensorboard_has_the_mean_loss_and_the_rate(tmp_path, digits, monkeypatc
 def test_the_log_has_the_mean_of_every_fifty_steps(
     tmp_path, digits, monkeypatch, at_step, stop, interrupt
 ):
-    losses, inner = [], runs.training_loss
+    losses, inner = [], runs.Run.loss
 
     def recorded(*args):
         losses.append(inner(*args))
         return losses[-1]
 
-    monkeypatch.setattr(runs, "training_loss", recorded)
+    monkeypatch.setattr(runs.Run, "loss", recorded)
     config = with_config(max_train_steps=110, train_batch_size=2)
     if stop is not None:
         at_step(stop, interrupt)

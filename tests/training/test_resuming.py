@@ -266,13 +266,13 @@ PARALLEL = """
         max_train_steps=6, train_batch_size=8, sigma_distribution="log-normal"
     )
     torch.manual_seed(0)
-    seen, original = [], run.training_loss
+    seen, original = [], run.Run.loss
 
-    def training_loss(model, network, images, *args):
+    def loss(self, images, *draws):
         seen.append((images[:, 0, 0, 0] * 85).round().int().tolist())
-        return original(model, network, images, *args)
+        return original(self, images, *draws)
 
-    run.training_loss = training_loss
+    run.Run.loss = loss
     folder = Path(sys.argv[1])
     options = {"checkpoint_every": 4, "num_samples": 0}
     trainer.train(UNetScoreModel(**UNET), data, folder / "out", config, **options)

@@ -1,61 +1,11 @@
-"""Training objectives and distributions of noise levels, as pure functions."""
+"""Noise levels that a network is trained at, and what each of them weighs."""
 
 import torch
 
 from hdzoo.errors import HDZooError
-from hdzoo.scores.conversions import score_weights
 
 SIGMA_DISTRIBUTIONS = ("ladder", "log-uniform", "log-normal")
-
-
-def denoising_score_matching(
-    score: torch.Tensor, noise: torch.Tensor, sigmas: torch.Tensor, weight: torch.Tensor
-) -> torch.Tensor:
-    r"""Denoising score matching, summed over pixels and averaged over the batch.
-
-    .. math:: \frac12 E\, \lambda(\sigma) \| s(x_0 + \sigma z, \sigma) + z / \sigma \|^2
-
-    Source: Vincent (2011); Song and Ermon (arXiv 1907.05600), equations 5 and 6, whose weight is
-    :math:`\lambda(\sigma) = \sigma^2`.
-
-    Args:
-        score: the network's score at the noisy samples, shape (batch, ...).
-        noise: the standard normal noise ``z`` in them, same shape.
-        sigmas: the noise level of each sample, shape (batch,).
-        weight: ``lambda(sigma)`` of each sample, shape (batch,).
-
-    Returns:
-        The loss, a scalar.
-    """
-    sigma = sigmas.view(-1, *[1] * (score.ndim - 1))
-    error = (score + noise / sigma).square().flatten(1).sum(1)
-    return 0.5 * (weight * error).mean()
-
-
-def loss_per_dimension(
-    prediction: torch.Tensor,
-    noisy: torch.Tensor,
-    noise: torch.Tensor,
-    sigma: float,
-    prediction_type: str,
-) -> torch.Tensor:
-    r"""The scale-free denoising loss of each sample, :math:`\| \sigma s + z \|^2 / d`.
-
-    Its mean is at least ``MMSE / (d sigma^2)``, which lies in [0, 1], and equals it for the exact
-    score; it is 1 for a score of zero.
-
-    Args:
-        prediction: the network's output, shape (batch, ...).
-        noisy: its input ``x0 + sigma z``, same shape.
-        noise: ``z``, same shape.
-        sigma: the noise level.
-        prediction_type: what the network predicts; see `hdzoo.scores.conversions`.
-
-    Returns:
-        Shape (batch,).
-    """
-    a, b = score_weights(prediction_type, sigma)
-    return (sigma * (a * prediction + b * noisy) + noise).square().flatten(1).mean(1)
+LOSS_WEIGHTINGS = ("song-ermon", "karras")
 
 
 def draw_sigmas(

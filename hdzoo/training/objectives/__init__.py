@@ -1,0 +1,35 @@
+"""Training objectives, as pure functions, and what makes one of them a run's.
+
+A score network is a function of a batch of points, shape (batch, ...), that gives a vector at each;
+a noise-conditional one is that at given levels: ``lambda x: network(x, sigmas)``. An energy comes
+in by its score (`derivatives.energy_score`). Each function gives the loss of each sample, shape
+(batch,), summed over its coordinates: whoever trains takes the mean, weighted as he likes.
+"""
+
+from hdzoo.training.objectives.base import Network, NoisyObjective, Objective, build_objective
+from hdzoo.training.objectives.denoising import denoising_score_matching, loss_per_dimension
+from hdzoo.training.objectives.derivatives import along, divergence, energy_score
+from hdzoo.training.objectives.levels import (
+    LOSS_WEIGHTINGS,
+    SIGMA_DISTRIBUTIONS,
+    draw_sigmas,
+    karras_weight,
+    song_ermon_weight,
+)
+
+__all__ = [
+    "LOSS_WEIGHTINGS",
+    "SIGMA_DISTRIBUTIONS",
+    "Network",
+    "NoisyObjective",
+    "Objective",
+    "along",
+    "build_objective",
+    "denoising_score_matching",
+    "divergence",
+    "draw_sigmas",
+    "energy_score",
+    "karras_weight",
+    "loss_per_dimension",
+    "song_ermon_weight",
+]
