@@ -41,7 +41,10 @@ def hdzoo_models() -> dict[str, str]:
 
 @hookimpl
 def hdzoo_objectives() -> dict[str, str]:
-    return {"denoising": "hdzoo.training.objectives.denoising:Denoising"}
+    return {
+        "denoising": "hdzoo.training.objectives.denoising:Denoising",
+        "contrastive-divergence": "hdzoo.training.objectives.contrastive:ContrastiveDivergence",
+    }
 
 
 @hookimpl

@@ -14,22 +14,21 @@ class EnergyModel(HasEnergy, UNetScoreModel):
     r"""An energy :math:`E(x, \sigma) \approx -\log p_\sigma(x)`, over a range of noise levels.
 
     .. math::
-        E(x, \sigma) = \frac12 \| \sin\theta\, u - \cos\theta\, F(u, t(\sigma)) \|^2
-            + \frac12 \| \cos\theta\, u \|^2, \quad
-        u = \frac{x - \mu}{\sqrt{\sigma^2 + \sigma_d^2}}, \quad \tan\theta = \sigma / \sigma_d
+        E(x, \sigma) = \frac12 \| u - \cos\theta\, F(u, t(\sigma)) \|^2, \quad
+        u = \frac{x - \mu}{\sqrt{\sigma^2 + \sigma_d^2}}, \quad
+        \cos\theta = \frac{\sigma_d}{\sqrt{\sigma^2 + \sigma_d^2}}
 
     with the data's mean :math:`\mu` and standard deviation :math:`\sigma_d`, and :math:`F` and
     :math:`t` as in `UNetScoreModel`, whose options it has. With ``F = 0`` it is the energy of
-    :math:`N(\mu, \sigma_d^2)`, exactly. The first term is
-    :math:`\| x - D(x, \sigma) \|^2 / 2 \sigma^2` with the denoiser :math:`D` of `UNetScoreModel`.
+    :math:`N(\mu, \sigma_d^2)`, exactly. What the norm is of is, where the noise is small, the
+    noise itself, and its scale does not depend on :math:`\sigma`.
 
     Its prediction is the score, :math:`s = -\nabla_x E`, so that the field is conservative: it
     costs a backward pass at each evaluation. `torch.func` computes it, also where gradients are
     off, and it can be differentiated again.
 
     Source: the squared norm of a residual: Salimans and Ho (2021), "Should EBMs model the energy or
-    the score?"; its scaling: Karras et al. (arXiv 2206.00364), table 1; the second term is ours.
-    Trained by denoising: Vincent (2011), Song and Ermon (arXiv 1907.05600).
+    the score?"; the scaling of the input: Karras et al. (arXiv 2206.00364), table 1.
 
     The options are those of `UNetScoreModel`.
     """
@@ -51,8 +50,6 @@ class EnergyModel(HasEnergy, UNetScoreModel):
         Raises:
             HDZooError: the images or the timestep do not fit.
         """
-        centred, scale, sigma, output = self._evaluate(sample, timestep)
-        state = centred * scale
-        sine, cosine = sigma * scale, self.config.data_std * scale
-        residual = sine * state - cosine * output
-        return (residual.square() + (cosine * state).square()).flatten(1).sum(1) / 2
+        centred, scale, _, output = self._evaluate(sample, timestep)
+        residual = centred * scale - self.config.data_std * scale * output
+        return residual.square().flatten(1).sum(1) / 2
