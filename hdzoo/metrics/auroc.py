@@ -7,6 +7,7 @@ import numpy.typing as npt
 from scipy.stats import rankdata
 
 from hdzoo.errors import HDZooError
+from hdzoo.text import counted
 
 
 class Auroc(NamedTuple):
@@ -42,11 +43,12 @@ def auroc(inside: npt.ArrayLike, outside: npt.ArrayLike) -> Auroc:
     below, above = (np.asarray(part, dtype=np.float64).ravel() for part in (inside, outside))
     for name, part in (("inside", below), ("outside", above)):
         if len(part) < 2:
-            raise HDZooError(f"{name} has {len(part)} of numbers; at least 2 are needed")
-        if not np.isfinite(part).all():
+            raise HDZooError(f"{name} has {counted(len(part), 'number')}; at least 2 are needed")
+        strange = int((~np.isfinite(part)).sum())
+        if strange:
             raise HDZooError(
-                f"{name} has {(~np.isfinite(part)).sum()} numbers that are not finite, which have "
-                "no place among the others"
+                f"{name} has {counted(strange, 'number')} that {'is' if strange == 1 else 'are'} "
+                "not finite, with no place among the others"
             )
     ranks = rankdata(np.concatenate([above, below]))
     larger_than = (ranks[: len(above)] - rankdata(above)) / len(below)

@@ -13,22 +13,19 @@ from hdzoo.scores.energies import HasEnergy
 class EnergyModel(HasEnergy, UNetScoreModel):
     r"""An energy :math:`E(x, \sigma) \approx -\log p_\sigma(x)`, over a range of noise levels.
 
-    .. math::
-        E(x, \sigma) = \frac12 \| u - \cos\theta\, F(u, t(\sigma)) \|^2, \quad
-        u = \frac{x - \mu}{\sqrt{\sigma^2 + \sigma_d^2}}, \quad
-        \cos\theta = \frac{\sigma_d}{\sqrt{\sigma^2 + \sigma_d^2}}
+    .. math:: E(x, \sigma) = \frac{\| x - D(x, \sigma) \|^2}{2 \sigma^2}
 
-    with the data's mean :math:`\mu` and standard deviation :math:`\sigma_d`, and :math:`F` and
-    :math:`t` as in `UNetScoreModel`, whose options it has. With ``F = 0`` it is the energy of
-    :math:`N(\mu, \sigma_d^2)`, exactly. What the norm is of is, where the noise is small, the
-    noise itself, and its scale does not depend on :math:`\sigma`.
+    :math:`D` is a U-Net as in `UNetScoreModel`, whose options it has. What the norm is of is the
+    noise that a denoiser would find; its scale does not depend on :math:`\sigma`. Of data
+    spread evenly over a subspace it is the energy exactly, with :math:`D` their denoiser. For other
+    data :math:`D` is trained to be something else, but the weights of a `UNetScoreModel` are a good
+    start (``hdzoo train --model energy --init-from MODEL``).
 
     Its prediction is the score, :math:`s = -\nabla_x E`, so that the field is conservative: it
     costs a backward pass at each evaluation. `torch.func` computes it, also where gradients are
     off, and it can be differentiated again.
 
-    Source: the squared norm of a residual: Salimans and Ho (2021), "Should EBMs model the energy or
-    the score?"; the scaling of the input: Karras et al. (arXiv 2206.00364), table 1.
+    Source: Salimans and Ho (2021), "Should EBMs model the energy or the score?", section 3.
 
     The options are those of `UNetScoreModel`.
     """
@@ -50,6 +47,7 @@ class EnergyModel(HasEnergy, UNetScoreModel):
         Raises:
             HDZooError: the images or the timestep do not fit.
         """
-        centred, scale, _, output = self._evaluate(sample, timestep)
-        residual = centred * scale - self.config.data_std * scale * output
+        centred, scale, sigma, output = self._evaluate(sample, timestep)
+        # (x - D) / sigma, without the difference of the two, which are close to each other.
+        residual = scale * (sigma * scale * centred - self.config.data_std * output)
         return residual.square().flatten(1).sum(1) / 2
