@@ -65,7 +65,8 @@ def save_curve(lines: list[dict[str, Any]], path: Path) -> None:
     figure = Figure(figsize=(4.8 * (1 + bool(held_out)), 3.4), layout="constrained")
     panels = figure.subplots(1, 1 + bool(held_out), squeeze=False)[0]
     panels[0].plot(*zip(*train, strict=True), color="#0072b2")
-    panels[0].set(xlabel="step", ylabel="loss", yscale="log", title="training images")
+    scale = "log" if all(loss > 0 for _, loss in train) else "linear"
+    panels[0].set(xlabel="step", ylabel="loss", yscale=scale, title="training images")
     if held_out:
         steps = [step for step, _ in held_out]
         for i, sigma in enumerate(held_out[0][1]["sigmas"]):
