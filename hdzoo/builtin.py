@@ -43,6 +43,10 @@ def hdzoo_models() -> dict[str, str]:
 def hdzoo_objectives() -> dict[str, str]:
     return {
         "denoising": "hdzoo.training.objectives.denoising:Denoising",
+        "explicit": "hdzoo.training.objectives.explicit:Explicit",
+        "implicit": "hdzoo.training.objectives.implicit:Implicit",
+        "sliced": "hdzoo.training.objectives.implicit:Sliced",
+        "sure": "hdzoo.training.objectives.sure:Sure",
         "contrastive-divergence": "hdzoo.training.objectives.contrastive:ContrastiveDivergence",
     }
 

@@ -152,6 +152,11 @@ def pictures_in(content: str) -> list[str]:
     return sorted({name for name in shown if "://" not in name})
 
 
+def _aim(config: dict[str, Any]) -> str:
+    name = config.get("objective", "denoising")
+    return "denoising score matching" if name == "denoising" else f"the objective {code(name)}"
+
+
 def write_card(folder: Path, record: dict[str, Any], dataset: str | None = None) -> None:
     """Writes ``README.md`` into a pipeline folder.
 
@@ -174,7 +179,7 @@ def write_card(folder: Path, record: dict[str, Any], dataset: str | None = None)
         f"# {prose(name)}",
         *([f"![Samples of its own sampler]({SAMPLES})"] if SAMPLES in shown else ()),
         f"A {prose(unet)} for {size}x{size} images with {counted(channels, 'channel')}, trained "
-        f"by denoising score matching on {counted(record['num_images'], 'image')}"
+        f"by {_aim(record['config'])} on {counted(record['num_images'], 'image')}"
         f"{f' of {code(dataset)}' if dataset else ''}"
         f"{f', from the weights of {code(origin)}' if origin else ''}. "
         f"Its sampler is {prose(sampler)}"

@@ -72,7 +72,7 @@ class UNetScoreModel(Denoises, LoadedByName, ModelMixin, ConfigMixin):
         data_mean: mean of the pixels, in the units of ``data_range``.
         data_std: their standard deviation.
         sigma_min: smallest noise level that the network is trained for.
-        sigma_max: largest one.
+        sigma_max: largest one; the same for a network of a single level.
         data_range: lowest and highest value of a pixel.
         held_out_loss: the denoising loss per dimension, ``E |sigma s + z|^2 / d``, on held-out
             data, as ``{"sigmas": [...], "loss": [...]}``; recorded by the trainer.
@@ -128,10 +128,10 @@ class UNetScoreModel(Denoises, LoadedByName, ModelMixin, ConfigMixin):
                 f"block_out_channels ends with {block_out_channels[-1]}; for attention it must end "
                 f"with at least {HEAD}, the channels of a head"
             )
-        if not sigma_min < sigma_max:
+        if not sigma_min <= sigma_max:
             raise HDZooError(
                 f"sigma_min is {sigma_min:g} and sigma_max is {sigma_max:g}; the smallest noise "
-                "level is below the largest"
+                "level is not above the largest"
             )
         channels = in_channels * patch_size**2
         self.unet = UNet2DModel(

@@ -65,6 +65,7 @@ def save_curve(lines: list[dict[str, Any]], path: Path) -> None:
     figure = Figure(figsize=(4.8 * (1 + bool(held_out)), 3.4), layout="constrained")
     panels = figure.subplots(1, 1 + bool(held_out), squeeze=False)[0]
     panels[0].plot(*zip(*train, strict=True), color="#0072b2")
+    # Not every objective is positive.
     scale = "log" if all(loss > 0 for _, loss in train) else "linear"
     panels[0].set(xlabel="step", ylabel="loss", yscale=scale, title="training images")
     if held_out:
@@ -96,7 +97,7 @@ def held_out_loss(
         loader: batches of images.
         seed: of the noise, which is the same at every level.
         sigmas: noise levels; those outside the network's range are left out. A network with a
-            ladder of its own has that one's in their place.
+            ladder of its own, or of a single level, has that one's in their place.
         most_levels: of such a ladder, evenly spread; all by default.
 
     Returns:
@@ -104,7 +105,7 @@ def held_out_loss(
     """
     ladder = network_ladder(model)
     levels = [sigma for sigma in sigmas if ladder[-1] <= sigma <= ladder[0]]
-    if has_own_ladder(model):
+    if has_own_ladder(model) or len(ladder) == 1:
         levels = ladder[:: -(-len(ladder) // (most_levels or len(ladder)))]
     device = next(model.parameters()).device
     totals = torch.zeros(len(levels), dtype=torch.float64, device=device)

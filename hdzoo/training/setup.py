@@ -120,7 +120,8 @@ def default_sampler(network: ModelMixin) -> tuple[str, dict[str, Any]]:
     Args:
         network: the score network.
     """
-    num_levels = len(network_ladder(network)) if has_own_ladder(network) else EVALUATIONS
+    ladder = network_ladder(network)
+    num_levels = len(ladder) if has_own_ladder(network) or len(ladder) == 1 else EVALUATIONS
     steps = max(1, EVALUATIONS // num_levels)
     options = {"num_levels": num_levels, "steps_per_level": steps, "readout": "full"}
     if steps == 1:
@@ -134,7 +135,7 @@ def has_own_ladder(network: ModelMixin) -> bool:
 
 
 def network_ladder(network: ModelMixin) -> list[float]:
-    """The noise levels of a network: its own ladder, or the two ends of its range.
+    """The noise levels of a network: its own ladder, or the two ends of its range, if they differ.
 
     Raises:
         HDZooError: its config has no range.
@@ -147,7 +148,8 @@ def network_ladder(network: ModelMixin) -> list[float]:
             f"the config of {type(network).__name__} has no {' and no '.join(missing)}: add the "
             "range of noise levels by network.register_to_config(sigma_min=..., sigma_max=...)"
         )
-    return geometric_ladder(network.config.sigma_max, network.config.sigma_min, 2)
+    high, low = network.config.sigma_max, network.config.sigma_min
+    return geometric_ladder(high, low, 1 if high == low else 2)
 
 
 def default_sigma_distribution(network: ModelMixin) -> str:

@@ -168,7 +168,7 @@ def test_a_run_lowers_the_energy_of_the_data(tmp_path, digits):
     config = with_config(**vars(CONFIG) | {"max_train_steps": 60, "max_grad_norm": 1.0})
     model = network()
     run(tmp_path, digits, config, model=model)
-    real = torch.stack([torch.from_numpy(np.asarray(one)) for one in digits["image"][:50]])[:, None]
+    real = torch.stack([torch.tensor(np.array(one)) for one in digits["image"][:50]])[:, None]
     noise = normal(50, 1, 8, 8).clamp(-1, 1)
     inside, outside = (model.energy(x.float(), 0.005).mean() for x in (real / 127.5 - 1, noise))
     assert inside < outside

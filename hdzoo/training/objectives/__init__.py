@@ -9,7 +9,16 @@ in by its score (`derivatives.energy_score`). Each function gives the loss of ea
 from hdzoo.training.objectives.base import Network, NoisyObjective, Objective, build_objective
 from hdzoo.training.objectives.contrastive import contrastive_divergence
 from hdzoo.training.objectives.denoising import denoising_score_matching, loss_per_dimension
-from hdzoo.training.objectives.derivatives import along, divergence, energy_score
+from hdzoo.training.objectives.derivatives import (
+    along,
+    divergence,
+    draw_probes,
+    energy_score,
+    estimated_divergence,
+)
+from hdzoo.training.objectives.explicit import explicit_score_matching
+from hdzoo.training.objectives.generalised import generalised_score_matching
+from hdzoo.training.objectives.implicit import implicit_score_matching, sliced_score_matching
 from hdzoo.training.objectives.levels import (
     LOSS_WEIGHTINGS,
     SIGMA_DISTRIBUTIONS,
@@ -17,6 +26,8 @@ from hdzoo.training.objectives.levels import (
     karras_weight,
     song_ermon_weight,
 )
+from hdzoo.training.objectives.signs import bit_flip_cross_entropy
+from hdzoo.training.objectives.sure import stein_unbiased_risk
 
 __all__ = [
     "LOSS_WEIGHTINGS",
@@ -25,13 +36,21 @@ __all__ = [
     "NoisyObjective",
     "Objective",
     "along",
+    "bit_flip_cross_entropy",
     "build_objective",
     "contrastive_divergence",
     "denoising_score_matching",
     "divergence",
+    "draw_probes",
     "draw_sigmas",
     "energy_score",
+    "estimated_divergence",
+    "explicit_score_matching",
+    "generalised_score_matching",
+    "implicit_score_matching",
     "karras_weight",
     "loss_per_dimension",
+    "sliced_score_matching",
     "song_ermon_weight",
+    "stein_unbiased_risk",
 ]

@@ -7,6 +7,7 @@ import torch
 from diffusers import ModelMixin
 
 from hdzoo import plugins
+from hdzoo.checks import refuse
 from hdzoo.errors import HDZooError
 from hdzoo.scores.conversions import score_weights
 from hdzoo.training.objectives.derivatives import Score
@@ -209,6 +210,10 @@ def build_objective(name: str, options: dict[str, Any]) -> Objective:
     Raises:
         HDZooError: there is no such objective, or an option is unknown or does not fit.
     """
+    if not isinstance(name, str):
+        refuse("objective", name, "a registered name; `hdzoo plugins` lists them")
+    if not isinstance(options, dict):
+        refuse("objective_options", options, "a dict of options of the objective")
     kind = plugins.get("objectives", name)
     source = plugins.provider("objectives", name)
     if not (isinstance(kind, type) and issubclass(kind, Objective)):
@@ -217,7 +222,10 @@ def build_objective(name: str, options: dict[str, Any]) -> Objective:
             "hdzoo.training.objectives.Objective"
         )
     known = option_defaults(kind)
-    strange = sorted(set(options) - set(known))
+    for option, default in known.items():
+        if default is inspect.Parameter.empty:
+            raise HDZooError(f"objective {name!r} of {source}: its option {option} has no default")
+    strange = [str(option) for option in options if option not in known]
     if strange:
         raise HDZooError(
             f"objective {name!r} has no option {', '.join(strange)}; it has "

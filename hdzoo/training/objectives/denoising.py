@@ -30,9 +30,9 @@ def denoising_score_matching(
     Its mean is that of `explicit_score_matching` on the noisy law, plus a constant. Over a ladder,
     each is weighted with :math:`\lambda(\sigma)`.
 
-    Source: Vincent (2011), "A connection between score matching and denoising autoencoders",
-    equation 9; over a ladder, Song and Ermon (arXiv 1907.05600), equations 5 and 6, with
-    :math:`\lambda(\sigma) = \sigma^2`.
+    Source: Vincent (Neural Computation 23, 2011), "A connection between score matching and
+    denoising autoencoders", section 4; over a ladder, Song and Ermon (arXiv 1907.05600), equations
+    5 and 6, with :math:`\lambda(\sigma) = \sigma^2`.
 
     Args:
         score: of the noisy samples, as a function of them.

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hdzoo.errors import HDZooError
 
@@ -13,6 +14,7 @@ Energy = Callable[[torch.Tensor], torch.Tensor]
 
 # Directions whose derivatives are computed at once.
 CHUNK = 64
+PROBES = ("rademacher", "gaussian")
 
 
 def energy_score(energy: Energy) -> Score:
@@ -45,11 +47,15 @@ def along(
         HDZooError: there are no such derivatives of it in torch.
     """
     try:
-        value, derivative = torch.func.jvp(function, (x,), (direction,))
+        # The other kernels of attention have no derivatives in forward mode, nor second ones.
+        with sdpa_kernel(SDPBackend.MATH):
+            # It refuses what is expanded.
+            points, directions = x.contiguous(), direction.contiguous()
+            value, derivative = torch.func.jvp(function, (points,), (directions,))
     except NotImplementedError as error:
         raise HDZooError(
-            f"the network has an operation without derivatives in forward mode: {error}; train it "
-            "by 'denoising', which needs none"
+            "the network has an operation without derivatives in forward mode "
+            f"({str(error).splitlines()[0]}); train it by 'denoising', which needs none"
         ) from error
     return value, derivative
 
@@ -73,4 +79,41 @@ def divergence(function: Score, x: torch.Tensor) -> tuple[torch.Tensor, torch.Te
         derivative = along(function, x, axis.expand_as(x))[1]
         return (derivative * axis).flatten(1).sum(1)
 
-    return function(x), torch.func.vmap(slope, chunk_size=CHUNK)(axes).sum(0)
+    return function(x), torch.func.vmap(slope, chunk_size=CHUNK, randomness="same")(axes).sum(0)
+
+
+def estimated_divergence(
+    function: Score, x: torch.Tensor, probes: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    r"""The values of a function, and the mean of :math:`u^T \nabla f(x)\, u` over probes ``u``.
+
+    Source: Hutchinson (1990), "A stochastic estimator of the trace of the influence matrix".
+
+    Args:
+        function: ``f``.
+        x: shape (batch, ...).
+        probes: shape (batch, number, ...).
+
+    Returns:
+        As `divergence`.
+    """
+    traces = []
+    for probe in probes.unbind(1):
+        value, slope = along(function, x, probe)
+        traces.append((probe * slope).flatten(1).sum(1))
+    return value, torch.stack(traces).mean(0)
+
+
+def draw_probes(x: torch.Tensor, number: int, law: str) -> torch.Tensor:
+    """Random directions of mean 0 and covariance I, from torch's global generator.
+
+    Args:
+        x: points, shape (batch, ...).
+        number: how many for each.
+        law: ``"rademacher"``, signs, or ``"gaussian"``.
+
+    Returns:
+        Shape (batch, number, ...).
+    """
+    normal = torch.randn(len(x), number, *x.shape[1:], dtype=x.dtype, device=x.device)
+    return normal if law == "gaussian" else torch.where(normal < 0, -1, 1).to(x.dtype)

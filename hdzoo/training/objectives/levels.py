@@ -33,7 +33,8 @@ def draw_sigmas(
         HDZooError: the distribution is unknown.
     """
     shape, device = (batch_size,), ladder.device
-    if distribution == "ladder":
+    # From its logarithm a single level would come back rounded.
+    if distribution == "ladder" or (len(ladder) == 1 and distribution in SIGMA_DISTRIBUTIONS):
         return ladder[torch.randint(len(ladder), shape, device=device)]
     if distribution == "log-uniform":
         position = torch.rand(shape, device=device)
