@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hdzoo.checks import floating, refuse
 from hdzoo.errors import HDZooError
@@ -72,6 +73,8 @@ class HasEnergy:
             each = self.energy(x, timestep)
             return each.sum(), each
 
-        slope, energy = torch.func.grad(total, has_aux=True)(sample)
+        # The other kernels of attention have no second derivatives.
+        with sdpa_kernel(SDPBackend.MATH):
+            slope, energy = torch.func.grad(total, has_aux=True)(sample)
         output = ScoreOutput(sample=-slope, energy=energy if "energy" in extras else None)
         return output if return_dict else output.to_tuple()
