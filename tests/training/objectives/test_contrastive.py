@@ -135,6 +135,15 @@ def test_a_twentieth_is_fresh_and_the_rest_from_the_buffer():
     assert abs(third.var() - 1 / 3) < 5 * (4 / 45 / third.numel()) ** 0.5
 
 
+def test_by_default_the_noise_of_a_step_is_that_of_the_network():
+    found = []
+    for step_size in (None, 0.005**2 / 2):
+        torch.manual_seed(1)
+        objective = ContrastiveDivergence(num_langevin_steps=3, step_size=step_size)
+        found.append(objective.negatives(seen(), torch.zeros(4, 1, 8, 8)))
+    torch.testing.assert_close(*found, rtol=1e-5, atol=1e-6)
+
+
 def test_the_buffer_keeps_the_latest_and_stays_in_range():
     objective = ContrastiveDivergence(num_langevin_steps=5, buffer_size=20)
     # Scores without measure.
