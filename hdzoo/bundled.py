@@ -86,7 +86,7 @@ class LoadedByName:
             ) from error
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
-        """Writes the part to a folder.
+        """Writes the part to a folder, weights with their checksum.
 
         Args:
             save_directory: the folder, new or not.
@@ -95,7 +95,18 @@ class LoadedByName:
         Raises:
             HDZooError: the folder cannot be written.
         """
+        from hdzoo.checksums import add_checksum
+
         folder = named_path(save_directory, "save_directory")
         check_folder(folder)
+        before = _written(folder)
         with writing(folder):
             super().save_pretrained(str(folder), **kwargs)  # type: ignore[misc]
+            for path, time in _written(folder).items():
+                if before.get(path) != time:
+                    add_checksum(path)
+
+
+def _written(folder: Path) -> dict[Path, int]:
+    """The files of weights in a folder, and when each was written."""
+    return {path: path.stat().st_mtime_ns for path in sorted(folder.glob("*.safetensors"))}

@@ -33,6 +33,12 @@ _DATA = (
     "types.SimpleNamespace",
     *(f"datetime.{name}" for name in ("date", "datetime", "time", "timedelta", "timezone")),
     *(f"pathlib.{name}" for name in ("Path", "PosixPath", "PurePosixPath", "WindowsPath")),
+    # What a defaultdict makes where it has nothing, and plain data that no other name stands for.
+    *(
+        f"{module}.{name}"
+        for module in ("builtins", "__builtin__")
+        for name in ("dict", "list", "int", "float", "frozenset", "range", "slice")
+    ),
 )
 
 LAYOUTS = (
@@ -69,6 +75,15 @@ class _LeftOut:
         pass
 
 
+# PyTorch fills none but plain dicts and lists.
+def _dict(*_: Any) -> dict[Any, Any]:
+    return {}
+
+
+def _list(*_: Any) -> list[Any]:
+    return []
+
+
 def open_pickle(path: Path) -> Any:
     """Opens a pickle of tensors, numbers, lists and dicts. Nothing in it is executed.
 
@@ -84,7 +99,9 @@ def open_pickle(path: Path) -> Any:
         raise HDZooError(f"there is no checkpoint {path}; give the path of a .pth file")
     check_zip(path)
     try:
-        with torch.serialization.safe_globals([(_LeftOut, name) for name in _DATA]):
+        stand_ins = [(_dict, "collections.defaultdict"), (_list, "collections.deque")]
+        stand_ins += [(_LeftOut, name) for name in _DATA]
+        with torch.serialization.safe_globals(stand_ins):
             return torch.load(path, map_location="cpu", weights_only=True)
     except HDZooError:
         raise

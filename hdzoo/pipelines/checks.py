@@ -1,5 +1,6 @@
 """What belongs together: a network, a sampler, and what both are asked for."""
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,6 +32,11 @@ def check_part(name: str, part: Any) -> None:
     if all(hasattr(part, attribute) for attribute in needed) and (
         name == "scheduler" or callable(part)
     ):
+        if name == "unet" and not _is_told_the_level(part):
+            raise HDZooError(
+                f"unet is {shown(part)}, which takes no noise level: as an autoencoder, it is no "
+                "score network. It must be called as unet(sample, timestep)"
+            )
         return
     if name == "scheduler":
         raise HDZooError(
@@ -42,6 +48,18 @@ def check_part(name: str, part: Any) -> None:
         "function or a module of another kind becomes one by hdzoo.wrap(denoiser, sigma_min=..., "
         "sigma_max=..., sample_shape=..., predicts='sample')"
     )
+
+
+def _is_told_the_level(network: Any) -> bool:
+    """Whether a network takes a second argument that is no switch."""
+    try:
+        parameters = inspect.signature(getattr(network, "forward", network)).parameters.values()
+    except (TypeError, ValueError):
+        return True
+    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        return True
+    places = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return len(places) > 1 and not isinstance(places[1].default, bool)
 
 
 def network_options(network: Any, *configs: Any) -> dict[str, Any]:

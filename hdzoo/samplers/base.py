@@ -188,6 +188,7 @@ class Sampler(Planned, Indexing, Configured):
         Raises:
             HDZooError: the chain has ended, or an argument does not fit.
         """
+        begins = self._step_index is None
         if self._step_index is None:
             self._step_index = self._first_index(timestep)
             self.memory = {}
@@ -199,12 +200,14 @@ class Sampler(Planned, Indexing, Configured):
             )
         floating("sample", sample, "the state of the chain")
         floating("model_output", model_output, "the network's output")
-        check_generator(generator, len(sample))
+        # One by one at the start alone: a thousand of them cost what a step's arithmetic does.
+        if begins or (isinstance(generator, list) and len(generator) != len(sample)):
+            check_generator(generator, len(sample))
         return_dict = Flag()("return_dict", return_dict)
         edge, (keep, push, fresh) = self._edge_at(k)
-        state = sample.to(torch.promote_types(sample.dtype, torch.float32))
+        state = _as(torch.promote_types(sample.dtype, torch.float32), sample)
         prediction, variance = self._parts(model_output, sample)
-        prediction = prediction.to(state.dtype)
+        prediction = _as(state.dtype, prediction)
         if other or self.needs or self.uses:
             given = other if variance is None else {"variance": variance} | other
             self._take_extras(given, len(sample))
@@ -225,7 +228,7 @@ class Sampler(Planned, Indexing, Configured):
                 )
             if edge.scale_after != 1:
                 moved = moved / edge.scale_after
-        moved = moved.to(sample.dtype)
+        moved = _as(sample.dtype, moved)
         self._step_index = k + 1
         if not return_dict:
             return (moved,)
@@ -313,3 +316,8 @@ class Sampler(Planned, Indexing, Configured):
             The law of the last state; None where no formula is declared.
         """
         return None
+
+
+def _as(dtype: torch.dtype, x: torch.Tensor) -> torch.Tensor:
+    # `Tensor.to` takes microseconds also where there is nothing to do.
+    return x if x.dtype == dtype else x.to(dtype)

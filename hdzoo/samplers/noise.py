@@ -15,8 +15,9 @@ Generator = torch.Generator | list[torch.Generator] | None
 def check_generator(generator: Any, samples: int) -> None:
     """Refuses what is no generator, and a list that has not one for each sample."""
     several = generator if isinstance(generator, list | tuple) else [generator]
-    wrong = [one for one in several if not isinstance(one, torch.Generator)]
-    if generator is not None and (wrong or not several):
+    # By kinds: this is done at each step, and there may be a thousand generators of one kind.
+    right = all(issubclass(kind, torch.Generator) for kind in set(map(type, several)))
+    if generator is not None and not (right and several):
         raise HDZooError(
             f"generator is {generator!r}; it must be a torch.Generator, a list with one for each "
             "sample, or None. For a seed: torch.Generator().manual_seed(seed)"

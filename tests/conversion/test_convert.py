@@ -4,6 +4,7 @@ import argparse
 import itertools
 import json
 import sys
+from collections import defaultdict, deque
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -464,6 +465,9 @@ def numpy_content():
         "config": argparse.Namespace(lr=1e-3, data=SimpleNamespace(image_size=32)),
         "began": datetime(2020, 1, 1, tzinfo=UTC),
         "run": Path("runs") / "a",
+        "state": defaultdict(dict, {0: {"step": 1}}),
+        "last": deque([1.0, 2.0], maxlen=2),
+        "epochs": range(3),
     }
 
 

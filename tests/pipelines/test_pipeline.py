@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 import torch
 import zoo
-from diffusers import ConfigMixin, ModelMixin, UNet2DModel
+from diffusers import (
+    AutoencoderKL,
+    AutoencoderTiny,
+    ConfigMixin,
+    ModelMixin,
+    UNet2DModel,
+    VQModel,
+)
 from diffusers.configuration_utils import register_to_config
 from PIL import Image
 
@@ -461,6 +468,12 @@ def test_what_can_be_no_part_is_refused_at_once(name, part):
     with pytest.raises(HDZooError, match=f"^{name} is .*{advice}"):
         setattr(pipe, name, part)
     assert getattr(pipe, name) is before
+
+
+def test_an_autoencoder_is_no_score_network():
+    for network in (AutoencoderKL(), AutoencoderTiny(), VQModel()):
+        with pytest.raises(HDZooError, match="takes no noise level"):
+            HDPipeline(network, AnnealedLangevinSampler())
 
 
 @pytest.mark.parametrize("name", ["unet", "scheduler"])

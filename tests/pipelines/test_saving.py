@@ -105,6 +105,20 @@ def test_one_flipped_bit_is_noticed(tmp_path, first, parts):
     assert os.listdir(tmp_path) == ["x"]
 
 
+def test_a_network_alone_knows_its_checksum(tmp_path, first):
+    first.unet.save_pretrained(tmp_path)
+    (tmp_path / "mine.safetensors").write_bytes(b"as it is")
+    first.unet.save_pretrained(tmp_path, variant="fp16")
+    assert (tmp_path / "mine.safetensors").read_bytes() == b"as it is"
+    (tmp_path / "mine.safetensors").unlink()
+    path = tmp_path / f"{WEIGHTS}.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-4] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(HDZooError, match=rf"{path.name} is damaged"):
+        UNetScoreModel.from_pretrained(tmp_path)
+
+
 def test_what_other_programs_have_saved_loads_as_before(tmp_path, first, second):
     first.save_pretrained(tmp_path)
     second.unet.save_pretrained(tmp_path / "unet")

@@ -133,6 +133,17 @@ def test_images_that_are_no_squares_of_one_size_are_refused_unless_resized(array
     assert options_for("unet", {"sample_size": 4}, images, resize=True)["sample_size"] == 4
 
 
+def test_networks_that_are_no_squares_are_refused(greys, tmp_path):
+    blocks = {"down_block_types": ("DownBlock2D",) * 2, "up_block_types": ("UpBlock2D",) * 2}
+    network = UNet2DModel((8, 16), 1, 1, block_out_channels=(8, 8), norm_num_groups=4, **blocks)
+    network.register_to_config(sigma_min=0.01, sigma_max=2.0)
+    config = TrainingConfig(max_train_steps=1, sigma_distribution="log-uniform")
+    for resize, message in ((False, "images of some are 8 x 8 pixels"), (True, "a whole number")):
+        with pytest.raises(HDZooError, match=rf"sample_size is \(8, 16\).*{message}"):
+            train(network, greys, tmp_path / "x", dataclasses.replace(config, resize=resize))
+    assert not (tmp_path / "x").exists()
+
+
 def test_with_resizing_the_moments_are_those_of_what_the_network_sees(greys):
     found = options_for("unet", {"sample_size": 2}, greys, resize=True)
     seen = [np.asarray(image.resize((2, 2), Image.Resampling.BICUBIC)) for image in greys]
