@@ -87,6 +87,7 @@ def hdzoo_targets() -> dict[str, str]:
 @hookimpl
 def hdzoo_reproductions() -> dict[str, str]:
     return {
+        "score-matching": "hdzoo.literature.score_matching:run",
         "noise-corrected-langevin": "hdzoo.literature.noise_corrected:run",
         "half-or-full-denoising": "hdzoo.literature.half_or_full:run",
         "ncsn-toy": "hdzoo.literature.ncsn_toy:run",
