@@ -19,17 +19,20 @@ from hdzoo.scores.energies import HasEnergy
 
 
 class ConvEnergyModel(HasEnergy, Denoises, LoadedByName, ModelMixin, ConfigMixin):
-    r"""An energy :math:`E(x) = f(x) / T` of images with a little noise, at one level of it alone.
+    r"""An energy of images with a little noise, at one level :math:`\sigma` of it alone.
 
-    :math:`f` is four convolutions of stride 2 and two linear layers with SiLU between them. The
-    score is :math:`-\nabla f(x) / T`.
+    .. math:: E(x) = \frac{f([x])}{T} + \frac{\| x - [x] \|^2}{2 \sigma^2}
+
+    where brackets clip to the range of the data, in which :math:`f` is trained: beyond it there is
+    the noise alone. :math:`f` is four convolutions of stride 2 and two linear layers with SiLU
+    between them.
 
     The temperature :math:`T` is what training by short runs of Langevin steps goes with. Steps
     :math:`x - \lambda \nabla f(x) + \sigma z`, as published, are Langevin steps of
     :math:`e^{-f / T}` with :math:`T = \sigma^2 / 2 \lambda`, and not of :math:`e^{-f}`. So on this
-    network `AnnealedLangevinSampler` at its one level with ``step_size`` :math:`\sigma^2 / 2` takes
-    them, as they are: :math:`\sigma^2 / 2 \cdot \nabla f / T = \lambda \nabla f`. The default is
-    the published :math:`\lambda = 10`, :math:`\sigma = 0.005`.
+    network `AnnealedLangevinSampler` takes them, at its one level with ``step_size``
+    :math:`\sigma^2 / 2`, for :math:`\sigma^2 / 2 \cdot \nabla f / T = \lambda \nabla f`. The
+    default is the published :math:`\lambda = 10` and :math:`\sigma = 0.005`.
 
     Source: Lippe, UvA deep learning tutorial 8 (2020), after Du and Mordatch (arXiv 1903.08689).
 
@@ -112,7 +115,7 @@ class ConvEnergyModel(HasEnergy, Denoises, LoadedByName, ModelMixin, ConfigMixin
             )
 
     def energy(self, sample: torch.Tensor, timestep: torch.Tensor | float) -> torch.Tensor:
-        """The energy, ``f(x) / T``.
+        """The energy, up to a constant.
 
         Args:
             sample: images, shape (batch, in_channels, sample_size, sample_size), in the units of
@@ -134,5 +137,7 @@ class ConvEnergyModel(HasEnergy, Denoises, LoadedByName, ModelMixin, ConfigMixin
                 f"{config['in_channels']}, {side}, {side})"
             )
         noise_levels(timestep, len(sample), sample.device, 1)
-        values: torch.Tensor = self.layers(sample.to(self.dtype))[:, 0]
-        return values.to(sample.dtype) / config["temperature"]
+        inside = sample.clamp(*config["data_range"])
+        values: torch.Tensor = self.layers(inside.to(self.dtype))[:, 0]
+        beyond = (sample - inside).square().flatten(1).sum(1)
+        return values.to(sample.dtype) / config["temperature"] + beyond / (2 * config["sigma"] ** 2)

@@ -81,10 +81,15 @@ def test_with_a_silent_network_it_is_a_parabola():
     torch.testing.assert_close(output.sample, -stiffness * (x - MEAN), rtol=1e-12, atol=1e-12)
 
 
-def test_the_energy_of_the_convolutions_is_divided_by_the_temperature():
-    network, x = conv(temperature=0.25).double(), states()
-    expected = 4 * network.layers(x)[:, 0]
-    torch.testing.assert_close(network.energy(x, 0.005), expected, rtol=1e-14, atol=0)
+def test_the_energy_of_the_convolutions_is_that_of_the_noise_beyond_the_data():
+    """In their range it is f(x) / T."""
+    network, x = conv(temperature=0.25, sigma=0.5).double(), states()
+    inside = x.clamp(-1, 1)
+    expected = 4 * network.layers(inside)[:, 0]
+    torch.testing.assert_close(network.energy(inside, 0.5), expected, rtol=1e-14, atol=0)
+    beyond = 2 * (x - inside).square().flatten(1).sum(1)
+    assert (beyond[-1] > 1).all()
+    torch.testing.assert_close(network.energy(x, 0.5), expected + beyond, rtol=1e-13, atol=0)
 
 
 @pytest.mark.parametrize("make", NETWORKS)
