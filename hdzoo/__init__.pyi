@@ -33,6 +33,7 @@ from .samplers.predictor_corrector import (
     PredictorCorrectorSampler as PredictorCorrectorSampler,
 )
 from .samplers.underdamped import UnderdampedLangevinSampler as UnderdampedLangevinSampler
+from .scores.posterior import PosteriorCovariance as PosteriorCovariance
 from .targets import EmpiricalScore as EmpiricalScore
 from .targets import GaussianMixtureScore as GaussianMixtureScore
 from .targets import LaplaceScore as LaplaceScore

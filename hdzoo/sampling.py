@@ -3,7 +3,9 @@
 import hashlib
 import json
 import math
+import platform
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -296,31 +298,43 @@ def protocol(
     pipe: HDPipeline, model: str, seed: int, start: Any = None, class_label: int | None = None
 ) -> dict[str, Any]:
     """What made a set of images, to be written beside it."""
-    return {
-        "hdzoo": __version__,
-        "model": model,
-        "weights_sha256": weights_hash(resolve_model(model)),
+    return network_protocol(pipe, model) | {
         "sampler": type(pipe.scheduler).__name__,
         "options": {k: v for k, v in pipe.scheduler.config.items() if not k.startswith("_")},
         "num_inference_steps": pipe.scheduler.num_inference_steps,
         "started_from": type(start).__name__ if start is not None else "noise",
-        "dtype": str(pipe.unet.dtype).removeprefix("torch."),
         "seed": seed,
         "class_labels": labels_in_words(pipe.unet, class_label),
     }
 
 
-def picture_path(subject: str | Path, sampler: str, made_by: dict[str, Any]) -> Path:
+def network_protocol(pipe: HDPipeline, model: str) -> dict[str, Any]:
+    """The part of it that is of the network alone."""
+    return {
+        "hdzoo": __version__,
+        "model": model,
+        "weights_sha256": weights_hash(resolve_model(model)),
+        "dtype": str(pipe.unet.dtype).removeprefix("torch."),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of Python, and of the packages that compute."""
+    packages = ("torch", "diffusers", "numpy", "scipy")
+    return {"python": platform.python_version()} | {name: version(name) for name in packages}
+
+
+def picture_path(subject: str | Path, what: str, made_by: dict[str, Any]) -> Path:
     """Where a picture goes that nobody has named: none takes the place of one made otherwise.
 
     Args:
         subject: the model, or the image that was painted.
-        sampler: what to call it.
+        what: is drawn, in a word or a few.
         made_by: the protocol, and all else that the picture depends on.
     """
     digest = hashlib.sha256(json.dumps(made_by, sort_keys=True, default=str).encode()).hexdigest()
-    name = [Path(subject).resolve().stem, sampler, str(made_by["num_inference_steps"])]
-    return Path("samples") / f"{'-'.join(name)}-seed{made_by['seed']}-{digest[:8]}.png"
+    name = f"{Path(subject).resolve().stem}-{what}"
+    return Path("samples") / f"{name}-seed{made_by['seed']}-{digest[:8]}.png"
 
 
 def save_png(image: Image.Image, path: Path, made_by: dict[str, Any]) -> None:

@@ -37,11 +37,14 @@ def maybe(values: list[Any]) -> list[Any]:
     return [value for value in values if value is not None]
 
 
+NO_STATES = torch.full((2, 2), math.nan)
+
 # What each option may not be, in every class that has it.
 WRONG: dict[str, list[Any]] = {
     "add_attention": FLAG,
     "attention_resolutions": WHOLES,
     "base_channels": [*WHOLE, 1, 10**7],
+    "batch_size": WHOLE,
     "block_out_channels": [*WHOLES, [], [10**7], [9]],
     "centered": FLAG,
     "channel_multipliers": [*WHOLES, [], [10**7], [1] * 100],
@@ -54,6 +57,7 @@ WRONG: dict[str, list[Any]] = {
     "data_mean": NUMBER,
     "data_range": PIXELS,
     "data_std": NOISE,
+    "denoise": ["a", 1, None, torch.zeros(2), lambda x, sigma: 1, lambda x, sigma: x[:1]],
     "dropout": [*NOT_NEGATIVE, 1, 1.5],
     "embedding": WORD,
     "eta": NOT_NEGATIVE,
@@ -72,6 +76,7 @@ WRONG: dict[str, list[Any]] = {
     "num_points": [*WHOLE, 10**15],
     "num_res_blocks": [*WHOLE, 10**6],
     "num_steps": [*WHOLE, 10**9],
+    "on_evaluation": ["a", 1, torch.zeros(2)],
     "patch_size": [*WHOLE, 3],
     "points_dtype": WORD,
     "prediction_type": WORD,
@@ -101,6 +106,7 @@ WRONG: dict[str, list[Any]] = {
     "timestep_type": WORD,
     "unet_options": ["a", 1, [1], {"sample_size": "a"}, {"block_out_channels": 3}],
     "variant": WORD,
+    "x": ["a", 1, None, [[1.0]], np.zeros((2, 2)), torch.zeros(2), torch.zeros(0, 2), NO_STATES],
 }
 # Small networks, quickly made where nothing is refused.
 SMALL: dict[str, dict[str, Any]] = {
@@ -122,6 +128,11 @@ SMALL: dict[str, dict[str, Any]] = {
             "norm_num_groups": 4,
         }
     },
+}
+SMALL["PosteriorCovariance"] = {
+    "denoise": lambda x, sigma: x / 2,
+    "x": torch.zeros(2, 2),
+    "sigma": 1.0,
 }
 NOT_BUILT_FROM_OPTIONS = {"HDZooError", "HDPipeline", "HDInpaintPipeline"}
 CLASSES = {

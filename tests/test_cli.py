@@ -130,6 +130,10 @@ BLOCKED = {
     "sample, single images": (["sample", "MODEL", "--images-dir"], "hdzoo.sampling.draw"),
     "sample, animation": (["sample", "MODEL", "--gif"], "hdzoo.sampling.draw"),
     "inpaint": (["inpaint", "MODEL", "x.png", "x.png", "-O"], "hdzoo.pipelines.inpainting.paint"),
+    "posterior": (
+        ["posterior", "MODEL", "x.png", "--sigma", "1", "-O"],
+        "hdzoo.pipelines.posterior.image_posterior",
+    ),
     "generate": (["generate", "MODEL", "-O"], "hdzoo.generation.generate.load_pipeline"),
     "evaluate": (["evaluate", "digits", "-O"], "hdzoo.metrics.report.evaluate"),
     "evaluate, card": (["evaluate", "digits", "--card"], "hdzoo.metrics.report.evaluate"),
@@ -147,7 +151,13 @@ BLOCKED = {
 }
 
 
-ENDS = {"sample": ".png", "sample, animation": ".gif", "inpaint": ".png", "demo-2d": ".gif"}
+ENDS = {
+    "sample": ".png",
+    "sample, animation": ".gif",
+    "inpaint": ".png",
+    "posterior": ".png",
+    "demo-2d": ".gif",
+}
 
 
 @pytest.mark.parametrize("case", BLOCKED)

@@ -12,6 +12,7 @@ from hdzoo.cli import (
     converting,
     detecting,
     drawing,
+    examining,
     inpainting,
     judging,
     listing,
@@ -89,6 +90,7 @@ def with_results_alone(command: Callable[..., None]) -> Callable[..., None]:
 for command in (
     drawing.sample,
     inpainting.inpaint,
+    examining.posterior,
     drawing.generate,
     judging.evaluate,
     judging.compare,

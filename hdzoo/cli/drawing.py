@@ -64,7 +64,7 @@ def sample(
     made_by = sampling.protocol(pipe, model, seed, start, class_label)
     if output is None:
         drawn = made_by | {"num_images": num_images, "scale": scale}
-        name = sampler or type(pipe.scheduler).__name__
+        name = f"{sampler or type(pipe.scheduler).__name__}-{pipe.scheduler.num_inference_steps}"
         output = sampling.picture_path(model, name, drawn)
     check_file(output, ".png")
     if gif is not None:

@@ -64,7 +64,7 @@ def inpaint(
     made_by |= {"image": image, "mask_image": mask_image, "known_noise": known_noise}
     if output is None:
         painted = made_by | {"num_images": num_images, "scale": scale}
-        name = sampler or type(pipe.scheduler).__name__
+        name = f"{sampler or type(pipe.scheduler).__name__}-{pipe.scheduler.num_inference_steps}"
         output = sampling.picture_path(image, name, painted)
     check_file(output, ".png")
     begun = 0 if start is None else start.num_inference_steps

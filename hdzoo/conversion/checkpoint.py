@@ -1,7 +1,7 @@
 """The checkpoints of three repositories: how they are opened, and where the weights are in them."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,6 +99,7 @@ def open_pickle(path: Path) -> Any:
         raise HDZooError(f"there is no checkpoint {path}; give the path of a .pth file")
     check_zip(path)
     try:
+        stand_ins: list[tuple[Callable[..., Any], str]]
         stand_ins = [(_dict, "collections.defaultdict"), (_list, "collections.deque")]
         stand_ins += [(_LeftOut, name) for name in _DATA]
         with torch.serialization.safe_globals(stand_ins):

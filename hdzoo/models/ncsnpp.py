@@ -285,8 +285,8 @@ class NCSNppModel(LadderModel):
             # A ladder's ends come out of exp(log(.)), which may miss the range by a rounding.
             if not low * (1 - 1e-6) <= sigma <= high * (1 + 1e-6):
                 raise HDZooError(
-                    f"this network was trained for noise levels from {low:g} to {high:g}, and the "
-                    f"sampler asks for {sigma:g}; change its sigma_max, sigma_min or sigmas"
+                    f"this network was trained for noise levels from {low:g} to {high:g}, and a "
+                    f"call asks for {sigma:g}; change sigma, sigma_max, sigma_min or sigmas"
                 )
 
     def _embed(self, timestep: Tensor | float | int, batch: int) -> tuple[Tensor, Tensor]:

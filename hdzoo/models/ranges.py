@@ -22,6 +22,6 @@ def check_range(sigmas: Any, low: float, high: float) -> None:
     outside = [s for s in asked if not low * (1 - 1e-6) <= s <= high * (1 + 1e-6)]
     if outside:
         raise HDZooError(
-            f"this network was trained for noise levels from {low:g} to {high:g}, and the "
-            f"sampler asks for {outside[0]:g}; change its sigma_max, sigma_min or sigmas"
+            f"this network was trained for noise levels from {low:g} to {high:g}, and a "
+            f"call asks for {outside[0]:g}; change sigma, sigma_max, sigma_min or sigmas"
         )

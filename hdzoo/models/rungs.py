@@ -127,7 +127,7 @@ class LadderModel(Denoises, LoadedByName, ModelMixin, ConfigMixin):
         strays = ~((asked - nearest).abs() <= 1e-3 * nearest)
         if strays.any():
             raise HDZooError(
-                f"the sampler asks for the noise level {asked[strays][0]:g}, and this network "
+                f"a call asks for the noise level {asked[strays][0]:g}, and this network "
                 f"knows only its {len(ladder)} levels from {ladder[0]:g} to {ladder[-1]:g} "
                 f"(nearest: {nearest[strays][0]:g}, tolerance 0.1%); sample at the network's own "
                 "levels (model.sigmas), or load it with sigma_rounding='nearest'"

@@ -11,16 +11,17 @@ from diffusers import ModelMixin as ModelMixin  # diffusers' loader looks them u
 from diffusers import SchedulerMixin as SchedulerMixin
 from diffusers.image_processor import PipelineImageInput, VaeImageProcessor
 
-from hdzoo.checks import Flag, floating
+from hdzoo.checks import NOISE_LEVEL, Flag, check_generator, floating
 from hdzoo.errors import HDZooError
 from hdzoo.pipelines import checks
+from hdzoo.pipelines.denoiser import NetworkDenoiser
 from hdzoo.pipelines.labels import check_class_labels
 from hdzoo.pipelines.pictures import read_pictures, resize
 from hdzoo.pipelines.sigma_space import SigmaSpaceChain
 from hdzoo.pipelines.stored import StoredPipeline
-from hdzoo.pipelines.walk import TENSOR_INPUTS, Callback, Walk, check_finite
+from hdzoo.pipelines.walk import TENSOR_INPUTS, Callback, Walk, check_finite, evaluating
 from hdzoo.samplers.ladders import whole_number
-from hdzoo.samplers.noise import Generator, Noise, check_generator
+from hdzoo.samplers.noise import Generator, Noise
 
 _SETTING = Lock()
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
@@ -302,6 +303,54 @@ class HDPipeline(StoredPipeline):
         if hasattr(scheduler, "first_state"):
             return scheduler.first_state(shape, noise, centre, self.data_range)
         return centre + scheduler.init_noise_sigma * noise.normal(shape)
+
+    def denoise(
+        self,
+        x: torch.Tensor,
+        sigma: float,
+        class_labels: int | Sequence[int] | torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        r"""The denoised states :math:`E[x_0 | x]`, whatever the network predicts.
+
+        `torch.autograd` goes through it. `PosteriorCovariance` takes it.
+
+        Args:
+            x: noisy states :math:`x_0 + \sigma z`, in VE coordinates also where the network is in
+                VP coordinates, and in its units; shape (batch, *sample_shape).
+            sigma: the noise level of all.
+            class_labels: as in `__call__`.
+
+        Returns:
+            The shape and dtype of ``x``.
+
+        Raises:
+            HDZooError: the states do not fit, the network does not know the noise level, or nothing
+                says what it predicts.
+        """
+        shape = ", ".join(map(str, self.sample_shape))
+        floating("x", x, f"of shape (batch, {shape})")
+        if tuple(x.shape[1:]) != self.sample_shape or not len(x):
+            raise HDZooError(
+                f"x has the shape {tuple(x.shape)}; the network needs (batch, {shape})"
+            )
+        sigma = NOISE_LEVEL("sigma", sigma)
+        labels = check_class_labels(self.unet, class_labels, len(x), x.device)
+        with evaluating(self.unet):
+            if hasattr(self.unet, "denoise"):
+                return self.unet.denoise(x, sigma)
+            return NetworkDenoiser(self.unet, self.network_options(), labels)(x, sigma)
+
+    def network_options(self) -> dict[str, Any]:
+        """What the network predicts and how it is asked, by the names of a sampler's options.
+
+        Nothing where nobody says it: for a network of diffusers' with its own scheduler.
+        """
+        samplers = [part for part in (self.starter, self.scheduler) if part is not None]
+        told = checks.network_options(self.unet, *(sampler.config for sampler in samplers))
+        for sampler in samplers:
+            if told and "variance_type" in sampler.config:
+                told.setdefault("variance_type", sampler.config["variance_type"])
+        return told
 
     def decode(self, latents: torch.Tensor, output_type: str) -> Any:
         """Turns raw states into an output type, clipped to the data range.

@@ -10,13 +10,13 @@ from diffusers import SchedulerMixin as SchedulerMixin
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 
-from hdzoo.checks import Flag, floating
+from hdzoo.checks import Flag, check_generator, floating
 from hdzoo.errors import HDZooError
 from hdzoo.samplers.chain import Move as Move  # with the rest of the contract
 from hdzoo.samplers.configurations import Configured
 from hdzoo.samplers.gaussian import GaussianLaw
 from hdzoo.samplers.indexing import Indexing
-from hdzoo.samplers.noise import Generator, Noise, check_generator
+from hdzoo.samplers.noise import Generator, Noise
 from hdzoo.samplers.planning import Planned
 from hdzoo.text import counted
 

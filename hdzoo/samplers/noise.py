@@ -1,7 +1,6 @@
 """The randomness of one step, from each sample's own generator."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from diffusers.utils.torch_utils import randn_tensor
@@ -10,23 +9,6 @@ from hdzoo.errors import HDZooError
 from hdzoo.text import counted
 
 Generator = torch.Generator | list[torch.Generator] | None
-
-
-def check_generator(generator: Any, samples: int) -> None:
-    """Refuses what is no generator, and a list that has not one for each sample."""
-    several = generator if isinstance(generator, list | tuple) else [generator]
-    # By kinds: this is done at each step, and there may be a thousand generators of one kind.
-    right = all(issubclass(kind, torch.Generator) for kind in set(map(type, several)))
-    if generator is not None and not (right and several):
-        raise HDZooError(
-            f"generator is {generator!r}; it must be a torch.Generator, a list with one for each "
-            "sample, or None. For a seed: torch.Generator().manual_seed(seed)"
-        )
-    if isinstance(generator, list | tuple) and len(generator) != samples:
-        raise HDZooError(
-            f"generator is a list of {len(generator)} for {counted(samples, 'sample')}; give one "
-            "generator, or one for each sample"
-        )
 
 
 class Noise:

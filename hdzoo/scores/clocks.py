@@ -132,7 +132,7 @@ class TimeClock(SigmaClock):
         # A noise level may have been through float32.
         if not times.max() <= 1 + 1e-6:
             raise HDZooError(
-                f"the sampler asks for noise level {levels.max():g}, and the network was trained "
+                f"a call asks for noise level {levels.max():g}, and the network was trained "
                 f"up to {self.sigma(self.factor):g}; change sigma, sigma_max or sigmas"
             )
         return self.factor * times
@@ -191,7 +191,7 @@ class DiscreteClock(SigmaClock):
         for extreme in (levels.min(), levels.max()):
             if not low * (1 - 1e-6) <= extreme <= high * (1 + 1e-6):
                 raise HDZooError(
-                    f"the sampler asks for noise level {extreme:g}, and the network was trained "
+                    f"a call asks for noise level {extreme:g}, and the network was trained "
                     f"for levels from {low:g} to {high:g}; change sigma, sigma_max, sigma_min or "
                     "sigmas"
                 )

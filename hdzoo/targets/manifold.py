@@ -309,8 +309,9 @@ class SphereScore(_ManifoldScore):
         The masses are divided so that they sum to :math:`e^{-\kappa} A(\kappa)`.
         """
         with torch.no_grad():
-            # The largest 1 - cos(theta) that counts.
-            largest = (CUT / kappa).clamp(max=2)
+            # The largest 1 - cos(theta) that counts. Nodes are no functions of kappa, for
+            # derivatives of either mode.
+            largest = (CUT / kappa.detach()).clamp(max=2)
             if self.config.sphere_dimension == 1:
                 angles, weights = legendre(torch.zeros_like(kappa), 2 * (largest / 2).sqrt().asin())
                 fall, weights = 2 * (angles / 2).sin() ** 2, weights / math.pi
