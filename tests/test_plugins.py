@@ -324,3 +324,34 @@ def test_a_plugin_brings_a_reproduction(install: Install, tmp_path: Path) -> Non
     assert (written["numbers"], written["versions"]["finder"]) == ({"a": 1}, "1.0")
     with pytest.raises(HDZooError, match=r"'nothing' of .*\(finder 1.0\) returns 'NoneType'"):
         reproduce("nothing", tmp_path, "", lambda *_: None)
+
+
+OBJECTIVE = """
+from hdzoo import hookimpl
+from hdzoo.training.objectives import Objective
+
+class Mine(Objective):
+    def __init__(self, strength: float = 1.0) -> None:
+        self.strength = strength
+
+@hookimpl
+def hdzoo_objectives():
+    return {"mine": f"{__name__}:Mine", "gone": "nowhere:Mine", "no-class": print}
+"""
+
+
+def test_a_plugin_brings_an_objective(install: Install) -> None:
+    from hdzoo.training.objectives import build_objective
+
+    install("taught", OBJECTIVE)
+    install("untaught", OBJECTIVE.replace('return {"mine"', 'return {"sliced"'))
+    assert build_objective("mine", {"strength": 2.0}).strength == 2.0
+    with pytest.raises(HDZooError, match="'mine' has no option strengh; it has strength"):
+        build_objective("mine", {"strengh": 2.0})
+    with pytest.raises(HDZooError, match=r"'gone' of .*\(taught 1.0\) cannot be imported"):
+        build_objective("gone", {})
+    with pytest.raises(HDZooError, match=r"'no-class' of .*\(taught 1.0\) is .*must be a class"):
+        build_objective("no-class", {})
+    # It would take the name of one of ours: it is left out, and they go on working.
+    assert "objective 'sliced' of untaught is already" in str(info("untaught").error)
+    assert build_objective("sliced", {}).probes == 1

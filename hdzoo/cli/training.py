@@ -76,6 +76,9 @@ def train(
     ema_decay: Annotated[
         float, typer.Option(help="Largest decay of the averaged weights.")
     ] = 0.9995,
+    ema_rule: Annotated[
+        str, typer.Option(help="How the decay grows: warmup, score-sde or constant.")
+    ] = "warmup",
     sigma_distribution: Annotated[
         str | None,
         typer.Option(
@@ -135,6 +138,7 @@ def train(
         lr_warmup_steps=lr_warmup_steps,
         max_grad_norm=max_grad_norm,
         ema_decay=ema_decay,
+        ema_rule=ema_rule,
         sigma_distribution=sigma_distribution or SIGMA_DISTRIBUTIONS[0],
         log_sigma_mean=log_sigma_mean,
         log_sigma_std=log_sigma_std,

@@ -5,6 +5,7 @@ from typing import Any
 
 from hdzoo.checks import IMAGES, POSITIVE, SEED, Number, Rule, Whole
 from hdzoo.errors import HDZooError
+from hdzoo.training.average import EMA_RULES
 from hdzoo.training.objectives import LOSS_WEIGHTINGS, SIGMA_DISTRIBUTIONS, build_objective
 from hdzoo.training.objectives.base import option_defaults
 
@@ -19,6 +20,7 @@ CHOICES = {
         "polynomial",
     ),
     "sigma_distribution": SIGMA_DISTRIBUTIONS,
+    "ema_rule": EMA_RULES,
     "loss_weighting": LOSS_WEIGHTINGS,
     "mixed_precision": ("no", "bf16", "fp16"),
 }
@@ -53,6 +55,7 @@ class TrainingConfig:
         lr_warmup_steps: steps of linear warm-up.
         max_grad_norm: gradients are clipped to this norm.
         ema_decay: the largest decay of the moving average of the weights.
+        ema_rule: how the decay grows to it, one of those of `hdzoo.training.average.Average`.
         sigma_distribution: ``"ladder"`` for a network with a ladder of its own, ``"log-uniform"``
             or ``"log-normal"`` for one that is trained on a range of noise levels.
         log_sigma_mean: for ``"log-normal"``.
@@ -78,6 +81,7 @@ class TrainingConfig:
     lr_warmup_steps: int = 200
     max_grad_norm: float = 1.0
     ema_decay: float = 0.9995
+    ema_rule: str = "warmup"
     sigma_distribution: str = "ladder"
     log_sigma_mean: float = -1.4
     log_sigma_std: float = 1.4

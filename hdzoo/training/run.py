@@ -14,12 +14,12 @@ from accelerate import Accelerator
 from accelerate.utils import tqdm
 from diffusers import ModelMixin
 from diffusers.optimization import get_scheduler
-from diffusers.training_utils import EMAModel
 
 from hdzoo.checks import shown
 from hdzoo.errors import HDZooError, StoppedError
 from hdzoo.files import check_no_link, inner_folder, sweep
 from hdzoo.images.images import Images
+from hdzoo.training.average import Average
 from hdzoo.training.checkpoints import (
     Progress,
     latest_checkpoint,
@@ -148,13 +148,7 @@ class Run:
             num_training_steps=config.max_train_steps,
             last_epoch=self.progress.step - 1,
         )
-        self.ema = EMAModel(
-            self.network.parameters(),
-            decay=config.ema_decay,
-            use_ema_warmup=True,
-            inv_gamma=1.0,
-            power=0.75,
-        )
+        self.ema = Average(self.network.parameters(), config.ema_decay, config.ema_rule)
         self.model, self.optimizer = accelerator.prepare(self.network, optimizer)
         self.ema.to(accelerator.device)
         if self.latest is not None:

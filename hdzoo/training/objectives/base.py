@@ -1,7 +1,7 @@
 """What a training objective is, and what it sees of a run."""
 
 import inspect
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from diffusers import ModelMixin
@@ -14,9 +14,6 @@ from hdzoo.training.objectives.derivatives import Score
 from hdzoo.training.objectives.levels import draw_sigmas, karras_weight, song_ermon_weight
 from hdzoo.training.setup import has_own_ladder, network_ladder, prediction_type
 
-if TYPE_CHECKING:
-    from hdzoo.training.config import TrainingConfig
-
 
 class Network:
     """The network of a run, as an objective sees it.
@@ -27,7 +24,7 @@ class Network:
     Attributes:
         network: the network itself, with its config. Samples that need no gradient of the weights
             are drawn with this one.
-        config: the options of the run.
+        config: the options of the run, a `hdzoo.training.config.TrainingConfig`.
         ladder: the noise levels of the network, descending: all of them, or the two ends of its
             range. On the device of the run.
 
@@ -38,9 +35,7 @@ class Network:
         device: of the run.
     """
 
-    def __init__(
-        self, model: Any, network: ModelMixin, config: "TrainingConfig", device: torch.device
-    ) -> None:
+    def __init__(self, model: Any, network: ModelMixin, config: Any, device: torch.device) -> None:
         self._model = model
         self.network = network
         self.config = config
@@ -93,12 +88,12 @@ class Objective:
     objective remembers from one step to the next is in its `state_dict`.
     """
 
-    def check(self, network: ModelMixin, config: "TrainingConfig") -> None:
+    def check(self, network: ModelMixin, config: Any) -> None:
         """Refuses a network or options that the objective cannot train, before anything is written.
 
         Args:
             network: that is to be trained.
-            config: the options of the run.
+            config: the options of the run, a `hdzoo.training.config.TrainingConfig`.
 
         Raises:
             HDZooError: it cannot.
@@ -152,7 +147,7 @@ class Objective:
 class NoisyObjective(Objective):
     """One on images with noise of the network's levels, each weighted by ``loss_weighting``."""
 
-    def check(self, network: ModelMixin, config: "TrainingConfig") -> None:
+    def check(self, network: ModelMixin, config: Any) -> None:
         ladder = network_ladder(network)
         name, distribution = type(network).__name__, config.sigma_distribution
         if has_own_ladder(network) and distribution != "ladder":

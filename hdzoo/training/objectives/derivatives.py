@@ -51,13 +51,13 @@ def along(
         with sdpa_kernel(SDPBackend.MATH):
             # It refuses what is expanded.
             points, directions = x.contiguous(), direction.contiguous()
-            value, derivative = torch.func.jvp(function, (points,), (directions,))
+            pair = torch.func.jvp(function, (points,), (directions,))
     except NotImplementedError as error:
         raise HDZooError(
             "the network has an operation without derivatives in forward mode "
             f"({str(error).splitlines()[0]}); train it by 'denoising', which needs none"
         ) from error
-    return value, derivative
+    return pair[0], pair[1]
 
 
 def divergence(function: Score, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,6 +1,6 @@
 """Explicit score matching: where the score is known."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from diffusers import ModelMixin
@@ -10,9 +10,6 @@ from hdzoo.checks import refuse
 from hdzoo.errors import HDZooError
 from hdzoo.training.objectives.base import Network, NoisyObjective
 from hdzoo.training.objectives.derivatives import Score
-
-if TYPE_CHECKING:
-    from hdzoo.training.config import TrainingConfig
 
 
 class Explicit(NoisyObjective):
@@ -33,7 +30,7 @@ class Explicit(NoisyObjective):
         self.law: Any = plugins.get("targets", target)()
         self.name = target
 
-    def check(self, network: ModelMixin, config: "TrainingConfig") -> None:
+    def check(self, network: ModelMixin, config: Any) -> None:
         super().check(network, config)
         side, channels = network.config.sample_size, network.config.in_channels
         drawn, shown = tuple(self.law.sample_shape), (channels, side, side)

@@ -1,6 +1,6 @@
 """Stein's unbiased estimate of the risk of a denoiser: from noisy data alone."""
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from diffusers import ModelMixin
@@ -11,9 +11,6 @@ from hdzoo.training.objectives.base import Network
 from hdzoo.training.objectives.derivatives import Score, divergence, estimated_divergence
 from hdzoo.training.objectives.implicit import Implicit
 from hdzoo.training.setup import network_ladder
-
-if TYPE_CHECKING:
-    from hdzoo.training.config import TrainingConfig
 
 
 class Sure(Implicit):
@@ -36,7 +33,7 @@ class Sure(Implicit):
         super().__init__(probes, probe_law)
         self.noisy_data = noisy_data
 
-    def check(self, network: ModelMixin, config: "TrainingConfig") -> None:
+    def check(self, network: ModelMixin, config: Any) -> None:
         super().check(network, config)
         ladder = network_ladder(network)
         if self.noisy_data and len(ladder) > 1:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hdzoo_binary import BINARY_MNIST, train
 from hdzoo_binary.network import BinaryUNetModel
+from hdzoo_binary.objective import LOWEST, draw_levels, measure
 from hdzoo_binary.signs import flip_probability
 from PIL import Image
 from typer.testing import CliRunner
@@ -62,7 +63,7 @@ def test_refusals() -> None:
 def test_measurements_have_their_law() -> None:
     clean = signs(2, 1, 200, 200)
     sigma, count = torch.tensor([1.0, 0.5]), torch.tensor([1, 4])
-    for image, y, m in zip(clean, train.measure(clean, sigma, count), count.tolist(), strict=True):
+    for image, y, m in zip(clean, measure(clean, sigma, count), count.tolist(), strict=True):
         # Each at level 1, in both.
         mean = 1 - 2 * flip_probability(1.0)
         ones = (y * image + 1) / 2 * m
@@ -73,19 +74,40 @@ def test_measurements_have_their_law() -> None:
 
 def test_levels_are_of_noise_that_turns_signs_over() -> None:
     torch.manual_seed(0)
-    sigma, count = train.draw_levels(2000, 0.3, 3.0)
+    sigma, count = draw_levels(2000, 0.3, 3.0)
     assert 0.3 <= sigma.min() < sigma.max() <= 3.0
-    assert (sigma * count**0.5).min() >= train.LOWEST * (1 - 1e-6)
+    assert (sigma * count**0.5).min() >= LOWEST * (1 - 1e-6)
     assert {1, 2, 4, 8, 16} <= set(count.tolist())
 
 
-def test_cross_entropy_is_least_at_the_posterior() -> None:
-    """The derivative of its mean by the half log odds is E[x0] there, less tanh of them."""
-    half = torch.linspace(-3, 3, 13, dtype=torch.float64, requires_grad=True)
-    chance = (1 + 0.6) / 2
-    up, down = (train.cross_entropy(half[:, None], torch.full((13, 1), s)) for s in (1.0, -1.0))
-    (slope,) = torch.autograd.grad((chance * up + (1 - chance) * down).sum(), half)
-    torch.testing.assert_close(slope, half.detach().tanh() - 0.6)
+def test_a_run_by_the_objective_goes_on_to_the_same_weights(tmp_path) -> None:
+    """And learns: without it the loss is 0.693, log 2."""
+
+    def train_to(steps: int, folder: str) -> None:
+        arguments = ["train", "--dataset", "digits", "--output-dir", str(tmp_path / folder)]
+        arguments += ["--model", "binary-unet", "-m", "block_out_channels=[8, 8]"]
+        arguments += ["--objective", "bit-flip-cross-entropy", "--train-batch-size", "16"]
+        arguments += ["--max-train-steps", str(steps), "--lr-warmup-steps", "1"]
+        arguments += ["-s", "discrete-langevin", "--learning-rate", "0.01"]
+        done = CliRunner().invoke(app, arguments)
+        assert done.exit_code == 0, done.output
+
+    train_to(8, "stopped")
+    train_to(20, "stopped")
+    train_to(20, "whole")
+    weights = [
+        (tmp_path / folder / "unet" / "diffusion_pytorch_model.safetensors").read_bytes()
+        for folder in ("stopped", "whole")
+    ]
+    assert weights[0] == weights[1]
+    assert json.loads((tmp_path / "whole" / "training.json").read_text())["loss"] < 0.65
+
+
+def test_the_objective_needs_log_odds(tmp_path) -> None:
+    arguments = ["train", "--dataset", "digits", "--output-dir", str(tmp_path / "run")]
+    done = CliRunner().invoke(app, [*arguments, "--objective", "bit-flip-cross-entropy"])
+    assert done.exit_code != 0
+    assert "such as 'binary-unet', and UNetScoreModel gives none" in str(done.exception)
 
 
 def test_a_run_learns(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from hdzoo.training.objectives import (
     draw_sigmas,
     karras_weight,
     loss_per_dimension,
+    song_ermon_weight,
 )
 
 # Data N(MEAN, STD^2) in D dimensions; V = STD^2 + sigma^2 is the variance of the noisy samples.
@@ -92,6 +93,10 @@ def test_dsm_is_of_each_sample_and_sums_over_pixels():
     clean, noise = torch.randn(3, 2, 4, 4), torch.ones(3, 2, 4, 4)
     losses = denoising_score_matching(torch.zeros_like, clean, noise, torch.tensor([1.0, 2.0, 4.0]))
     assert losses.tolist() == [16.0, 4.0, 1.0]
+
+
+def test_song_ermon_weight_is_the_variance():
+    assert song_ermon_weight(torch.tensor([0.5, 3.0])).tolist() == [0.25, 9.0]
 
 
 def test_karras_weight_is_that_of_the_denoiser():

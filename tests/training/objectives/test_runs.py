@@ -15,7 +15,7 @@ from hdzoo.errors import HDZooError, StoppedError
 from hdzoo.models.ncsnv2 import NCSNv2Model
 from hdzoo.training import trainer
 from hdzoo.training.checkpoints import STATE, latest_checkpoint
-from hdzoo.training.objectives import Objective, build_objective
+from hdzoo.training.objectives import Objective, build_objective, draw_sigmas
 from hdzoo.training.run import Run
 from hdzoo.training.trainer import TrainingConfig
 
@@ -63,9 +63,8 @@ def brought(monkeypatch):
 
 
 def config_of(name, options, **others):
-    return with_config(
-        objective=name, objective_options=options, max_train_steps=10, train_batch_size=4, **others
-    )
+    few = {"max_train_steps": 10, "train_batch_size": 4} | others
+    return with_config(objective=name, objective_options=options, **few)
 
 
 def test_every_objective_is_here() -> None:
@@ -125,7 +124,7 @@ def test_objectives_give_other_weights_than_one_another(tmp_path, digits):
     """But for those that are the same but for a constant: by the same noise and probes."""
     images, found = digits.select(range(40)), {}
     for name, options in (OBJECTIVES | {"sure": {}, "sliced": {}}).items():
-        config = dataclasses.replace(config_of(name, options), max_train_steps=1)
+        config = config_of(name, options, max_train_steps=1)
         run(tmp_path / name, images, config, model=unet(**TINY))
         found[name] = torch.cat(
             [v.flatten() for k, v in everything(tmp_path / name).items() if k.endswith("exp_avg")]
@@ -137,18 +136,56 @@ def test_objectives_give_other_weights_than_one_another(tmp_path, digits):
         assert (apart < 1e-3) == (name in ("implicit", "sure")), name
 
 
+class Linear(torch.nn.Module):
+    """-2 x, of what it is given, and no ladder to look at."""
+
+    def score_at(self, sigmas):
+        self.told = sigmas
+        return lambda x: -2 * x
+
+    def weight(self, sigmas):
+        return sigmas**2
+
+
+@pytest.mark.parametrize("name", ["denoising", "implicit", "sliced", "sure"])
+def test_what_a_run_makes_small(name):
+    """The loss of images, by hand: weighted with sigma^2, and per dimension."""
+    images, noise = torch.randn(2, 4, 1, 3, 3, dtype=torch.float64)
+    sigmas = torch.tensor([0.5, 1.0, 2.0, 4.0], dtype=torch.float64)
+    x = images + sigmas.view(-1, 1, 1, 1) * noise
+    # Of signs, u . J u is the trace, which is -2 d.
+    probes = torch.ones(4, 1, 1, 3, 3, dtype=torch.float64)
+    square = x.square().flatten(1).sum(1)
+    losses = {
+        "denoising": (noise / sigmas.view(-1, 1, 1, 1) - 2 * x).square().flatten(1).sum(1) / 2,
+        "implicit": -18 + 2 * square,
+        "sliced": -18 + 2 * x.flatten(1).sum(1) ** 2,
+        "sure": -18 + 2 * square + 9 / (2 * sigmas**2),
+    }
+    draws = (noise, sigmas) if name == "denoising" else (noise, sigmas, probes)
+    loss = build_objective(name, {}).loss(Linear(), images, *draws)
+    expected = (sigmas**2 * losses[name]).mean() / 9
+    torch.testing.assert_close(loss, expected, rtol=1e-12, atol=1e-12)
+
+
 # ---- one noise level ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["implicit", "sure"])
-def test_a_network_of_one_level(tmp_path, digits, name):
-    options = {"noisy_data": True} if name == "sure" else {}
+def test_a_network_of_one_level(tmp_path, digits):
     network = unet(sigma_min=0.5, sigma_max=0.5, **TINY)
     images = digits.select(range(40))
-    run(tmp_path, images, config_of(name, options), model=network, held_out=images, num_samples=1)
+    config = config_of("sure", {"noisy_data": True}, max_train_steps=1)
+    run(tmp_path, images, config, model=network, held_out=images)
     pipe = HDPipeline.from_pretrained(tmp_path)
     assert pipe.unet.config.held_out_loss["sigmas"] == [0.5]
     assert set(pipe.scheduler.levels) <= {0.5, 0.0}
+    assert pipe(1, num_inference_steps=3, output_type="pt").images.isfinite().all()
+    torch.testing.assert_close(
+        draw_sigmas("log-uniform", 5, torch.tensor([0.3]), 0, 1),
+        torch.full((5,), 0.3),
+        rtol=0,
+        atol=0,
+    )
 
 
 def test_noisy_images_have_one_level(tmp_path, digits):
@@ -254,7 +291,7 @@ def test_runs_recorded_before_there_were_objectives_go_on(tmp_path, digits):
 
 
 def test_options_belong_to_the_run(tmp_path, digits):
-    config = dataclasses.replace(config_of("sliced", {}), max_train_steps=1)
+    config = config_of("sliced", {}, max_train_steps=1)
     run(tmp_path, digits, config, model=unet(**TINY), keep_checkpoints=False)
     other = dataclasses.replace(config, objective_options={"probes": 3})
     with pytest.raises(HDZooError, match=r"objective_options was \{\} and is \{'probes': 3\}"):
@@ -264,7 +301,7 @@ def test_options_belong_to_the_run(tmp_path, digits):
 
 def test_memory_that_does_not_fit_is_refused(tmp_path, digits, brought):
     brought(memory=Memory)
-    config = dataclasses.replace(config_of("memory", {}), max_train_steps=1)
+    config = config_of("memory", {}, max_train_steps=1)
     run(tmp_path, digits, config, model=unet(**TINY))
     path = latest_checkpoint(tmp_path / "checkpoints").path
     with safe_open(path, "pt") as file:

@@ -28,6 +28,11 @@ def hdzoo_models() -> dict[str, str]:
 
 
 @hookimpl
+def hdzoo_objectives() -> dict[str, str]:
+    return {"bit-flip-cross-entropy": "hdzoo_binary.objective:BitFlipCrossEntropy"}
+
+
+@hookimpl
 def hdzoo_targets() -> dict[str, str]:
     return {
         "independent-signs": "hdzoo_binary.targets:independent_signs",

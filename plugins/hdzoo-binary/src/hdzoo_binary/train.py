@@ -5,14 +5,11 @@ r"""Trains a `BinaryUNetModel` by cross-entropy, on images made binary.
     python -m hdzoo_binary.train --dataset mnist/train.parquet --held-out mnist/test.parquet \
         --output-dir runs/binary-mnist
 
-The loss is Bach and Saremi's (arXiv 2502.00557): the logistic loss of each clean sign given the
-noisy ones, whose minimum is the exact denoiser. Noise: of each image, ``m`` measurements, ``m`` 1
-to 16 with equal chances of doublings, at a level of all of them that is log-uniform in the
-network's range, but none of them at one below 0.6, where hardly a sign is turned over.
+Loss and noise are those of `hdzoo_binary.objective.BitFlipCrossEntropy`, with which ``hdzoo train``
+trains as well.
 """
 
 import argparse
-import math
 import platform
 import shlex
 import sys
@@ -27,18 +24,16 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
-from torch.nn import functional as F
 
 import hdzoo
 from hdzoo import HDPipeline, HDZooError
 from hdzoo.files import check_folder, write_json
 from hdzoo.images.sources import load_images
+from hdzoo.training.objectives import bit_flip_cross_entropy
 from hdzoo_binary.measurements import BinaryMultimeasurementSampler
 from hdzoo_binary.network import BinaryUNetModel
+from hdzoo_binary.objective import draw_levels, measure
 
-MEASUREMENTS = (1, 2, 4, 8, 16)
-# Of a single one.
-LOWEST = 0.6
 HELD_OUT = 2000
 
 
@@ -47,33 +42,6 @@ def binary_images(source: str, split: str) -> torch.Tensor:
     data = load_images(source, split)
     grey = np.stack([np.asarray(image.convert("L")) for image in data["image"]])
     return torch.from_numpy(np.where(grey > 127, 1, -1).astype(np.int8))[:, None]
-
-
-def measure(clean: torch.Tensor, sigma: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
-    """The mean of ``count`` measurements, each at level ``sigma * sqrt(count)``.
-
-    Args:
-        clean: signs, shape (batch, ...).
-        sigma: the noise level of all together, shape (batch,).
-        count: how many, shape (batch,).
-    """
-    each = (-1, *[1] * (clean.ndim - 1))
-    kept = torch.sigmoid(2 / (sigma**2 * count)).view(each).expand(clean.shape)
-    count = count.view(each).expand(clean.shape).to(clean.dtype)
-    return clean * (2 * torch.binomial(count, kept) / count - 1)
-
-
-def draw_levels(batch: int, low: float, high: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """A noise level of all measurements, and how many they are, for each image."""
-    sigma = torch.exp(math.log(low) + torch.rand(batch) * math.log(high / low))
-    count = torch.tensor(MEASUREMENTS)[torch.randint(len(MEASUREMENTS), (batch,))]
-    needed = (LOWEST / sigma).square().ceil().long().clamp(min=1)
-    return sigma, torch.maximum(count, needed)
-
-
-def cross_entropy(half_log_odds: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
-    """The mean over signs of ``-log P(x_0 | noisy)``, of each image: shape (batch,)."""
-    return F.softplus(-2 * clean * half_log_odds).flatten(1).mean(1)
 
 
 @torch.no_grad()
@@ -86,10 +54,10 @@ def held_out_loss(model: BinaryUNetModel, clean: torch.Tensor) -> dict[str, list
             told = torch.full((len(clean),), sigma)
             noisy = measure(clean, told, torch.ones(len(clean), dtype=torch.long))
             parts = [
-                cross_entropy(model.half_log_odds(*part[:2]), part[2]).sum()
+                bit_flip_cross_entropy(model.half_log_odds(*part[:2]), part[2]).sum()
                 for part in zip(*(each.split(500) for each in (noisy, told, clean)), strict=True)
             ]
-            losses.append(round(float(sum(parts)) / len(clean), 6))
+            losses.append(round(float(sum(parts)) / clean.numel(), 6))
     return {"sigmas": levels, "loss": losses}
 
 
@@ -124,7 +92,8 @@ def main() -> None:
         batch = measure(images, sigma, count), sigma, images
         noisy, sigma, images = (part.to(accelerator.device) for part in batch)
         with accelerator.autocast():
-            loss = cross_entropy(network.half_log_odds(noisy, sigma), images).mean()
+            half = network.half_log_odds(noisy, sigma)
+            loss = bit_flip_cross_entropy(half, images).mean() / images[0].numel()
         accelerator.backward(loss)
         accelerator.clip_grad_norm_(network.parameters(), 1.0)
         adam.step()
