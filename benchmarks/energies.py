@@ -3,11 +3,11 @@
     python benchmarks/energies.py MODEL --test TEST.parquet --reference ncsn-mnist
 
 Draws images by the model's own sampler and says which share of them, and of real ones, the
-classifier ``mnist-classifier`` recognises with p >= 0.9. Then, on the first images of a data set, at
-the noise levels that the model knows: the denoising loss per dimension, of the model and of another
-one; how many proposals of MALA its energy accepts, from noisy images; and pictures of denoising
-(noisy, denoised, clean) and of inpainting (given, four paintings, whole). Prints tables and writes
-PNGs.
+classifier ``mnist-classifier`` recognises with p >= 0.9. Then, on the first images of a data set,
+at the noise levels that the model knows: the denoising loss per dimension, of the model and of
+another one; how many proposals of MALA its energy accepts, from noisy images; and pictures of
+denoising (noisy, denoised, clean) and of inpainting (given, four paintings, whole). Prints tables
+and writes PNGs.
 """
 
 import argparse

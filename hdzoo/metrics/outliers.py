@@ -21,6 +21,7 @@ from hdzoo.images.sources import load_images
 from hdzoo.metrics.auroc import auroc
 from hdzoo.metrics.made_images import MADE
 from hdzoo.pipelines.generators import sample_generators
+from hdzoo.pipelines.pipeline import HDPipeline
 from hdzoo.pipelines.walk import evaluating
 from hdzoo.samplers.noise import Noise
 from hdzoo.sampling import load_pipeline
@@ -181,16 +182,16 @@ def find_outliers(
         )
     pipe = load_pipeline(model, dtype=dtype)
     network = pipe.unet
-    levels = levels_of(network, sigmas)
+    levels = levels_of(pipe, sigmas)
     sources = [("inside", inside, inside_split)]
     sources += [("outside", name, outside_split) for name in outside if name not in MADE]
     sets: dict[str, torch.Tensor] = {}
     for role, name, split in sources:
         images = Images(load_images(name, split, image_column=image_column), name)
         check_images(network, images, resize)
-        sets[f"{role} {name}"] = read_evenly(images, network, num_images)
+        sets[f"{role} {name}"] = read_evenly(images, pipe, num_images)
     real = sets.pop(f"inside {inside}")
-    low, high = network.config.data_range
+    low, high = pipe.data_range or (0.0, 1.0)
     others = {
         name: MADE[name](real, low, high) if name in MADE else sets[f"outside {name}"]
         for name in outside
@@ -207,7 +208,7 @@ def find_outliers(
     on_batch(0)
 
     def judged(pictures: torch.Tensor) -> dict[tuple[str, float], torch.Tensor]:
-        return statistics(network, pictures, levels, seed, batch_size, on_batch)
+        return statistics(pipe, pictures, levels, seed, batch_size, on_batch)
 
     expected = judged(real)
     findings = [
@@ -233,46 +234,42 @@ def find_outliers(
     )
 
 
-def levels_of(network: Any, sigmas: Sequence[float] | None) -> list[float]:
+def levels_of(pipe: HDPipeline, sigmas: Sequence[float] | None) -> list[float]:
     """The noise levels to judge at.
 
     Args:
-        network: of the model.
+        pipe: the model.
         sigmas: that are asked for; None for the default of `find_outliers`.
 
     Raises:
-        HDZooError: the network knows none, or not these, or does not denoise.
+        HDZooError: its network is none for images, or does not know the levels.
     """
-    name = type(network).__name__
-    if not hasattr(network, "denoise"):
+    network = pipe.unet
+    if pipe.data_range is None or network.config.get("sample_size") is None:
         raise HDZooError(
-            f"{name} does not denoise in variance-exploding coordinates, as networks of hdzoo do; "
-            "wrap it by hdzoo.wrap"
+            f"{type(network).__name__} is no network for square images of one size; take another "
+            "model"
         )
-    lacks = [key for key in ("sample_size", "in_channels") if network.config.get(key) is None]
-    if lacks or network.config.get("data_range") is None:
-        raise HDZooError(
-            f"the config of {name} has no {(*lacks, 'data_range')[0]}, and so it is no network for "
-            "square images of one size; take another model"
-        )
-    ladder = network_ladder(network)
-    if sigmas is None:
-        if has_own_ladder(network):
-            return ladder[:: -(-len(ladder) // MOST_RUNGS)]
-        known = [sigma for sigma in SIGMAS if ladder[-1] <= sigma <= ladder[0]]
-        return known or [ladder[0]]
-    levels: list[float] = Many(NOISE_LEVEL)("sigmas", list(sigmas))
+    if sigmas is not None:
+        levels: list[float] = Many(NOISE_LEVEL)("sigmas", list(sigmas))
+    elif has_own_ladder(network):
+        ladder = network_ladder(network)
+        levels = ladder[:: -(-len(ladder) // MOST_RUNGS)]
+    else:
+        low, high = (network.config.get(key) for key in ("sigma_min", "sigma_max"))
+        known = (s for s in SIGMAS if low is None or high is None or low <= s <= high)
+        levels = list(known) or [high]
     if hasattr(network, "check_sigmas"):
         network.check_sigmas(levels)
     return levels
 
 
-def read_evenly(images: Images, network: Any, number: int) -> torch.Tensor:
-    """Images as the network takes them, evenly spread over a set.
+def read_evenly(images: Images, pipe: HDPipeline, number: int) -> torch.Tensor:
+    """Images as a network takes them, evenly spread over a set.
 
     Args:
         images: of the set.
-        network: whose size, channels and range they get.
+        pipe: whose size, channels and range they get.
         number: how many.
 
     Raises:
@@ -283,25 +280,25 @@ def read_evenly(images: Images, network: Any, number: int) -> torch.Tensor:
             f"num_images is {number:,} and {images.name} has {counted(len(images), 'image')}; give "
             "at most as many"
         )
-    config = network.config
-    transform = image_transform(config.sample_size, config.in_channels, config.data_range)
+    channels, side, _ = pipe.sample_shape
+    transform = image_transform(side, channels, pipe.data_range or (0.0, 1.0))
     chosen = [i * len(images) // number for i in range(number)]
     return torch.stack([transform(picture) for picture in images.read(chosen, read_picture)])
 
 
 @torch.no_grad()
 def statistics(
-    network: Any,
+    pipe: HDPipeline,
     images: torch.Tensor,
     sigmas: Sequence[float],
     seed: int,
     batch_size: int,
     on_batch: Callable[[int], None],
 ) -> dict[tuple[str, float], torch.Tensor]:
-    """What the network says of images, at each noise level.
+    """What a model says of images, at each noise level.
 
     Args:
-        network: with an energy, or without.
+        pipe: the network, with an energy or without.
         images: clean, shape (images, channels, height, width).
         sigmas: noise levels.
         seed: of the noise.
@@ -312,32 +309,32 @@ def statistics(
         By name of the statistic and noise level, one number for each image.
     """
     found: dict[tuple[str, float], list[torch.Tensor]] = {}
-    device = next(network.parameters()).device
-    with evaluating(network):
+    device = pipe.device
+    with evaluating(pipe.unet):
         for begin in range(0, len(images), batch_size):
             clean = images[begin : begin + batch_size].to(device)
             indices = range(begin, begin + len(clean))
             noise = Noise(sample_generators(seed, indices), device).normal(clean.shape)
             for sigma in sigmas:
-                for name, values in judge(network, clean, noise, sigma).items():
+                for name, values in judge(pipe, clean, noise, sigma).items():
                     found.setdefault((name, sigma), []).append(values.double().cpu())
                 on_batch(len(clean))
     return {key: torch.cat(values) for key, values in found.items()}
 
 
 def judge(
-    network: Any, clean: torch.Tensor, noise: torch.Tensor, sigma: float
+    pipe: HDPipeline, clean: torch.Tensor, noise: torch.Tensor, sigma: float
 ) -> dict[str, torch.Tensor]:
     """The statistics of a batch at one noise level, each of shape (batch,)."""
     noisy = clean + sigma * noise
     found: dict[str, torch.Tensor] = {}
-    if "energy" in getattr(network, "provides", ()):
+    if "energy" in getattr(pipe.unet, "provides", ()):
         told = torch.full((len(noisy),), sigma, device=noisy.device)
-        output = network(noisy, told, extras=("energy",))
+        output = pipe.unet(noisy, told, extras=("energy",))
         found["energy"] = output.energy
         denoised = noisy + sigma**2 * output.sample
     else:
-        denoised = network.denoise(noisy, sigma)
+        denoised = pipe.denoise(noisy, sigma)
     move = (denoised - noisy).flatten(1)
     found["score norm"] = move.square().mean(1).sqrt() / sigma
     found["denoising error"] = (denoised - clean).square().flatten(1).mean(1)
