@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from diffusers import DDPMScheduler, UNet2DModel
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner
@@ -19,10 +20,11 @@ from hdzoo import (
     NCSNModel,
     UNetScoreModel,
     cli,
+    get_sampler,
 )
 from hdzoo.images.sources import load_images
 from hdzoo.metrics.made_images import MADE
-from hdzoo.metrics.outliers import find_outliers
+from hdzoo.metrics.outliers import find_outliers, judge
 from hdzoo.pipelines.generators import sample_generators
 
 SHAPE = {"sample_size": 8, "block_out_channels": (8,), "norm_num_groups": 4}
@@ -137,6 +139,28 @@ def test_a_denoiser_and_a_ladder_have_no_energy_and_the_rest(tmp_path):
     assert report.sigmas == pytest.approx(ladder.sigmas[[0, 3, 6, 9]].tolist())
     for row in report.rows():
         assert list(row) == ["outside", "noise level", "score norm", "denoising error"]
+
+
+def test_a_network_of_diffusers_in_its_own_coordinates(tmp_path):
+    network = UNet2DModel(
+        sample_size=8,
+        in_channels=1,
+        out_channels=1,
+        block_out_channels=(8,),
+        down_block_types=("DownBlock2D",),
+        up_block_types=("UpBlock2D",),
+        norm_num_groups=4,
+        add_attention=False,
+    )
+    # It predicts that all of its input is noise, of which there is x / sqrt(1 + sigma^2).
+    network.forward = lambda sample, *_, **__: (sample,)
+    pipe = HDPipeline(network, get_sampler("heun").from_config(DDPMScheduler().config))
+    clean, noise = torch.randn(2, 5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    found = judge(pipe, clean, noise, 0.5)
+    assert list(found) == ["score norm", "denoising error"]
+    level = (clean + 0.5 * noise) / 1.25**0.5
+    expected = level.flatten(1).square().mean(1).sqrt()
+    torch.testing.assert_close(found["score norm"], expected, rtol=1e-5, atol=0)
 
 
 def test_images_do_not_depend_on_their_batch(gaussian):
