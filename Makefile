@@ -13,7 +13,7 @@ demo: $(VENV)/.installed
 	@echo "64 digits: $(CURDIR)/samples/demo.png"
 
 test: $(VENV)/.tests-installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(VENV)/.dev-installed
 	$(BIN)/ruff check .
@@ -40,7 +40,7 @@ $(VENV)/.tests-installed: $(VENV)/.installed
 		./plugins/hdzoo-example-sampler ./plugins/hdzoo-efficientnet-lite0 \
 		./plugins/hdzoo-walk-jump ./plugins/hdzoo-multimeasurement \
 		./plugins/hdzoo-stochastic-localization ./plugins/hdzoo-reverse-diffusion \
-		./plugins/hdzoo-binary
+		./plugins/hdzoo-binary ./plugins/hdzoo-energy
 	touch $@
 
 $(VENV)/.dev-installed: $(VENV)/.tests-installed

@@ -2,6 +2,7 @@ from . import distances as distances
 from . import targets as targets
 from . import verification as verification
 from .errors import HDZooError as HDZooError
+from .generators import GreatCircle as GreatCircle
 from .models import ConvEnergyModel as ConvEnergyModel
 from .models import EnergyModel as EnergyModel
 from .models import NCSNModel as NCSNModel
@@ -10,6 +11,7 @@ from .models import NCSNUNetModel as NCSNUNetModel
 from .models import NCSNv2Model as NCSNv2Model
 from .models import UNetScoreModel as UNetScoreModel
 from .models import wrap as wrap
+from .pipelines.generators import interpolated_generators as interpolated_generators
 from .pipelines.generators import sample_generators as sample_generators
 from .pipelines.inpainting import HDInpaintPipeline as HDInpaintPipeline
 from .pipelines.pipeline import HDPipeline as HDPipeline

@@ -1,5 +1,8 @@
 """hdzoo's own parts, brought through the same hooks as any plugin's."""
 
+from pathlib import Path
+
+from hdzoo.bundled import bundled_models
 from hdzoo.plugins import hookimpl
 
 
@@ -49,6 +52,11 @@ def hdzoo_objectives() -> dict[str, str]:
         "sure": "hdzoo.training.objectives.sure:Sure",
         "contrastive-divergence": "hdzoo.training.objectives.contrastive:ContrastiveDivergence",
     }
+
+
+@hookimpl
+def hdzoo_pipelines() -> dict[str, Path]:
+    return bundled_models()
 
 
 @hookimpl

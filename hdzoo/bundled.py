@@ -1,10 +1,11 @@
-"""What travels with hdzoo: pipelines, and the networks of its metrics."""
+"""What travels with hdzoo, and with packages: pipelines, and the networks of metrics."""
 
 from functools import wraps
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
+from hdzoo import plugins
 from hdzoo.errors import HDZooError
 from hdzoo.files import check_folder, named_path, writing
 
@@ -24,6 +25,35 @@ def bundled_models() -> dict[str, Path]:
     """The pipelines that travel with hdzoo: name to folder."""
     found = sorted(bundled_folder().glob(f"*/{INDEX}"))
     return {path.parent.name: path.parent for path in found}
+
+
+def named_model(name: str) -> Path | None:
+    """The folder of a pipeline that travels with hdzoo or a package, by its name.
+
+    Returns:
+        None where there is none of that name.
+
+    Raises:
+        HDZooError: the package that brings it has no such folder.
+    """
+    from hdzoo.checks import shown
+
+    if name not in plugins.names("pipelines"):
+        return None
+    folder = plugins.get("pipelines", name)
+    if not (isinstance(folder, Path) and folder.is_absolute() and (folder / INDEX).is_file()):
+        raise HDZooError(
+            f"pipeline {name!r} of {plugins.provider('pipelines', name)} is {shown(folder)}; it "
+            f"must be the absolute pathlib.Path of a folder with a {INDEX}. Install the package "
+            "again, or tell its authors"
+        )
+    return folder
+
+
+def what_a_model_is() -> str:
+    """What to say where a model is none."""
+    names = ", ".join(plugins.names("pipelines")) or "none"
+    return f"a model is a folder, a bundled name ({names}), or a Hub id such as 'namespace/name'"
 
 
 class LoadedByName:
@@ -63,14 +93,10 @@ class LoadedByName:
         from hdzoo.checksums import check_tensors
 
         place = named_path(kwargs.pop("pretrained_model_name_or_path", name), "the model")
-        here = bundled_models()
         if not place.exists():
-            place = here.get(str(place), place)
+            place = named_model(str(place)) or place
         if not place.exists() and (str(place).count("/") != 1 or place.is_absolute()):
-            raise HDZooError(
-                f"there is no model {str(place)!r}: a model is a folder, a bundled name "
-                f"({', '.join(here) or 'none'}), or a Hub id such as 'namespace/name'"
-            )
+            raise HDZooError(f"there is no model {str(place)!r}: {what_a_model_is()}")
         try:
             for path in sorted(Path(place, kwargs.get("subfolder") or "").glob("*.safetensors")):
                 check_tensors(path)

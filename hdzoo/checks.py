@@ -18,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 
 from hdzoo.errors import HDZooError
-from hdzoo.text import counted
 
 Rule = Callable[[str, Any], Any]
 Init = TypeVar("Init", bound=Callable[..., None])
@@ -331,30 +330,6 @@ def check_device(device: Any) -> None:
     # Whatever the library of the device raises.
     except Exception as error:
         refuse("device", device, "a device that is here, such as 'cpu' or 'cuda:0', or None", error)
-
-
-def check_generator(generator: Any, samples: int) -> None:
-    """Refuses what is no generator, and a list that has not one for each sample.
-
-    Args:
-        generator: one of PyTorch's, a list with one for each sample, or None.
-        samples: how many.
-    """
-    import torch
-
-    several = generator if isinstance(generator, list) else [generator]
-    # By kinds: this is done at each step, and there may be a thousand generators of one kind.
-    right = all(issubclass(kind, torch.Generator) for kind in set(map(type, several)))
-    if generator is not None and not (right and several):
-        raise HDZooError(
-            f"generator is {generator!r}; it must be a torch.Generator, a list with one for each "
-            "sample, or None. For a seed: torch.Generator().manual_seed(seed)"
-        )
-    if isinstance(generator, list) and len(generator) != samples:
-        raise HDZooError(
-            f"generator is a list of {len(generator)} for {counted(samples, 'sample')}; give one "
-            "generator, or one for each sample"
-        )
 
 
 def _scalar(value: Any) -> Any:

@@ -7,13 +7,30 @@ from typing import Any, TypeVar
 
 import psutil
 import torch
+from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from hdzoo.errors import HDZooError
 
 Init = TypeVar("Init", bound=Callable[..., None])
 
-_MAKERS = (torch.empty, torch.zeros, torch.ones, torch.full, torch.eye, torch.rand, torch.randn)
+_MAKERS = frozenset(
+    (torch.empty, torch.zeros, torch.ones, torch.full, torch.eye, torch.rand, torch.randn)
+)
+# What gives weights their first numbers, which a sketch has not.
+_FILLERS = frozenset(
+    (
+        nn.init.kaiming_normal_,
+        nn.init.kaiming_uniform_,
+        nn.init.normal_,
+        nn.init.trunc_normal_,
+        nn.init.uniform_,
+        nn.init.xavier_normal_,
+        nn.init.xavier_uniform_,
+        torch.Tensor.normal_,
+        torch.Tensor.uniform_,
+    )
+)
 
 
 def within_memory(init: Init) -> Init:
@@ -29,15 +46,19 @@ def within_memory(init: Init) -> Init:
     @functools.wraps(init)
     def wrapper(self: Any, *args: Any, **kwargs: Any) -> None:
         name = type(self).__name__
-        try:
-            with _Counted(name), torch.device("meta"):
-                # Its configuration is registered before.
-                init(copy.copy(self), *args, **kwargs)
-        except HDZooError:
-            raise
-        # What needs numbers cannot be without memory.
-        except (RuntimeError, NotImplementedError, TypeError, ValueError, AttributeError):
-            pass
+        if torch.get_default_device().type != "meta":
+            try:
+                with _Counted(name, sketch=True), torch.device("meta"):
+                    # Its configuration is registered before.
+                    init(copy.copy(self), *args, **kwargs)
+            except HDZooError:
+                raise
+            # What needs numbers cannot be without memory.
+            except (RuntimeError, NotImplementedError, TypeError, ValueError, AttributeError):
+                pass
+            else:
+                init(self, *args, **kwargs)
+                return
         with _Counted(name):
             init(self, *args, **kwargs)
 
@@ -49,12 +70,14 @@ class _Counted(TorchFunctionMode):
 
     Args:
         what: is being built, for the error.
+        sketch: whether it is built without memory, so that it is filled with nothing.
     """
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, sketch: bool = False) -> None:
         super().__init__()
-        self.what = what
+        self.what, self.sketch = what, sketch
         self.num_bytes = 0
+        self.total = psutil.virtual_memory().total
 
     def __torch_function__(
         self,
@@ -64,17 +87,18 @@ class _Counted(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
+        if self.sketch and function in _FILLERS:
+            return args[0] if args else kwargs["tensor"]
         if function in _MAKERS:
             size = args[0] if args and isinstance(args[0], Sequence) else args
-            total = psutil.virtual_memory().total
             try:
                 self.num_bytes += function(*args, **kwargs | {"device": "meta"}).nbytes
             except (RuntimeError, OverflowError, TypeError):
                 # More numbers than can be counted.
-                self.num_bytes = total + 1
-            if self.num_bytes > total:
+                self.num_bytes = self.total + 1
+            if self.num_bytes > self.total:
                 raise HDZooError(
-                    f"{self.what} of these options takes more than {total / 1e9:,.0f} GB, the "
+                    f"{self.what} of these options takes more than {self.total / 1e9:,.0f} GB, the "
                     f"memory of this machine (a tensor in it is {' x '.join(map(str, size))}); "
                     "choose smaller ones"
                 )

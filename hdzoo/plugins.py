@@ -65,6 +65,7 @@ Kind = Literal[
     "samplers",
     "models",
     "objectives",
+    "pipelines",
     "datasets",
     "feature_extractors",
     "targets",
@@ -103,6 +104,14 @@ class HookSpecs(Protocol):
         """
 
     @hookspec
+    def hdzoo_pipelines(self) -> dict[str, object]:
+        """Trained pipelines that travel with a package, to be loaded by a name.
+
+        Folders that ``save_pretrained`` has written, as an absolute `pathlib.Path` (``Path(__file__
+        ).parent / "my-mnist"``): what ``hdzoo sample my-mnist`` and ``from_pretrained`` then take.
+        """
+
+    @hookspec
     def hdzoo_datasets(self) -> dict[str, object]:
         """Data sets: functions from a split (``"train"``, ...) to a ``datasets.Dataset``."""
 
@@ -138,6 +147,7 @@ class PluginInfo:
     samplers: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
     objectives: tuple[str, ...] = ()
+    pipelines: tuple[str, ...] = ()
     datasets: tuple[str, ...] = ()
     feature_extractors: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()

@@ -17,13 +17,14 @@ from PIL import Image, PngImagePlugin
 
 from hdzoo import plugins
 from hdzoo.catalog import weights_hash
-from hdzoo.checks import IMAGES, SEED
+from hdzoo.checks import IMAGES, SEED, Whole
 from hdzoo.errors import HDZooError
 from hdzoo.files import whole_file
 from hdzoo.hub.resolve import resolve_model
-from hdzoo.pipelines.generators import sample_generators
+from hdzoo.pipelines.generators import interpolated_generators, sample_generators
 from hdzoo.pipelines.labels import labels_by_index, labels_in_words
 from hdzoo.pipelines.pipeline import HDPipeline
+from hdzoo.samplers.noise import Generator
 from hdzoo.version import __version__
 
 DTYPES = {
@@ -83,11 +84,22 @@ def start_of(pipe: HDPipeline, model: str | Path) -> Any:
     return pipe.starter
 
 
-def check_numbers(num_images: int, batch_size: int, seed: int) -> None:
+def check_numbers(
+    num_images: int, batch_size: int, seed: int, interpolate: Sequence[tuple[int, int]] = ()
+) -> None:
     """Refuses what no drawing can use, before a model is loaded; the arguments are `draw`'s."""
     IMAGES("num_images", num_images)
     IMAGES("batch_size", batch_size)
     SEED("seed", seed)
+    for a, b in interpolate:
+        SEED("interpolate", a)
+        SEED("interpolate", b)
+        if a == b:
+            raise HDZooError(f"interpolate is {a}:{b}; give two seeds, between which images turn")
+    if interpolate and num_images < 2:
+        raise HDZooError(
+            f"num_images is {num_images}; from one seed to the other it takes at least 2"
+        )
 
 
 def check_batch(pipe: HDPipeline, name: str, size: int) -> None:
@@ -109,17 +121,27 @@ def check_batch(pipe: HDPipeline, name: str, size: int) -> None:
         )
 
 
-def check_grid(pipe: HDPipeline, num_images: int, scale: int) -> None:
+def images_of_a_chain(pipe: HDPipeline, samples_every: int | None) -> int:
+    """How many images one chain makes, whose number of evaluations is set.
+
+    Raises:
+        HDZooError: ``samples_every`` is out of its range.
+    """
+    steps = pipe.scheduler.num_inference_steps
+    return 1 if samples_every is None else steps // Whole(1, steps)("samples_every", samples_every)
+
+
+def check_grid(pipe: HDPipeline, num_images: int, scale: int, columns: int | None = None) -> None:
     """Refuses a grid that nobody could open, before its images are drawn.
 
     Args:
         pipe: that is to draw.
         num_images: in the grid.
         scale: as in `image_grid`.
+        columns: as in `image_grid`.
     """
     IMAGES("num_images", num_images)
-    columns = math.ceil(math.sqrt(num_images))
-    cells = columns * math.ceil(num_images / columns)
+    cells = math.prod(_grid_shape(num_images, columns))
     pixels = cells * math.prod(pipe.sample_shape[1:]) * scale**2
     if pixels > MOST_PIXELS:
         raise HDZooError(
@@ -140,12 +162,14 @@ def draw(
     on_step: Callable[[int, Any], None] | None = None,
     on_progress: Callable[[float], None] | None = None,
     class_label: int | None = None,
+    interpolate: Sequence[tuple[int, int]] = (),
+    samples_every: int | None = None,
 ) -> list[Image.Image]:
     """Draws images, each a function of (seed, its index) alone.
 
     Args:
         pipe: the pipeline.
-        num_images: how many, from index 0.
+        num_images: how many, from index 0; with ``interpolate``, for each pair.
         num_inference_steps: network evaluations for each image; the sampler's own by default.
         seed: of the set.
         batch_size: images drawn together.
@@ -156,11 +180,17 @@ def draw(
             included, in the place of diffusers' bars.
         class_label: for a class-conditional network, the class of all; evenly over all classes by
             index by default.
+        interpolate: pairs of seeds, in the place of ``seed``: for each pair images that turn from
+            the one's image of index 0 into the other's (`interpolated_generators`).
+        samples_every: as in `HDPipeline`: several images of each chain, one after the other.
 
     Raises:
-        HDZooError: a number is not positive, or the chain does not go with the network.
+        HDZooError: a number is not positive, the chain does not go with the network, or a pair is
+            none.
     """
-    check_numbers(num_images, batch_size, seed)
+    check_numbers(num_images, batch_size, seed, interpolate)
+    between = [one for a, b in interpolate for one in interpolated_generators(a, b, num_images)]
+    num_images = len(between) or num_images
     check_batch(pipe, "batch_size", min(batch_size, num_images))
     first = HDPipeline(pipe.unet, start) if start is not None else None
     silent = on_progress is not None
@@ -180,12 +210,14 @@ def draw(
         pipe.set_progress_bar_config(desc=f"images {indices[0]} to {indices[-1]}", disable=silent)
         images += draw_batch(
             pipe,
-            indices,
+            [0] * len(indices) if between else indices,
             num_inference_steps=num_inference_steps,
             seed=seed,
+            generator=between[begin : begin + batch_size] or None,
             first=first,
             on_step=after_step,
             class_label=class_label,
+            samples_every=samples_every,
         )
     return images
 
@@ -197,9 +229,11 @@ def draw_batch(
     num_inference_steps: int | None = None,
     start_num_inference_steps: int | None = None,
     seed: int = 0,
+    generator: Generator = None,
     first: HDPipeline | None = None,
     on_step: Callable[[int, Any], None] | None = None,
     class_label: int | None = None,
+    samples_every: int | None = None,
 ) -> list[Image.Image]:
     """Draws the images of some indices together.
 
@@ -209,14 +243,18 @@ def draw_batch(
         num_inference_steps: network evaluations for each image; the sampler's own by default.
         start_num_inference_steps: likewise, of ``first``.
         seed: of the set.
+        generator: one for each image, in the place of those of ``seed`` and ``indices``.
         first: a pipeline that draws the images to start from; None to start from noise.
         on_step: called as ``f(step, latents)`` after each step.
         class_label: as in `draw`.
+        samples_every: as in `draw`.
     """
-    generator = sample_generators(seed, indices)
+    generator = generator or sample_generators(seed, indices)
     labels = labels_by_index(pipe.unet, indices, class_label)
     clean = None
     if first is not None:
+        # What the call below would refuse is refused before all this is drawn for it.
+        pipe.check_chain(num_inference_steps)
         clean = first(
             len(indices),
             start_num_inference_steps,
@@ -239,23 +277,31 @@ def draw_batch(
         callback_on_step_end=callback if on_step else None,
         return_dict=False,
         class_labels=labels,
+        samples_every=samples_every,
     )[0]
 
 
-def image_grid(images: list[Image.Image], scale: int = 1) -> Image.Image:
-    """A grid as square as can be; missing places at the end are black.
+def image_grid(
+    images: list[Image.Image], scale: int = 1, columns: int | None = None
+) -> Image.Image:
+    """A grid; missing places at the end are black.
 
     Args:
         images: of one size.
         scale: each pixel becomes a square of so many.
+        columns: how many; as many as make it as square as can be by default.
     """
-    columns = math.ceil(math.sqrt(len(images)))
-    rows = math.ceil(len(images) / columns)
+    rows, columns = _grid_shape(len(images), columns)
     blank = Image.new(images[0].mode, images[0].size)
     grid = make_image_grid(images + [blank] * (rows * columns - len(images)), rows, columns)
     # make_image_grid makes a colour image of grey ones.
     grid = grid.convert(images[0].mode)
     return grid.resize((grid.width * scale, grid.height * scale), Image.Resampling.NEAREST)
+
+
+def _grid_shape(count: int, columns: int | None) -> tuple[int, int]:
+    columns = columns or math.ceil(math.sqrt(count))
+    return math.ceil(count / columns), columns
 
 
 class Trajectory:
@@ -265,11 +311,14 @@ class Trajectory:
         pipe: the pipeline that draws.
         num_steps: how many steps its chain has.
         scale: as in `image_grid`.
+        columns: as in `image_grid`.
     """
 
-    def __init__(self, pipe: HDPipeline, num_steps: int, scale: int = 1) -> None:
+    def __init__(
+        self, pipe: HDPipeline, num_steps: int, scale: int = 1, columns: int | None = None
+    ) -> None:
         self.pipe = pipe
-        self.scale = scale
+        self.scale, self.columns = scale, columns
         self.frames: list[Image.Image] = []
         last = num_steps - 1
         count = min(num_steps, TRAJECTORY_FRAMES)
@@ -278,7 +327,8 @@ class Trajectory:
     def record(self, step: int, latents: torch.Tensor) -> None:
         """Keeps the state after a step, if it is one of the frames."""
         if step in self.wanted:
-            self.frames.append(image_grid(self.pipe.decode(latents, "pil"), self.scale))
+            images = self.pipe.decode(latents, "pil")
+            self.frames.append(image_grid(images, self.scale, self.columns))
 
     def save(self, path: Path) -> None:
         """Writes an animated GIF that rests on its last frame."""
@@ -295,15 +345,22 @@ class Trajectory:
 
 
 def protocol(
-    pipe: HDPipeline, model: str, seed: int, start: Any = None, class_label: int | None = None
+    pipe: HDPipeline,
+    model: str,
+    seed: int,
+    start: Any = None,
+    class_label: int | None = None,
+    interpolate: Sequence[tuple[int, int]] = (),
 ) -> dict[str, Any]:
-    """What made a set of images, to be written beside it."""
+    """What made a set of images, to be written beside it; arguments as in `draw`."""
+    if interpolate and (labels := labels_by_index(pipe.unet, [0], class_label)):
+        class_label = labels[0]
     return network_protocol(pipe, model) | {
         "sampler": type(pipe.scheduler).__name__,
         "options": {k: v for k, v in pipe.scheduler.config.items() if not k.startswith("_")},
         "num_inference_steps": pipe.scheduler.num_inference_steps,
         "started_from": type(start).__name__ if start is not None else "noise",
-        "seed": seed,
+        **({"interpolate": list(interpolate)} if interpolate else {"seed": seed}),
         "class_labels": labels_in_words(pipe.unet, class_label),
     }
 
@@ -333,8 +390,12 @@ def picture_path(subject: str | Path, what: str, made_by: dict[str, Any]) -> Pat
         made_by: the protocol, and all else that the picture depends on.
     """
     digest = hashlib.sha256(json.dumps(made_by, sort_keys=True, default=str).encode()).hexdigest()
-    name = f"{Path(subject).resolve().stem}-{what}"
-    return Path("samples") / f"{name}-seed{made_by['seed']}-{digest[:8]}.png"
+    if "seed" in made_by:
+        seeds = f"seed{made_by['seed']}"
+    else:
+        (a, b), *_ = made_by["interpolate"]
+        seeds = f"from{a}to{b}"
+    return Path("samples") / f"{Path(subject).resolve().stem}-{what}-{seeds}-{digest[:8]}.png"
 
 
 def save_png(image: Image.Image, path: Path, made_by: dict[str, Any]) -> None:

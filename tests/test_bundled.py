@@ -1,12 +1,25 @@
 """What travels with hdzoo, by its name."""
 
 import inspect
+import sys
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
 
-from hdzoo import HDPipeline, HDZooError, UNetScoreModel, bundled, get_sampler
+from hdzoo import (
+    HDPipeline,
+    HDZooError,
+    UNetScoreModel,
+    bundled,
+    get_sampler,
+    hookimpl,
+    plugins,
+)
 from hdzoo.bundled import INDEX, bundled_models
+from hdzoo.hub.resolve import resolve_model
 from hdzoo.models.ncsn import NCSNModel
 
 
@@ -21,6 +34,47 @@ def test_bundled_models_are_the_folders_with_an_index(tmp_path, monkeypatch):
         assert bundled_models() == {k: tmp_path / "model_cards" / k for k in "ab"}
     monkeypatch.setattr(bundled, "_PACKAGE", tmp_path / "model_cards" / "a")
     assert bundled_models() == {}
+
+
+def test_packages_bring_pipelines_by_name(tmp_path, monkeypatch):
+    network, sampler = NCSNModel(sample_size=8, in_channels=1), get_sampler("annealed-langevin")()
+    HDPipeline(network, sampler).save_pretrained(tmp_path / "mine")
+    monkeypatch.chdir(tmp_path)
+    brought = {
+        "our-net": tmp_path / "mine",
+        "no-folder": tmp_path / "nowhere",
+        "no-pipeline": tmp_path,
+        "no-path": 3,
+        "relative": Path("mine"),
+    }
+
+    class Plugin:
+        @hookimpl
+        def hdzoo_pipelines(self):
+            return brought
+
+    module = ModuleType("a_package")
+    module.plugin = Plugin()
+    monkeypatch.setitem(sys.modules, "a_package", module)
+    found = [EntryPoint("p", "a_package:plugin", "hdzoo")]
+    monkeypatch.setattr(plugins, "entry_points", lambda group: found)
+    plugins._discover.cache_clear()
+    try:
+        assert plugins.names("pipelines") == sorted([*brought, "ncsn-mnist"])
+        assert resolve_model("our-net") == tmp_path / "mine"
+        assert resolve_model("ncsn-mnist") == bundled_models()["ncsn-mnist"]
+        pipe = HDPipeline.from_pretrained("our-net")
+        assert torch.equal(pipe.unet.begin_conv.weight, network.begin_conv.weight)
+        part = NCSNModel.from_pretrained("our-net", subfolder="unet")
+        assert torch.equal(part.begin_conv.weight, network.begin_conv.weight)
+        for name in set(brought) - {"our-net"}:
+            for load in (resolve_model, NCSNModel.from_pretrained):
+                with pytest.raises(HDZooError, match=f"pipeline '{name}' of plugin 'p'"):
+                    load(name)
+        with pytest.raises(HDZooError, match=r"ncsn-mnist, no-folder, .*our-net"):
+            resolve_model("nobody")
+    finally:
+        plugins._discover.cache_clear()
 
 
 @pytest.mark.parametrize("key", [None, "pretrained_model_name_or_path"])

@@ -70,8 +70,8 @@ def test_an_image_depends_on_its_seed_and_not_on_its_batch(pipe):
         generator = sample_generators(0, indices)
         return pipe(len(indices), 40, generator=generator, output_type="pt", return_dict=False)[0]
 
-    together = draw(range(64))
-    for first, last in ((0, 1), (63, 64), (0, 7), (56, 63)):
+    together = draw(range(16))
+    for first, last in ((0, 1), (15, 16), (0, 7), (8, 15)):
         difference = (draw(range(first, last)) - together[first:last]).abs().max().item()
         # Identical noise; the convolutions round otherwise at another batch size (6e-8 of a pixel
         # in float32), and the chain carries it on. The promise is 1e-3 of the range [0, 1].

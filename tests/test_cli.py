@@ -15,7 +15,8 @@ import zoo
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from hdzoo import list_samplers
+from hdzoo import HDPipeline, HDZooError, MALASampler, list_samplers
+from hdzoo.sampling import draw
 from hdzoo.training.config import TrainingConfig
 
 DIGITS = ("--dataset", "digits", "-m", "sample_size=8")
@@ -70,6 +71,39 @@ def test_single_images_are_the_grids_and_do_not_depend_on_the_batch(run, model, 
         assert difference <= 1
 
 
+def test_rows_turn_from_one_seeds_first_image_into_the_others(run, model):
+    pairs = ("--interpolate", "3:5", "--interpolate", "5:4")
+    common = ("-t", 9, "--scale", 1)
+    code, out, _ = run("sample", model, "-n", 4, *common, *pairs, "--images-dir", "row")
+    assert code == 0
+    with Image.open(out.strip()) as grid:
+        assert grid.size == (32, 16)  # 4 images of 8 pixels to a row, a row for each pair
+        made_by = json.loads(grid.text["hdzoo"])
+        corner = grid.crop((24, 8, 32, 16)).tobytes()
+    assert made_by["interpolate"] == [[3, 5], [5, 4]]
+    assert "seed" not in made_by
+    images = [Image.open(f"row/{i:05d}.png").tobytes() for i in range(8)]
+    assert images[7] == corner
+    assert len(set(images)) == 7  # Seed 5 ends the one row and begins the other.
+    for place, seed in ((0, 3), (3, 5), (4, 5), (7, 4)):
+        run("sample", model, "-n", 1, *common, "--seed", seed, "-O", "alone.png")
+        alone = Image.open("alone.png").tobytes()
+        # The same noise; the convolutions' round-off may move a pixel by one of 255.
+        assert max(abs(p - q) for p, q in zip(alone, images[place], strict=True)) <= 1
+
+
+def test_images_along_a_chain_are_a_row(run, model):
+    common = ("sample", model, "-n", 3, "-t", 8, "--scale", 1)
+    code, out, _ = run(*common, "--samples-every", 2)
+    assert code == 0
+    with Image.open(out.strip()) as grid:
+        assert grid.size == (32, 24)  # 8 evaluations make 4 images; 3 chains
+        assert json.loads(grid.text["hdzoo"])["samples_every"] == 2
+        rows = [grid.crop((0, 8 * i, 32, 8 * i + 8)).tobytes() for i in range(3)]
+    assert len(set(rows)) == 3
+    assert run(*common)[1] != out
+
+
 def test_animation_ends_on_the_grid(run, model):
     run("sample", model, "-n", 4, "-t", 8, "--gif", "a.gif", "-O", "a.png")
     with Image.open("a.gif") as gif, Image.open("a.png") as grid:
@@ -92,6 +126,22 @@ def test_a_single_level_sampler_starts_from_images(run, model):
     assert "starts from images of AnnealedLangevinSampler" in err
     with Image.open(out.strip()) as grid:
         assert json.loads(grid.text["hdzoo"])["started_from"] == "AnnealedLangevinSampler"
+
+
+@pytest.mark.parametrize("refused", [{"needs": ("energy",)}, {"sigma": 1e4}])
+def test_what_is_refused_is_so_before_the_images_to_start_from(model, refused):
+    """A network without an energy, or that does not know the noise level."""
+
+    class Needing(MALASampler):
+        needs = refused.get("needs", ())
+
+    pipe = HDPipeline.from_pretrained(model)
+    pipe.scheduler = Needing.from_config(pipe.scheduler.config, sigma=refused.get("sigma", 0.5))
+    asked = []
+    pipe.unet.register_forward_pre_hook(lambda *_: asked.append(1))
+    with pytest.raises(HDZooError, match=r"needs the network's energy|asks for 10000"):
+        draw(pipe, 2, start=pipe.starter)
+    assert not asked
 
 
 def test_pictures_that_nobody_has_named_do_not_take_each_others_place(run, model, tmp_path):

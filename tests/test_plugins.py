@@ -69,6 +69,19 @@ BROKEN = {
     "bad-reference": (hook("return {'a': 'module.Name'}"), "has 'module.Name' for 'a'"),
     "none": (hook("return {'a': None}"), "has None for 'a'"),
     "asks-while-loading": ("import hdzoo; hdzoo.list_samplers()", "do that inside a function"),
+    "taken-pipeline": (
+        "from pathlib import Path\n"
+        + hook("return {'ncsn-mnist': Path('/tmp')}", name="hdzoo_pipelines"),
+        "'ncsn-mnist' of taken-pipeline is already",
+    ),
+    "path-as-a-name": (
+        hook("return {'../ncsn-mnist': int}", name="hdzoo_pipelines"),
+        "has the name '../ncsn-mnist'",
+    ),
+    "folder-as-a-word": (
+        hook("return {'mine': '/tmp/mine'}", name="hdzoo_pipelines"),
+        "has '/tmp/mine' for 'mine'",
+    ),
     "taken-name": (
         hook("return {'mine': int, 'langevin': int}"),
         "'langevin' of taken-name is already",
@@ -128,7 +141,8 @@ def test_builtin_parts_come_through_the_hooks() -> None:
 @pytest.mark.parametrize("kind", plugins.KINDS)
 def test_builtin_references_resolve(kind: plugins.Kind) -> None:
     for name in getattr(plugins.plugins()[0], kind):
-        assert callable(plugins.get(kind, name))
+        thing = plugins.get(kind, name)
+        assert thing.is_dir() if kind == "pipelines" else callable(thing)
 
 
 @pytest.mark.parametrize("metadata", [[], [EntryPoint("builtin", "hdzoo.builtin", "hdzoo")]])

@@ -20,8 +20,10 @@ from hdzoo.cli.options import (
     SamplerName,
     Seed,
     parse_options,
+    parse_pairs,
 )
 from hdzoo.cli.terminal import note, note_evaluations, print_table, say, work_progress
+from hdzoo.errors import HDZooError
 from hdzoo.files import check_file, check_folder
 from hdzoo.text import counted
 
@@ -29,9 +31,27 @@ from hdzoo.text import counted
 def sample(
     model: Model = DEFAULT_MODEL,
     sampler: SamplerName = None,
-    num_images: Annotated[int, typer.Option("--num-images", "-n", help="How many.")] = 64,
+    num_images: Annotated[
+        int | None,
+        typer.Option("--num-images", "-n", help="How many. Default: 64; 16 with --interpolate."),
+    ] = None,
     num_inference_steps: Evaluations = None,
-    seed: Seed = 0,
+    seed: Annotated[
+        int | None, typer.Option(help="Image i depends on (seed, i) alone. Default: 0.")
+    ] = None,
+    interpolate: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="A:B",
+            help="Two seeds: a row of images from one's first to the other's. May be repeated.",
+        ),
+    ] = None,
+    samples_every: Annotated[
+        int | None,
+        typer.Option(
+            help="Keep the denoised image after each so many evaluations: a chain is a row."
+        ),
+    ] = None,
     option: Options = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-O", help="Where the grid goes, a PNG.")
@@ -46,10 +66,14 @@ def sample(
     scale: Annotated[int, typer.Option(min=1, help="Size of a pixel in grid and GIF.")] = 2,
 ) -> None:
     """Draw images with a sampler and save them as a grid."""
-    options = parse_options(option)
+    options, pairs = parse_options(option), parse_pairs(interpolate)
+    if pairs and seed is not None:
+        raise HDZooError(f"--seed is {seed}, and --interpolate has seeds of its own; give one")
+    each = num_images if num_images is not None else 16 if pairs else 64
+    seed = seed or 0
     from hdzoo import sampling
 
-    sampling.check_numbers(num_images, batch_size, seed)
+    sampling.check_numbers(each, batch_size, seed, pairs)
     pipe = sampling.load_pipeline(model, sampler, options, dtype)
     start = sampling.start_of(pipe, model)
     if start is not None:
@@ -60,8 +84,12 @@ def sample(
         )
     pipe.scheduler.set_timesteps(num_inference_steps)
     steps = pipe.scheduler.num_inference_steps
-    sampling.check_grid(pipe, num_images, scale)
-    made_by = sampling.protocol(pipe, model, seed, start, class_label)
+    num_images, row = each * max(1, len(pairs)), each if pairs else None
+    along = sampling.images_of_a_chain(pipe, samples_every)
+    columns = along if along > 1 else row
+    sampling.check_grid(pipe, num_images * along, scale, columns)
+    made_by = sampling.protocol(pipe, model, seed, start, class_label, pairs)
+    made_by |= {"samples_every": samples_every} if samples_every else {}
     if output is None:
         drawn = made_by | {"num_images": num_images, "scale": scale}
         name = f"{sampler or type(pipe.scheduler).__name__}-{pipe.scheduler.num_inference_steps}"
@@ -71,23 +99,25 @@ def sample(
         check_file(gif, ".gif")
     if images_dir is not None:
         check_folder(images_dir)
-    trajectory = sampling.Trajectory(pipe, steps, scale) if gif else None
+    trajectory = sampling.Trajectory(pipe, steps, scale, row) if gif else None
     note_evaluations(num_images, steps + (0 if start is None else start.num_inference_steps))
     begin = time.perf_counter()
     with work_progress() as on_work:
         images = sampling.draw(
             pipe,
-            num_images,
+            each,
             num_inference_steps=num_inference_steps,
             seed=seed,
             batch_size=batch_size,
             class_label=class_label,
             start=start,
+            interpolate=pairs,
+            samples_every=samples_every,
             on_step=trajectory.record if trajectory else None,
             on_progress=lambda done: on_work("images", done, num_images),
         )
     seconds = time.perf_counter() - begin
-    sampling.save_png(sampling.image_grid(images, scale), output, made_by)
+    sampling.save_png(sampling.image_grid(images, scale, columns), output, made_by)
     if images_dir is not None:
         for i, image in enumerate(images):
             sampling.save_png(image, images_dir / f"{i:05d}.png", made_by | {"index": i})

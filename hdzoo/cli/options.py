@@ -1,6 +1,7 @@
 """Options that several commands share."""
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -59,3 +60,14 @@ def parse_options(pairs: list[str] | None) -> dict[str, Any]:
         except (ValueError, RecursionError):
             options[key.replace("-", "_")] = value
     return options
+
+
+def parse_pairs(pairs: list[str] | None) -> list[tuple[int, int]]:
+    """Pairs of seeds, ``A:B``."""
+    found = []
+    for pair in pairs or ():
+        match = re.fullmatch(r"([0-9]{1,19}):([0-9]{1,19})", pair)
+        if match is None:
+            raise HDZooError(f"--interpolate is {pair!r}; it must be two seeds, such as 3:5")
+        found.append((int(match[1]), int(match[2])))
+    return found

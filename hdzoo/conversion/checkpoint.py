@@ -99,7 +99,7 @@ def open_pickle(path: Path) -> Any:
         raise HDZooError(f"there is no checkpoint {path}; give the path of a .pth file")
     check_zip(path)
     try:
-        stand_ins: list[tuple[Callable[..., Any], str]]
+        stand_ins: list[Callable[..., Any] | tuple[Callable[..., Any], str]]
         stand_ins = [(_dict, "collections.defaultdict"), (_list, "collections.deque")]
         stand_ins += [(_LeftOut, name) for name in _DATA]
         with torch.serialization.safe_globals(stand_ins):

@@ -11,7 +11,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from hdzoo.bundled import INDEX, bundled_models
+from hdzoo.bundled import INDEX, named_model, what_a_model_is
 from hdzoo.errors import HDZooError
 from hdzoo.files import named_path
 from hdzoo.hub import downloads, weights
@@ -26,7 +26,7 @@ DOWNLOADED = ("*.json", "README.md", f"{REFERENCES}{weights.SAFETENSORS}")
 def local_model(name: str | Path) -> Path | None:
     """The folder of a model that is here, an existing one or a bundled one."""
     path = named_path(name, "the model")
-    return path if path.is_dir() else bundled_models().get(str(name))
+    return path if path.is_dir() else named_model(str(name))
 
 
 def resolve_model(name: str | Path, *, variant: str | None = None, **options: Any) -> Path:
@@ -64,10 +64,7 @@ def refusal(name: str, options: dict[str, Any]) -> Iterator[None]:
         name: of the model.
         options: of the download.
     """
-    allowed = (
-        f"a model is a folder, a bundled name ({', '.join(bundled_models()) or 'none'}), or a Hub "
-        "id such as 'namespace/name'"
-    )
+    allowed = what_a_model_is()
     if name.count("/") != 1 or Path(name).is_absolute():
         raise HDZooError(f"there is no model {name!r}: {allowed}")
     try:

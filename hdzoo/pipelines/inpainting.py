@@ -14,6 +14,7 @@ from PIL import Image
 
 from hdzoo.checks import IMAGES, SEED, Flag, floating
 from hdzoo.errors import HDZooError
+from hdzoo.generators import Generator, GreatCircle, OneGenerator
 from hdzoo.images.address import open_picture
 from hdzoo.pipelines import checks
 from hdzoo.pipelines.generators import sample_generators
@@ -78,7 +79,7 @@ class HDInpaintPipeline(HDPipeline):
         mask_image: PipelineImageInput,
         num_samples_per_image: int = 1,
         num_inference_steps: int | None = None,
-        generator: torch.Generator | list[torch.Generator] | None = None,
+        generator: Generator = None,
         latents: torch.Tensor | None = None,
         start_image: PipelineImageInput | None = None,
         known_noise: str = "step",
@@ -341,9 +342,7 @@ def say_extremes(mask: torch.Tensor) -> None:
             )
 
 
-def fork(
-    generator: torch.Generator | list[torch.Generator] | None,
-) -> torch.Generator | list[torch.Generator] | None:
+def fork(generator: Generator) -> Generator:
     """A generator of other noise that is a function of a generator's state, which it leaves alone.
 
     Args:
@@ -354,14 +353,21 @@ def fork(
     """
     if generator is None:
         return None
-    if isinstance(generator, torch.Generator):
+    if not isinstance(generator, list):
         return _fork(generator)
     # One that stands for several samples is to go on from sample to sample.
     forks = {one: _fork(one) for one in generator}
     return [forks[one] for one in generator]
 
 
-def _fork(generator: torch.Generator) -> torch.Generator:
+def _fork(generator: OneGenerator) -> OneGenerator:
+    if isinstance(generator, GreatCircle):
+        first, second = map(_fork_alone, (generator.first, generator.second))
+        return GreatCircle(first, second, generator.fraction)
+    return _fork_alone(generator)
+
+
+def _fork_alone(generator: torch.Generator) -> torch.Generator:
     device = generator.device
     seed = torch.randint(2**63 - 1, (), generator=generator.clone_state(), device=device)
     return torch.Generator(device).manual_seed(int(seed))

@@ -11,8 +11,9 @@ from diffusers import ModelMixin as ModelMixin  # diffusers' loader looks them u
 from diffusers import SchedulerMixin as SchedulerMixin
 from diffusers.image_processor import PipelineImageInput, VaeImageProcessor
 
-from hdzoo.checks import NOISE_LEVEL, Flag, check_generator, floating
+from hdzoo.checks import NOISE_LEVEL, Flag, floating
 from hdzoo.errors import HDZooError
+from hdzoo.generators import check_generator
 from hdzoo.pipelines import checks
 from hdzoo.pipelines.denoiser import NetworkDenoiser
 from hdzoo.pipelines.labels import check_class_labels
@@ -130,7 +131,8 @@ class HDPipeline(StoredPipeline):
             batch_size: how many; 1, or as many as ``latents`` or ``image`` has, by default.
             num_inference_steps: network evaluations, all told; the sampler's own by default.
             generator: one generator, or one for each sample (`sample_generators`): then sample i
-                does not depend on the batch it is in.
+                does not depend on the batch it is in. A `GreatCircle` is one too
+                (`interpolated_generators`): then samples turn into one another.
             latents: the chain's first state, shape (batch_size, *sample_shape), in the network's
                 units and coordinates and at the noise level ``scheduler.sigmas[0]``; drawn by
                 default.
@@ -227,6 +229,17 @@ class HDPipeline(StoredPipeline):
             )
         check_generator(generator, given)
         return given
+
+    def check_chain(self, num_inference_steps: int | None = None) -> None:
+        """Refuses a scheduler that does not go with the network, as a call would, at no cost.
+
+        Args:
+            num_inference_steps: of the call.
+
+        Raises:
+            HDZooError: it does not, or has no chain of that length.
+        """
+        self._ready_scheduler(num_inference_steps, None)
 
     def _ready_scheduler(self, num_inference_steps: int | None, sigmas: list[float] | None) -> Any:
         """A copy of the scheduler with its chain fixed, once it is known to go with the network."""

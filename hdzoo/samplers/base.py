@@ -10,8 +10,9 @@ from diffusers import SchedulerMixin as SchedulerMixin
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 
-from hdzoo.checks import Flag, check_generator, floating
+from hdzoo.checks import Flag, floating
 from hdzoo.errors import HDZooError
+from hdzoo.generators import check_generator
 from hdzoo.samplers.chain import Move as Move  # with the rest of the contract
 from hdzoo.samplers.configurations import Configured
 from hdzoo.samplers.gaussian import GaussianLaw

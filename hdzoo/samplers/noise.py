@@ -1,14 +1,15 @@
 """The randomness of one step, from each sample's own generator."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from diffusers.utils.torch_utils import randn_tensor
 
 from hdzoo.errors import HDZooError
+from hdzoo.generators import Generator as Generator
+from hdzoo.generators import OneGenerator
 from hdzoo.text import counted
-
-Generator = torch.Generator | list[torch.Generator] | None
 
 
 class Noise:
@@ -56,7 +57,9 @@ class Noise:
             )
         return torch.stack([self._uniform(tuple(shape[1:]), one) for one in self.generator])
 
-    def _uniform(self, shape: tuple[int, ...], generator: torch.Generator | None) -> torch.Tensor:
+    def _uniform(self, shape: tuple[int, ...], generator: OneGenerator | None) -> torch.Tensor:
         source = self.device if generator is None else generator.device
-        drawn = torch.rand(shape, generator=generator, device=source, dtype=self.dtype)
+        # PyTorch's types know no class with `__torch_function__`.
+        given: Any = generator
+        drawn = torch.rand(shape, generator=given, device=source, dtype=self.dtype)
         return drawn.to(self.device)

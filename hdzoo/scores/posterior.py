@@ -27,8 +27,9 @@ from typing import Any, NamedTuple
 import torch
 from diffusers.utils.torch_utils import randn_tensor
 
-from hdzoo.checks import IMAGES, NOISE_LEVEL, OneOf, Whole, check_generator, floating, refuse
+from hdzoo.checks import IMAGES, NOISE_LEVEL, OneOf, Whole, floating, refuse
 from hdzoo.errors import HDZooError
+from hdzoo.generators import check_generator
 from hdzoo.scores.derivatives import Jacobian
 from hdzoo.scores.lanczos import basis_size, leading_eigenpairs, most_products
 

@@ -30,7 +30,7 @@ from hdzoo.training.config import TrainingConfig
 from hdzoo.training.data import StepBatchSampler, flip_half, image_loader, image_transform
 from hdzoo.training.interrupts import Interrupts
 from hdzoo.training.losses import LOG, LossLog, held_out_loss
-from hdzoo.training.objectives import Network, build_objective
+from hdzoo.training.objectives import Network, Objective, build_objective
 from hdzoo.training.outcome import RECORD_FILE, read_record, run_record
 from hdzoo.training.protocol import (
     check_same_run,
@@ -44,6 +44,23 @@ LOG_EVERY = 50
 # Held-out images and noise levels on the way; at the end it is all of them.
 HELD_OUT_IMAGES = 1000
 HELD_OUT_LEVELS = 10
+
+
+class Learner(torch.nn.Module):
+    """A network and what it learns by, in one: what comes out is the loss.
+
+    Accelerate wraps this one, not the network, so that processes average the gradients whatever an
+    objective does with it: several evaluations, or derivatives by the images.
+    """
+
+    def __init__(self, network: ModelMixin, objective: Objective, seen: Network) -> None:
+        super().__init__()
+        self.network = network
+        self.objective = objective
+        self.seen = seen
+
+    def forward(self, images: torch.Tensor, *draws: torch.Tensor) -> torch.Tensor:
+        return self.objective.loss(self.seen, images, *draws)
 
 
 class Run:
@@ -149,7 +166,9 @@ class Run:
             last_epoch=self.progress.step - 1,
         )
         self.ema = Average(self.network.parameters(), config.ema_decay, config.ema_rule)
-        self.model, self.optimizer = accelerator.prepare(self.network, optimizer)
+        self.seen = Network(self.network, config, accelerator.device)
+        learner = Learner(self.network, self.objective, self.seen)
+        self.model, self.optimizer = accelerator.prepare(learner, optimizer)
         self.ema.to(accelerator.device)
         if self.latest is not None:
             parts = self.network, optimizer, self.ema, self.objective
@@ -158,7 +177,6 @@ class Run:
             # TensorBoard has no place for a dict.
             options = {"objective_options": json.dumps(config.objective_options)}
             accelerator.init_trackers("hdzoo", config=dataclasses.asdict(config) | options)
-        self.seen = Network(self.model, self.network, config, accelerator.device)
         self.batches.steps = range(self.progress.step, config.max_train_steps)
         log = self.output_dir / LOG if accelerator.is_main_process else None
         self.log = LossLog(log, self.progress.losses)
@@ -262,7 +280,7 @@ class Run:
 
     def loss(self, images: torch.Tensor, *draws: torch.Tensor) -> torch.Tensor:
         """The objective's loss of a part of the images."""
-        loss = self.objective.loss(self.seen, images, *draws)
+        loss = self.model(images, *draws)
         if not isinstance(loss, torch.Tensor) or loss.shape != () or not loss.requires_grad:
             raise HDZooError(
                 f"objective {self.config.objective!r} gives {shown(loss)} for a loss; it must be a "

@@ -133,15 +133,13 @@ def train(
         run.start(tracker)
         run.loop(on_step, checkpoint_every)
         if is_main:
-            # In full precision, as the pipeline will be loaded.
-            network = accelerator.unwrap_model(run.model, keep_fp32_wrapper=False)
-            run.ema.copy_to(network.parameters())
+            run.ema.copy_to(model.parameters())
             names = {"dataset": dataset_name, "command": command, "init_from": init_from}
             loader = None
             if held_out is not None:
                 loader = image_loader(held_out, run.transform, num_workers, batch_size=500)
             finish(
-                network.eval(),
+                model.eval(),
                 scheduler,
                 output_dir,
                 run.record() | names,

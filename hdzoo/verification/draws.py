@@ -65,14 +65,15 @@ class Draws(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        name, kwargs = getattr(func, "__name__", ""), dict(kwargs or {})
-        if name in ("randn", "randn_like") and kwargs.get("out") is None:
-            # What is replaced need not be drawn, which would take as long as all the rest.
-            kwargs.pop("generator", None)
-            empty = torch.empty if name == "randn" else torch.empty_like
-            return self.instead_of(empty(*args, **kwargs))
+        name = getattr(func, "__name__", "")
+        kwargs = kwargs or {}
         if name not in RANDOM:
             return func(*args, **kwargs)
+        if name in ("randn", "randn_like") and kwargs.get("out") is None:
+            # What is replaced need not be drawn, which would take as long as all the rest.
+            kwargs = {key: value for key, value in kwargs.items() if key != "generator"}
+            empty = torch.empty if name == "randn" else torch.empty_like
+            return self.instead_of(empty(*args, **kwargs))
         # Where arguments have one form; which costs too much for all that is called.
         with _Drawing(self):
             return func(*args, **kwargs)

@@ -26,8 +26,10 @@ TOLERANCE = 5e-3
 FRACTION = 1 / 3
 FEWEST_SETTINGS, MOST_SETTINGS = 4, 7
 FEWEST_EVALUATIONS, MOST_EVALUATIONS = 16, 8192
-# What doubling the evaluations may change where they are as many as it takes.
+# What doubling the evaluations may change where they are as many as it takes; or, where it changes
+# ten times that, what it may change of what extrapolation makes of them.
 SETTLED = 1.5e-3
+SETTLED_AHEAD = SETTLED / 5
 # The first of noise levels that go to 0, in standard deviations of the data: errors are a series in
 # it from here on.
 NEAR = 0.75
@@ -37,9 +39,10 @@ def check_limit(sampler_class: type[Any]) -> Finding:
     """Follows the exact law along the knob that a sampler declares (`Sampler.limit`).
 
     On Gaussian data, one direction of which is singular. The knob is halved at least three times,
-    each time with as many evaluations as it takes; or it is their number, which is doubled. What is
-    left of the error, by extrapolation of the mean and the covariance along the sequence (Aitken's)
-    may be 0.5 % of the variance, and the last error a third of the largest. So an error that stays
+    each time with as many evaluations as it takes, or as extrapolation takes; or it is their
+    number, which is doubled. What is left of the error, by extrapolation of the mean and the
+    covariance along the sequence (Aitken's) may be 0.5 % of the variance, and the last error a
+    third of the largest. So an error that stays
     is found, and a slow one is none. Chains start from the noisy data at their first level, and
     walks at one level from elsewhere.
 
@@ -83,18 +86,23 @@ def check_limit(sampler_class: type[Any]) -> Finding:
     )
 
 
-def remainder(gaps: Sequence[np.ndarray]) -> float:
-    """What is left at the end of a sequence, by Aitken's extrapolation along its last step.
+def ahead(gaps: Sequence[np.ndarray]) -> np.ndarray:
+    """Where a sequence leads, by Aitken's extrapolation along its last step.
 
     Args:
-        gaps: at least 3 vectors that go to 0, or do not.
+        gaps: at least 3 vectors.
     """
     before, last = gaps[-2] - gaps[-3], gaps[-1] - gaps[-2]
     size = float(before @ before)
     ratio = float(last @ before) / size if size > 0 else 0.0
     # Steps that do not shrink lead nowhere.
     ratio = min(max(ratio, 0.0), 0.9)
-    return float(np.linalg.norm(gaps[-1] + last * ratio / (1 - ratio)))
+    return np.asarray(gaps[-1] + last * ratio / (1 - ratio))
+
+
+def remainder(gaps: Sequence[np.ndarray]) -> float:
+    """What is left at the end of a sequence of at least 3 vectors that go to 0, or do not."""
+    return float(np.linalg.norm(ahead(gaps)))
 
 
 def arrives(gaps: Sequence[np.ndarray]) -> bool:
@@ -162,14 +170,19 @@ class Path:
         return False
 
     def _settled(self, sampler: Any, target: Gaussian, steps: int) -> tuple[np.ndarray, int]:
-        """The gap with as many evaluations as it takes, and half of their number."""
-        gap = self._gap(sampler, target, steps)
+        """The gap with as many evaluations as it takes, and a number to begin with at the next."""
+        gaps = [self._gap(sampler, target, steps)]
         while 2 * steps <= MOST_EVALUATIONS:
-            before, gap = gap, self._gap(sampler, target, 2 * steps)
-            if np.linalg.norm(gap - before) <= SETTLED:
+            gaps.append(self._gap(sampler, target, 2 * steps))
+            change = np.linalg.norm(gaps[-1] - gaps[-2])
+            if change <= SETTLED:
                 break
+            if len(gaps) >= 4 and change <= 10 * SETTLED:
+                end = ahead(gaps)
+                if np.linalg.norm(end - ahead(gaps[:-1])) <= SETTLED_AHEAD:
+                    return end, steps // 4
             steps *= 2
-        return gap, steps
+        return gaps[-1], steps
 
     def _gap(self, sampler: Any, target: Gaussian, steps: int) -> np.ndarray:
         with on_options(configuration(sampler) | {"num_inference_steps": steps}):

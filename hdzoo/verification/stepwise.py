@@ -1,5 +1,6 @@
 """The exact law of a long chain, one step's map after another."""
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -46,28 +47,36 @@ def stepwise_law(sampler: Any, target: Gaussian, start: Gaussian) -> Gaussian | 
         if sampler.memory:
             return None
 
-    law, expected = start, points
-    size = float(np.abs(points).max())
-    generator = torch.Generator()
+    generator, levels = torch.Generator(), sampler.sigmas.tolist()
     sampler.set_timesteps(sampler.num_inference_steps)
-    sampler.set_begin_index(0)
-    levels = sampler.sigmas.tolist()
-    for k, at in enumerate(zip(sampler.timesteps, levels, strict=False)):
-        drawn = noises[counts[k] : counts[k + 1]]
-        begins = 1 + dimension + np.cumsum([0, *(numbers.shape[1] for numbers in drawn)])
-        found = _map_of_step(sampler, score, at, begins, dimension, generator)
-        law = found.law(law)
-        fresh = np.concatenate([points[:, :0], *drawn], 1)
-        expected = found.offset + expected @ found.state + fresh @ found.noises
-        size = max(size, float(np.abs(expected).max()))
-    gap = np.abs(ends.numpy() - expected).max()
-    # A map is off by roundings of the largest number on the way; so is what is composed of them.
-    if not gap <= 1e-8 * size:
-        raise NotAffineError(
-            f"{name} is not affine in its state and noise, or remembers what is not in memory: "
-            f"random points end {gap:.2g} from where the maps of its steps take them"
-        )
-    return law
+    # Steps at one timestep and level that lead to one level are one map, found once; if that is
+    # not so, each is found for itself.
+    for alike in (True, False):
+        law, expected, size = start, points, float(np.abs(points).max())
+        found: dict[Any, AffineMap] = {}
+        for k, at in enumerate(zip(sampler.timesteps, levels, strict=False)):
+            drawn = noises[counts[k] : counts[k + 1]]
+            each_draws = [numbers.shape[1] for numbers in drawn]
+            key = (float(at[0]), *levels[k : k + 2], *each_draws) if alike else k
+            if key not in found:
+                begins = 1 + dimension + np.cumsum([0, *each_draws])
+                beginning = copy.copy(sampler)
+                beginning.set_begin_index(k)
+                found[key] = _map_of_step(beginning, score, at, begins, dimension, generator)
+            step = found[key]
+            law = step.law(law)
+            fresh = np.concatenate([points[:, :0], *drawn], 1)
+            expected = step.offset + expected @ step.state + fresh @ step.noises
+            size = max(size, float(np.abs(expected).max()))
+        gap = np.abs(ends.numpy() - expected).max()
+        # A map is off by roundings of the largest number on the way; so is what is composed of
+        # them.
+        if gap <= 1e-8 * size:
+            return law
+    raise NotAffineError(
+        f"{name} is not affine in its state and noise, or remembers what is not in memory: "
+        f"random points end {gap:.2g} from where the maps of its steps take them"
+    )
 
 
 def _map_of_step(

@@ -207,7 +207,7 @@ def test_any_number_of_processes_makes_the_same_bytes(
 
 
 def test_killed_runs_resume_to_the_same_set(model, tmp_path, start_processes):
-    options = ["-n", 320, "--chunk-size", 16, "-t", 16]
+    options = ["-n", 160, "--chunk-size", 8, "-t", 16]
     assert finish(start_processes(1, "generate", model, "-O", tmp_path / "whole", *options)) == [0]
     expected = contents(tmp_path / "whole")
     rng = random.Random(0)

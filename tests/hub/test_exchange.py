@@ -83,29 +83,10 @@ def copy(saved, tmp_path):
 # ---- there and back ---------------------------------------------------------------------------
 
 
-def test_what_is_pushed_comes_back_in_a_fresh_process(hub, saved, pipe, tmp_path):
-    """The command, the environment and an empty cache: what a user has."""
-
-    def run(home, *command):
-        environment = {
-            "HF_ENDPOINT": hub.url,
-            "HF_HOME": str(tmp_path / home),
-            "HF_HUB_DISABLE_XET": "1",
-            "HF_HUB_OFFLINE": "0",
-            "OMP_NUM_THREADS": str(torch.get_num_threads()),
-        }
-        done = subprocess.run(
-            [sys.executable, *map(str, command)],
-            env=os.environ | environment,
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    out = run("mine", "-m", "hdzoo", "push", saved, "me/tiny")
+def test_what_is_pushed_comes_back_in_a_fresh_process(hub, saved, pipe, run, tmp_path):
+    """The command, and the environment and an empty cache: what a user has."""
+    code, out, err = run("push", saved, "me/tiny")
+    assert code == 0, err
     head = hub.model("me/tiny").head
     assert out.strip() == f"{hub.url}/me/tiny/commit/{head.oid}"
     assert set(head.files) == PIPELINE | {"README.md"}
@@ -120,7 +101,23 @@ generator = torch.Generator().manual_seed(3)
 torch.save(pipe(2, generator=generator, output_type="latent").images, "samples.pt")
 """
     )
-    run("theirs", script)
+    environment = {
+        "HF_ENDPOINT": hub.url,
+        "HF_HOME": str(tmp_path / "theirs"),
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_OFFLINE": "0",
+        "OMP_NUM_THREADS": str(torch.get_num_threads()),
+    }
+    # The client reads the environment when it is imported, so not forked.
+    done = subprocess.run(
+        [sys.executable, script],
+        env=os.environ | environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
     (cached,) = (tmp_path / "theirs").glob(f"hub/models--me--tiny/snapshots/*/{WEIGHTS}")
     assert sha256(cached.read_bytes()) == sha256((saved / WEIGHTS).read_bytes())
     assert torch.equal(torch.load(tmp_path / "samples.pt"), draw(pipe))

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import processes
 import pytest
 
 from hdzoo import HDZooError
@@ -27,20 +28,15 @@ def package(request, tmp_path_factory):
     return folder, os.environ | {"PYTHONPATH": path, "HDZOO_STRICT_PLUGINS": "1"}
 
 
-def call(environment, *arguments, cwd=None):
-    return subprocess.run(
-        [sys.executable, *arguments], env=environment, capture_output=True, text=True, cwd=cwd
-    )
-
-
 def test_it_passes_its_own_tests(package):
     folder, environment = package
     # Of the 200 configurations that are tried, for the time.
     few = "from hdzoo.verification import closed_form\n\nclosed_form.CONFIGURATIONS = 15\n"
     (folder / "tests" / "conftest.py").write_text(few)
-    done = call(
-        *(environment, "-m", "pytest", str(folder), "-q", "-p", "no:cacheprovider"),
-        *("-c", str(folder / "pyproject.toml"), "--hdzoo-sampler", folder.name[6:]),
+    done = processes.run(
+        *("-m", "pytest", folder, "-q", "-p", "no:cacheprovider"),
+        *("-c", folder / "pyproject.toml", "--hdzoo-sampler", folder.name[6:]),
+        env=environment,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     # It claims no law that it leaves as it is.
@@ -49,7 +45,7 @@ def test_it_passes_its_own_tests(package):
 
 
 def test_its_files_are_in_order(package):
-    folder, environment = package
+    folder, _ = package
     options = (
         "--isolated",
         "--no-cache",
@@ -58,7 +54,12 @@ def test_its_files_are_in_order(package):
         "--target-version=py311",
     )
     # From its own folder, where hdzoo is somebody else's package.
-    done = call(environment, "-m", "ruff", "check", *options, ".", cwd=folder)
+    done = subprocess.run(
+        [sys.executable, "-m", "ruff", "check", *options, "."],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stdout
     for path in folder.rglob("*"):
         if path.is_file() and "dist-info" not in str(path):

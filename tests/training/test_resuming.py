@@ -4,10 +4,9 @@ import dataclasses
 import json
 import os
 import signal
-import subprocess
-import sys
 import textwrap
 
+import processes
 import pytest
 import torch
 from datasets import Dataset
@@ -94,9 +93,7 @@ KILLED = """
 
 def test_killed_five_times_ends_with_the_same_bits(tmp_path):
     code = f"UNET = {UNET!r}\n" + textwrap.dedent(KILLED)
-    done = subprocess.run(
-        [sys.executable, "-c", code, tmp_path], capture_output=True, text=True, timeout=300
-    )
+    done = processes.run("-c", code, tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     assert len(done.stdout.splitlines()) == 5
     killed, whole = tmp_path / "killed", tmp_path / "whole"
@@ -263,7 +260,8 @@ PARALLEL = """
     images = [Pictures.new("L", (8, 8), 3 * i) for i in range(24)]
     data = Dataset.from_dict({"image": images}, features=Features({"image": Image()}))
     config = trainer.TrainingConfig(
-        max_train_steps=6, train_batch_size=8, sigma_distribution="log-normal"
+        max_train_steps=6, train_batch_size=8, sigma_distribution="log-normal",
+        objective="implicit",
     )
     torch.manual_seed(0)
     seen, original = [], run.Run.loss
@@ -281,17 +279,14 @@ PARALLEL = """
 
 
 def test_two_processes_share_each_epoch(tmp_path):
+    """With an objective of derivatives, which a wrapped network would not have."""
     script = tmp_path / "script.py"
     script.write_text(f"UNET = {UNET!r}\n" + textwrap.dedent(PARALLEL))
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    done = subprocess.run(
-        [*launch, script, tmp_path],
-        env=os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    log = tmp_path / "log"
+    launched = processes.launch(2, script, tmp_path, out=log)
+    for process in launched:
+        process.join()
+    assert [process.exitcode for process in launched] == [0, 0], log.read_text()[-2000:]
     ranks = [json.loads((tmp_path / f"seen-{rank}.json").read_text()) for rank in range(2)]
     assert all(len(batch) == 4 for rank in ranks for batch in rank)
     for epoch in (slice(3), slice(3, 6)):

@@ -17,9 +17,10 @@ from diffusers.utils.torch_utils import randn_tensor
 from toy_samplers import LeavesSigns, Metropolis, TwoStageSigns, Velocity
 
 from hdzoo import HDZooError, get_sampler
+from hdzoo.verification.chain import first_state, remembers, run, seeded
 from hdzoo.verification.checks import CheckFailed
 from hdzoo.verification.contract import CONTRACT
-from hdzoo.verification.small import SMALL, small_sampler
+from hdzoo.verification.small import SMALL, small_sampler, watched
 
 Annealed = get_sampler("annealed-langevin")
 HalfDenoising = get_sampler("half-denoising")
@@ -752,6 +753,11 @@ def test_what_a_chain_remembers_is_told() -> None:
     }
     for sampler, what in said.items():
         assert CONTRACT["memory"](sampler).endswith(f"3 places; {what}")
+
+
+def test_what_an_accepted_step_hides_is_remembered() -> None:
+    whole = run(watched(Metropolis, 7), first_state(Metropolis, 1, 2, 4, 8), seeded(0)[0])
+    assert [remembers(Metropolis, whole, k) for k in range(7)] == [False] + [True] * 6
 
 
 def test_a_chain_is_taken_up_where_it_remembers_nothing() -> None:

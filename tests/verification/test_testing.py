@@ -2,10 +2,10 @@
 
 import re
 import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import processes
 import pytest
 
 from hdzoo import plugins
@@ -14,12 +14,8 @@ from hdzoo.verification import testing
 
 
 def run_pytest(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-rA", "-q", *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
+    return processes.run(
+        *("-m", "pytest", "-p", "no:cacheprovider", "-rA", "-q", *arguments), cwd=folder
     )
 
 

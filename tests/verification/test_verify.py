@@ -3,11 +3,11 @@
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import processes
 import pytest
 import torch
 import zoo
@@ -350,13 +350,7 @@ def test_what_verdicts_come_to(outcomes: dict[str, str], conclusion: str) -> Non
 
 def command(*arguments: str, path: Path | None = None) -> subprocess.CompletedProcess[str]:
     environment = os.environ | ({"PYTHONPATH": str(path)} if path else {})
-    return subprocess.run(
-        [sys.executable, "-m", "hdzoo", "verify", *arguments],
-        capture_output=True,
-        text=True,
-        env=environment | {"COLUMNS": "160"},
-        check=False,
-    )
+    return processes.run("-m", "hdzoo", "verify", *arguments, env=environment | {"COLUMNS": "160"})
 
 
 BROKEN_PACKAGE = """
@@ -387,20 +381,24 @@ def test_command_exits_with_1_when_a_sampler_fails(tmp_path: Path) -> None:
     assert "14 of 14" in done.stdout
 
 
-def test_command_prints_json() -> None:
-    done = command("example-ddim", "--json")
-    assert done.returncode == 0, done.stderr
-    printed = json.loads(done.stdout)
+def test_command_prints_json(run: Callable[..., tuple[int, str, str]], few: None) -> None:
+    code, out, err = run("verify", "example-ddim", "--json")
+    assert code == 0, err
+    printed = json.loads(out)
     assert printed["samplers"] == {"example-ddim": "pass"}
     verdicts = {verdict["check"]: verdict for verdict in printed["verdicts"]}
     assert list(verdicts) == list(CHECKS)
     outcomes = {check: verdict["outcome"] for check, verdict in verdicts.items()}
     assert outcomes == dict.fromkeys(CHECKS, "pass") | {"stationary-law": "not applicable"}
-    assert verdicts["exact-law"]["numbers"]["configurations"] == 200
+    assert verdicts["exact-law"]["numbers"]["configurations"] == 15
     assert set(verdicts["bias"]["numbers"]["wasserstein2"]) == {"num_inference_steps", "sigma_min"}
 
 
-def test_command_with_an_unknown_name() -> None:
-    done = command("no-such-sampler")
-    assert done.returncode == 2
-    assert "error: unknown sampler 'no-such-sampler'" in done.stderr
+def test_as_many_configurations_are_tried_as_is_said() -> None:
+    assert closed_form.CONFIGURATIONS == 200
+
+
+def test_command_with_an_unknown_name(run: Callable[..., tuple[int, str, str]]) -> None:
+    code, _, err = run("verify", "no-such-sampler")
+    assert code == 2
+    assert "error: unknown sampler 'no-such-sampler'" in err

@@ -18,31 +18,27 @@ from hdzoo.training.setup import has_own_ladder, network_ladder, prediction_type
 class Network:
     """The network of a run, as an objective sees it.
 
-    Called as the network is, it computes as the run does, in its precision and with gradients that
-    processes will average.
+    It is called as the network is.
 
     Attributes:
-        network: the network itself, with its config. Samples that need no gradient of the weights
-            are drawn with this one.
+        network: the network itself, with its config.
         config: the options of the run, a `hdzoo.training.config.TrainingConfig`.
         ladder: the noise levels of the network, descending: all of them, or the two ends of its
             range. On the device of the run.
 
     Args:
-        model: the network as Accelerate wraps it.
-        network: the network itself.
+        network: that is trained.
         config: of the run.
         device: of the run.
     """
 
-    def __init__(self, model: Any, network: ModelMixin, config: Any, device: torch.device) -> None:
-        self._model = model
+    def __init__(self, network: ModelMixin, config: Any, device: torch.device) -> None:
         self.network = network
         self.config = config
         self.ladder = torch.tensor(network_ladder(network), device=device)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._model(*args, **kwargs)
+        return self.network(*args, **kwargs)
 
     def score_at(self, sigmas: torch.Tensor) -> Score:
         """The network's score, as a function of noisy samples.

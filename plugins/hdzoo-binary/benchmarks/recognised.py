@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 
 import torch
-from hdzoo_binary import BINARY_MNIST
 from hdzoo_binary.train import binary_images
 from rich.console import Console
 from rich.table import Table
@@ -49,7 +48,7 @@ def judge(classifier: DigitClassifier, pixels: torch.Tensor) -> tuple[str, str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--real", help="test images, as in `hdzoo train`")
-    parser.add_argument("--model", default=str(BINARY_MNIST))
+    parser.add_argument("--model", default="binary-mnist")
     parser.add_argument("--num-images", type=int, default=256)
     parser.add_argument("--settings", type=int, nargs="*", default=range(len(SETTINGS)))
     parser.add_argument("--pictures", type=Path)

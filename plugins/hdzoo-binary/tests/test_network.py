@@ -1,13 +1,12 @@
 """The network, its training, and the pipeline that travels with the package."""
 
 import json
-import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
-from hdzoo_binary import BINARY_MNIST, train
+from hdzoo_binary import train
 from hdzoo_binary.network import BinaryUNetModel
 from hdzoo_binary.objective import LOWEST, draw_levels, measure
 from hdzoo_binary.signs import flip_probability
@@ -16,6 +15,7 @@ from typer.testing import CliRunner
 
 from hdzoo import HDPipeline, HDZooError
 from hdzoo.cli import app
+from hdzoo.hub.resolve import resolve_model
 
 SMALL = {"sample_size": 8, "block_out_channels": (8, 8)}
 
@@ -126,18 +126,16 @@ def test_a_run_learns(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_bundled_pipeline() -> None:
-    done = subprocess.run([sys.executable, "-m", "hdzoo_binary"], capture_output=True, text=True)
-    assert done.stdout.strip() == str(BINARY_MNIST)
-    files = [path for path in BINARY_MNIST.rglob("*") if path.is_file()]
+    files = [path for path in resolve_model("binary-mnist").rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 2_000_000
-    pipe = HDPipeline.from_pretrained(BINARY_MNIST)
+    pipe = HDPipeline.from_pretrained("binary-mnist")
     assert isinstance(pipe.unet, BinaryUNetModel)
     assert pipe.unet.num_parameters() < 500_000
 
 
 def test_command_draws_binary_pictures(tmp_path) -> None:
     picture = tmp_path / "digits.png"
-    arguments = ["sample", str(BINARY_MNIST), "-s", "two-stage-discrete-langevin", "-t", "6"]
+    arguments = ["sample", "binary-mnist", "-s", "two-stage-discrete-langevin", "-t", "6"]
     arguments += ["-o", "jump=rounding", "-n", "4", "--scale", "1", "-O", str(picture)]
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output

@@ -4,9 +4,6 @@ from pathlib import Path
 
 from hdzoo import hookimpl
 
-# The pipeline that travels with this package: `HDPipeline.from_pretrained(BINARY_MNIST)`.
-BINARY_MNIST = Path(__file__).parent / "binary-mnist"
-
 
 # Strings, so that listing imports no torch.
 @hookimpl
@@ -30,6 +27,11 @@ def hdzoo_models() -> dict[str, str]:
 @hookimpl
 def hdzoo_objectives() -> dict[str, str]:
     return {"bit-flip-cross-entropy": "hdzoo_binary.objective:BitFlipCrossEntropy"}
+
+
+@hookimpl
+def hdzoo_pipelines() -> dict[str, Path]:
+    return {"binary-mnist": Path(__file__).parent / "binary-mnist"}
 
 
 @hookimpl

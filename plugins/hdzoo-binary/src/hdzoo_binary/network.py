@@ -114,11 +114,7 @@ class BinaryUNetModel(Denoises, ModelMixin, ConfigMixin):
         return told + F.pixel_shuffle(output, self.config.patch_size).to(sample.dtype)
 
     def forward(
-        self,
-        sample: torch.Tensor,
-        timestep: torch.Tensor | float,
-        return_dict: bool = True,
-        half_log_odds: bool = False,
+        self, sample: torch.Tensor, timestep: torch.Tensor | float, return_dict: bool = True
     ) -> UNet2DOutput | tuple[torch.Tensor]:
         """The posterior mean of the signs.
 
@@ -127,10 +123,9 @@ class BinaryUNetModel(Denoises, ModelMixin, ConfigMixin):
                 sample_size).
             timestep: the noise level sigma: a number, a scalar tensor, or one for each sample.
             return_dict: whether to return a `UNet2DOutput` or a tuple.
-            half_log_odds: whether to return those of the signs in place of their mean.
 
         Returns:
-            In (-1, 1), if it is that, in the shape and dtype of ``sample``.
+            In (-1, 1), in the shape and dtype of ``sample``.
 
         Raises:
             HDZooError: the images or the timestep do not fit.
@@ -139,6 +134,5 @@ class BinaryUNetModel(Denoises, ModelMixin, ConfigMixin):
         multiple = config.patch_size * 2 ** (len(config.block_out_channels) - 1)
         images(sample, config.in_channels, multiple, type(self).__name__)
         sigma = noise_levels(timestep, len(sample), sample.device)
-        half = self.half_log_odds(sample, sigma)
-        output = half if half_log_odds else half.tanh()
-        return UNet2DOutput(sample=output) if return_dict else (output,)
+        denoised = self.half_log_odds(sample, sigma).tanh()
+        return UNet2DOutput(sample=denoised) if return_dict else (denoised,)

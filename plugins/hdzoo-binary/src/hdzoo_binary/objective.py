@@ -39,7 +39,7 @@ class BitFlipCrossEntropy(Objective):
         sigma, count = draws
         clean = torch.where(images > 0, 1.0, -1.0)
         noisy = measure(clean, sigma, count)
-        half = network(noisy, sigma, return_dict=False, half_log_odds=True)[0]
+        half = network.network.half_log_odds(noisy, sigma)
         return bit_flip_cross_entropy(half, clean).mean() / clean[0].numel()
 
 

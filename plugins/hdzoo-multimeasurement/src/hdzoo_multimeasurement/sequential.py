@@ -23,6 +23,7 @@ class Stage(NamedTuple):
     """What a network evaluation is for.
 
     Attributes:
+        level: the noise level of the mean, where the network is asked.
         walk: of the measurement; None where none is made.
         step: of the walk.
         sigma: the noise level of the measurement.
@@ -30,11 +31,17 @@ class Stage(NamedTuple):
         spread: the standard deviation of the mean before it, given the mean with it.
     """
 
+    level: float
     walk: Any
     step: int
     sigma: float
     share: float
     spread: float
+
+    @property
+    def move(self) -> Move:
+        """As the plan of the chain has it."""
+        return Move(self.level, self.walk.moves[0].alpha if self.walk else 0.0)
 
 
 def stages_of(
@@ -57,7 +64,7 @@ def stages_of(
         if like not in walks:
             # Of the evaluations on a level the last is the denoiser's.
             walks[like] = inner_walk(config, sigma, count - 1) if count > 1 else None
-        stages += [Stage(walks[like], step, sigma, share, spread) for step in range(count)]
+        stages += [Stage(level, walks[like], step, sigma, share, spread) for step in range(count)]
     return stages
 
 
@@ -151,16 +158,14 @@ class SequentialMultimeasurementSampler(Sampler):
 
     def plan(self, sigmas: Sequence[float], counts: Sequence[int]) -> Sequence[Move]:
         self.stages = stages_of(self.config, sigmas, counts)
-        levels = [level for level, count in zip(sigmas, counts, strict=True) for _ in range(count)]
-        alphas = [one.walk.moves[0].alpha if one.walk else 0.0 for one in self.stages]
-        return [Move(*move) for move in zip(levels, alphas, strict=True)]
+        return [stage.move for stage in self.stages]
 
     def update(self, k: int, x: torch.Tensor, score: torch.Tensor, noise: Noise) -> torch.Tensor:
-        level, following, memory = self.levels[k], self.levels[k + 1], dict(self.memory)
-        walk, step, sigma, share, spread = self.stages[k]
-        if following < level:
+        level, walk, step, sigma, share, spread = self.stages[k]
+        memory = dict(self.memory)
+        if self.levels[k + 1] < level:
             denoised = x + level**2 * score
-            if not following:
+            if not self.levels[k + 1]:
                 return denoised
             self.memory, below = {"past": x}, self.stages[k + 1]
             fresh = denoised + below.sigma * noise.normal(x.shape)

@@ -1,0 +1,1 @@
+from hdzoo.verification.testing import test_sampler as test_sampler
