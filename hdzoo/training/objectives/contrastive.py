@@ -1,6 +1,6 @@
 """Contrastive divergence: an energy from its own samples, which a replay buffer keeps."""
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from diffusers import ModelMixin
@@ -10,9 +10,6 @@ from hdzoo.errors import HDZooError
 from hdzoo.training.objectives.base import Network, Objective
 from hdzoo.training.objectives.derivatives import Score
 from hdzoo.training.setup import network_ladder
-
-if TYPE_CHECKING:
-    from hdzoo.training.config import TrainingConfig
 
 
 class ContrastiveDivergence(Objective):
@@ -64,7 +61,7 @@ class ContrastiveDivergence(Objective):
         self.regularization = regularization
         self.buffer: torch.Tensor | None = None
 
-    def check(self, network: ModelMixin, config: "TrainingConfig") -> None:
+    def check(self, network: ModelMixin, config: Any) -> None:
         name = type(network).__name__
         if "energy" not in getattr(network, "provides", ()):
             raise HDZooError(

@@ -34,8 +34,7 @@ def network(**options):
 
 
 def seen(model=None):
-    model = model or network()
-    return Network(model, model, TrainingConfig(), torch.device("cpu"))
+    return Network(model or network(), TrainingConfig(), torch.device("cpu"))
 
 
 def normal(*shape, seed=0):
