@@ -38,7 +38,12 @@ def ood(
         list[float] | None,
         typer.Option(help="A noise level. May be repeated. Default: some that the network knows."),
     ] = None,
-    num_images: Annotated[int, typer.Option("--num-images", "-n", help="Of each set.")] = 1000,
+    num_images: Annotated[
+        int | None,
+        typer.Option(
+            "--num-images", "-n", help="Of each set. Default: 1000, or as many as the smallest has."
+        ),
+    ] = None,
     resize: Annotated[
         bool, typer.Option("--resize", help="Crop to squares and bring to the network's size.")
     ] = False,

@@ -37,6 +37,7 @@ OnProgress = Callable[[str, float, float], None]
 SIGMAS = (0.05, 0.2, 0.5, 1.0)
 # Of a network with a ladder, evenly spread.
 MOST_RUNGS = 4
+MOST_IMAGES = 1000
 # What an image is judged by: the larger, the less it is like the data.
 STATISTICS = ("energy", "score norm", "denoising error")
 # Standard errors below 1/2 at which a network takes others for its data, and not by chance.
@@ -129,7 +130,7 @@ def find_outliers(
     outside: Sequence[str],
     *,
     sigmas: Sequence[float] | None = None,
-    num_images: int = 1000,
+    num_images: int | None = None,
     inside_split: str = "test",
     outside_split: str = "test",
     image_column: str | None = None,
@@ -155,7 +156,8 @@ def find_outliers(
             inside.
         sigmas: noise levels; by default those of `SIGMAS` that the network knows, or 4 of its
             ladder.
-        num_images: of each set, evenly spread over it.
+        num_images: of each set, evenly spread over it; by default 1000, or as many as the smallest
+            has.
         inside_split: of the images inside.
         outside_split: of those outside.
         image_column: of all.
@@ -173,7 +175,8 @@ def find_outliers(
     SEED("seed", seed)
     IMAGES("batch_size", batch_size)
     # Of fewer there is no spread.
-    Whole(2)("num_images", num_images)
+    if num_images is not None:
+        Whole(2)("num_images", num_images)
     repeated = [name for name in outside if outside.count(name) > 1]
     if not outside or repeated:
         raise HDZooError(
@@ -185,18 +188,26 @@ def find_outliers(
     levels = levels_of(pipe, sigmas)
     sources = [("inside", inside, inside_split)]
     sources += [("outside", name, outside_split) for name in outside if name not in MADE]
-    sets: dict[str, torch.Tensor] = {}
-    for role, name, split in sources:
-        images = Images(load_images(name, split, image_column=image_column), name)
+    sets = {
+        f"{role} {name}": Images(load_images(name, split, image_column=image_column), name)
+        for role, name, split in sources
+    }
+    number = num_images or min(MOST_IMAGES, *map(len, sets.values()))
+    for images in sets.values():
+        if number > len(images):
+            raise HDZooError(
+                f"num_images is {number:,} and {images.name} has "
+                f"{counted(len(images), 'image')}; give at most as many"
+            )
         check_images(network, images, resize)
-        sets[f"{role} {name}"] = read_evenly(images, pipe, num_images)
-    real = sets.pop(f"inside {inside}")
+    pictures = {name: read_evenly(images, pipe, number) for name, images in sets.items()}
+    real = pictures[f"inside {inside}"]
     low, high = pipe.data_range or (0.0, 1.0)
     others = {
-        name: MADE[name](real, low, high) if name in MADE else sets[f"outside {name}"]
+        name: MADE[name](real, low, high) if name in MADE else pictures[f"outside {name}"]
         for name in outside
     }
-    total = (1 + len(others)) * num_images * len(levels)
+    total = (1 + len(others)) * number * len(levels)
     done = 0
 
     def on_batch(count: int) -> None:
@@ -207,14 +218,14 @@ def find_outliers(
 
     on_batch(0)
 
-    def judged(pictures: torch.Tensor) -> dict[tuple[str, float], torch.Tensor]:
-        return statistics(pipe, pictures, levels, seed, batch_size, on_batch)
+    def judged(images: torch.Tensor) -> dict[tuple[str, float], torch.Tensor]:
+        return statistics(pipe, images, levels, seed, batch_size, on_batch)
 
     expected = judged(real)
     findings = [
         compare(*key, name, expected[key], values)
-        for name, pictures in others.items()
-        for key, values in judged(pictures).items()
+        for name, other in others.items()
+        for key, values in judged(other).items()
     ]
     return OutlierReport(
         model=str(model),
@@ -224,7 +235,7 @@ def find_outliers(
             {"source": name, "split": None if name in MADE else outside_split} for name in outside
         ],
         sigmas=levels,
-        num_images=num_images,
+        num_images=number,
         seed=seed,
         findings=findings,
         versions={"hdzoo": __version__}
@@ -271,15 +282,7 @@ def read_evenly(images: Images, pipe: HDPipeline, number: int) -> torch.Tensor:
         images: of the set.
         pipe: whose size, channels and range they get.
         number: how many.
-
-    Raises:
-        HDZooError: there are fewer.
     """
-    if number > len(images):
-        raise HDZooError(
-            f"num_images is {number:,} and {images.name} has {counted(len(images), 'image')}; give "
-            "at most as many"
-        )
     channels, side, _ = pipe.sample_shape
     transform = image_transform(side, channels, pipe.data_range or (0.0, 1.0))
     chosen = [i * len(images) // number for i in range(number)]

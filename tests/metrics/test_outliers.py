@@ -126,7 +126,8 @@ def test_the_failure_on_simple_images_is_said(gaussian):
 
 def test_a_denoiser_and_a_ladder_have_no_energy_and_the_rest(tmp_path):
     denoiser = save(UNetScoreModel(**SHAPE), tmp_path / "a", sigma_max=1.0, sigma_min=0.1)
-    report = find_outliers(denoiser, "digits", ["noise"], num_images=20)
+    report = find_outliers(denoiser, "digits", ["noise"])
+    assert report.num_images == 297
     assert report.sigmas == [0.05, 0.2, 0.5, 1.0]
     assert {found.statistic for found in report.findings} == {"score norm", "denoising error"}
     ladder = NCSNModel(8, 1, base_channels=8, num_levels=10)

@@ -99,7 +99,7 @@ class ContrastiveDivergence(Objective):
         old = kept[torch.randint(len(kept), (len(images),), device=images.device)]
         start = torch.where(fresh, low + (high - low) * torch.rand_like(images), old)
         sigma = network.ladder[-1]
-        # Without dropout, and without the wrapper that averages gradients.
+        # Without dropout.
         network.network.eval()
         samples = short_run(
             lambda x: network.network(x, sigma, return_dict=False)[0],
