@@ -16,6 +16,7 @@ class Denoising(NoisyObjective):
         clean: torch.Tensor,
         noise: torch.Tensor,
         sigmas: torch.Tensor,
+        *others: torch.Tensor,
     ) -> torch.Tensor:
         return denoising_score_matching(network.score_at(sigmas), clean, noise, sigmas)
 
