@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from hdzoo.catalog import weights_hash
-from hdzoo.checks import IMAGES, NOISE_LEVEL, SEED, Many, Whole
+from hdzoo.checks import IMAGES, NOISE_LEVEL, SEED, Many, Whole, shown
 from hdzoo.errors import HDZooError
 from hdzoo.files import write_json
 from hdzoo.hub.resolve import resolve_model
@@ -78,10 +78,12 @@ class OutlierReport:
 
     model: str
     weights_sha256: str
+    dtype: str
     inside: dict[str, Any]
     outside: list[dict[str, Any]]
     sigmas: list[float]
     num_images: int
+    resize: bool
     seed: int
     findings: list[Finding]
     versions: dict[str, str]
@@ -230,12 +232,14 @@ def find_outliers(
     return OutlierReport(
         model=str(model),
         weights_sha256=weights_hash(resolve_model(model)),
-        inside={"source": inside, "split": inside_split},
+        dtype=str(network.dtype).removeprefix("torch."),
+        inside={"source": inside, "split": inside_split, "image_column": image_column},
         outside=[
             {"source": name, "split": None if name in MADE else outside_split} for name in outside
         ],
         sigmas=levels,
         num_images=number,
+        resize=resize,
         seed=seed,
         findings=findings,
         versions={"hdzoo": __version__}
@@ -270,6 +274,8 @@ def levels_of(pipe: HDPipeline, sigmas: Sequence[float] | None) -> list[float]:
         low, high = (network.config.get(key) for key in ("sigma_min", "sigma_max"))
         known = (s for s in SIGMAS if low is None or high is None or low <= s <= high)
         levels = list(known) or [high]
+    if len(set(levels)) < len(levels):
+        raise HDZooError(f"sigmas is {shown(levels)}; give each noise level once")
     if hasattr(network, "check_sigmas"):
         network.check_sigmas(levels)
     return levels

@@ -223,6 +223,7 @@ def test_the_command(gaussian, tmp_path):
         ({"sigmas": [50.0]}, "noise levels from 0.01 to 10"),
         ({"sigmas": [0.0]}, r"sigmas\[0\] is 0"),
         ({"sigmas": []}, "sigmas has 0 values"),
+        ({"sigmas": [0.5, 0.2, 0.5]}, "give each noise level once"),
         ({"seed": -1}, "seed is -1"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"dtype": "int8"}, "unknown dtype 'int8'"),
