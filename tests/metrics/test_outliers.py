@@ -28,7 +28,7 @@ from hdzoo.metrics.outliers import find_outliers, judge
 from hdzoo.pipelines.generators import sample_generators
 
 SHAPE = {"sample_size": 8, "block_out_channels": (8,), "norm_num_groups": 4}
-MEAN, STD, NUMBER = 0.3, 0.4, 60
+MEAN, STD, NUMBER = 0.3, 0.4, 30
 
 
 def save(network, folder, **levels):
@@ -89,11 +89,11 @@ def test_on_a_gaussian_model_all_is_as_the_formulas_say(gaussian, bright):
         num_images=NUMBER,
         outside_split="train",
         seed=3,
-        batch_size=25,
+        batch_size=13,
         on_progress=lambda *step: seen.append(step),
     )
-    assert seen[0] == ("evaluations", 0, 480)
-    assert seen[-1] == ("evaluations", 480, 480)
+    assert seen[0] == ("evaluations", 0, 240)
+    assert seen[-1] == ("evaluations", 240, 240)
     assert len(report.findings) == 18
     pixels = np.stack([np.asarray(rows) for rows in load_images(bright, "train")["image"]])
     chosen = [i * len(pixels) // NUMBER for i in range(NUMBER)]
@@ -106,8 +106,8 @@ def test_on_a_gaussian_model_all_is_as_the_formulas_say(gaussian, bright):
         inside = expected(digits(), found.sigma, 3)[found.statistic]
         outside = expected(others[found.outside], found.sigma, 3)[found.statistic]
         area = roc_auc_score(np.repeat([0, 1], NUMBER), torch.cat([inside, outside]))
-        # float32 may turn the order of the two numbers of a pair or two of 3,600.
-        assert found.auroc == pytest.approx(area, abs=2 / 3600)
+        # float32 may turn the order of the two numbers of a pair or two of 900.
+        assert found.auroc == pytest.approx(area, abs=2 / 900)
         assert found.inside_median == pytest.approx(float(inside.median()), rel=1e-4)
         assert found.outside_median == pytest.approx(float(outside.median()), rel=1e-4)
 
@@ -126,8 +126,8 @@ def test_the_failure_on_simple_images_is_said(gaussian):
 
 def test_a_denoiser_and_a_ladder_have_no_energy_and_the_rest(tmp_path):
     denoiser = save(UNetScoreModel(**SHAPE), tmp_path / "a", sigma_max=1.0, sigma_min=0.1)
-    report = find_outliers(denoiser, "digits", ["noise"])
-    assert report.num_images == 297
+    assert find_outliers(denoiser, "digits", ["noise"], sigmas=[0.5]).num_images == 297
+    report = find_outliers(denoiser, "digits", ["noise"], num_images=20)
     assert report.sigmas == [0.05, 0.2, 0.5, 1.0]
     assert {found.statistic for found in report.findings} == {"score norm", "denoising error"}
     ladder = NCSNModel(8, 1, base_channels=8, num_levels=10)
@@ -166,8 +166,10 @@ def test_a_network_of_diffusers_in_its_own_coordinates(tmp_path):
 
 def test_images_do_not_depend_on_their_batch(gaussian):
     one, other = (
-        find_outliers(gaussian, "digits", ["noise"], num_images=30, batch_size=size).findings
-        for size in (7, 30)
+        find_outliers(
+            gaussian, "digits", ["noise"], sigmas=[0.5], num_images=12, batch_size=size
+        ).findings
+        for size in (5, 12)
     )
     for a, b in zip(one, other, strict=True):
         assert a.auroc == b.auroc
