@@ -19,6 +19,9 @@ from .plugins import get_sampler as get_sampler
 from .plugins import hookimpl as hookimpl
 from .plugins import list_samplers as list_samplers
 from .samplers.averaged_noise import (
+    AveragedNoiseAnnealedLangevinSampler as AveragedNoiseAnnealedLangevinSampler,
+)
+from .samplers.averaged_noise import (
     AveragedNoiseLangevinSampler as AveragedNoiseLangevinSampler,
 )
 from .samplers.consistent import ConsistentAnnealedSampler as ConsistentAnnealedSampler
@@ -33,6 +36,9 @@ from .samplers.langevin import LangevinSampler as LangevinSampler
 from .samplers.metropolis import MALASampler as MALASampler
 from .samplers.predictor_corrector import (
     PredictorCorrectorSampler as PredictorCorrectorSampler,
+)
+from .samplers.underdamped import (
+    UnderdampedAnnealedLangevinSampler as UnderdampedAnnealedLangevinSampler,
 )
 from .samplers.underdamped import UnderdampedLangevinSampler as UnderdampedLangevinSampler
 from .scores.posterior import PosteriorCovariance as PosteriorCovariance

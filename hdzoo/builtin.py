@@ -16,7 +16,13 @@ def hdzoo_samplers() -> dict[str, str]:
         "annealed-half-denoising": "hdzoo.samplers.half_denoising:AnnealedHalfDenoisingSampler",
         "alpha-half-denoising": "hdzoo.samplers.half_denoising:AlphaHalfDenoisingSampler",
         "averaged-noise-langevin": "hdzoo.samplers.averaged_noise:AveragedNoiseLangevinSampler",
+        "averaged-noise-annealed-langevin": (
+            "hdzoo.samplers.averaged_noise:AveragedNoiseAnnealedLangevinSampler"
+        ),
         "underdamped-langevin": "hdzoo.samplers.underdamped:UnderdampedLangevinSampler",
+        "underdamped-annealed-langevin": (
+            "hdzoo.samplers.underdamped:UnderdampedAnnealedLangevinSampler"
+        ),
         "mala": "hdzoo.samplers.metropolis:MALASampler",
         "consistent-annealed-sampling": "hdzoo.samplers.consistent:ConsistentAnnealedSampler",
         "heun": "hdzoo.samplers.heun:HeunSampler",

@@ -1,6 +1,7 @@
 """Drawing pictures: samples, grids, and the trajectory that leads to them."""
 
 import hashlib
+import inspect
 import json
 import math
 import platform
@@ -24,6 +25,7 @@ from hdzoo.hub.resolve import resolve_model
 from hdzoo.pipelines.generators import interpolated_generators, sample_generators
 from hdzoo.pipelines.labels import labels_by_index, labels_in_words
 from hdzoo.pipelines.pipeline import HDPipeline
+from hdzoo.samplers.held_out import MATCHED
 from hdzoo.samplers.noise import Generator
 from hdzoo.version import __version__
 
@@ -63,7 +65,8 @@ def load_pipeline(
     Args:
         model: a folder, a bundled name, or a Hub id.
         sampler: a registered name; the model's own sampler by default.
-        options: of the sampler, over those that the model's own sampler has in common with it.
+        options: of the sampler, over those that the model's own sampler has in common with it. The
+            loss that a variance-matched option needs is the network's own, if none is given.
         dtype: of the network's weights, one of `DTYPES`; the state is float32 in any case.
 
     Raises:
@@ -72,8 +75,11 @@ def load_pipeline(
     weights_dtype = find_dtype(dtype)
     chosen = plugins.get_sampler(sampler) if sampler else None
     pipe = HDPipeline.from_pretrained(model, dtype=weights_dtype)
-    chosen = chosen or type(pipe.scheduler)
-    pipe.scheduler = chosen.from_config(pipe.scheduler.config, **(options or {}))
+    chosen, given = chosen or type(pipe.scheduler), dict(options or {})
+    takes_loss = "held_out_loss" in inspect.signature(chosen.__init__).parameters
+    if takes_loss and any(given.get(option) == word for option, word in MATCHED.items()):
+        given.setdefault("held_out_loss", pipe.unet.config.get("held_out_loss"))
+    pipe.scheduler = chosen.from_config(pipe.scheduler.config, **given)
     return pipe.to(PartialState().device)
 
 

@@ -141,7 +141,9 @@ def evaluate(
     features_weights: FeaturesWeights = None,
     metric: Annotated[
         list[str] | None,
-        typer.Option("--metric", help="fid, kid, isc or prc. May be repeated. Default: all."),
+        typer.Option(
+            "--metric", help="fid, kid, isc, prc, wfid or tv. May be repeated. Default: all."
+        ),
     ] = None,
     subsets: Annotated[int, typer.Option(help="Blocks that standard errors are from.")] = 10,
     metrics_seed: Annotated[int, typer.Option(help="Of the metrics' random choices.")] = 2020,
@@ -169,7 +171,6 @@ def evaluate(
     from hdzoo.generation.manifest import read_manifest
     from hdzoo.metrics import report as reports
     from hdzoo.metrics import results_card
-    from hdzoo.metrics.features import METRICS
 
     command = shlex.join(["hdzoo", *sys.argv[1:]])
     if output is not None:
@@ -205,7 +206,7 @@ def evaluate(
             reference_image_column=reference_image_column,
             features=features,
             weights=features_weights,
-            metrics=metric or tuple(METRICS),
+            metrics=metric,
             subsets=subsets,
             seed=metrics_seed,
             batch_size=batch_size,
@@ -278,8 +279,14 @@ def compare(
     features_weights: FeaturesWeights = None,
     metric: Annotated[
         list[str] | None,
-        typer.Option("--metric", help="fid, kid, isc or prc. May be repeated. Default: all."),
+        typer.Option(
+            "--metric", help="fid, kid, isc, prc, wfid or tv. May be repeated. Default: all."
+        ),
     ] = None,
+    rank_by: Annotated[
+        str,
+        typer.Option(help="What to tune and rank by: fid, wfid, tv, precision or recall."),
+    ] = "fid",
 ) -> None:
     """Rank samplers on a model at equal cost, each tuned by the same search, with honest errors.
 
@@ -289,7 +296,6 @@ def compare(
     options = parse_options(option)
     from hdzoo.leaderboard import compare as comparing
     from hdzoo.leaderboard import pages as pages
-    from hdzoo.metrics.features import METRICS
 
     try:
         with work_progress() as on_work:
@@ -317,7 +323,8 @@ def compare(
                 reference_image_column=reference_image_column,
                 features=features,
                 weights=features_weights,
-                metrics=metric or tuple(METRICS),
+                metrics=metric,
+                rank_by=rank_by,
             )
     except KeyboardInterrupt:
         note(f"interrupted: what is done is in {output_dir}; the same command goes on with it")

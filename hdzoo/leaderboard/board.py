@@ -7,11 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from hdzoo.leaderboard.ranking import difference
-from hdzoo.metrics.comparison import Result
+from hdzoo.metrics.comparison import RANKINGS, Result
 from hdzoo.metrics.report import Report
-
-# The metric that samplers are tuned and ranked by, as torch-fidelity calls it.
-OBJECTIVE = "fid"
 
 
 @dataclass(frozen=True)
@@ -20,7 +17,7 @@ class Trial:
 
     Attributes:
         options: over those that all samplers were given.
-        value: the Fréchet distance that it got; None if it failed.
+        value: what it got of the metric that samplers are ranked by; None if it failed.
         failure: why, in words.
     """
 
@@ -43,6 +40,8 @@ class Entry:
         images: the folder of the set.
         report: what the metrics say; None if it failed.
         failure: why, in words.
+        rank_by: the metric that it was tuned by and is ranked by, one of
+            `hdzoo.metrics.comparison.RANKINGS`.
     """
 
     sampler: str
@@ -53,12 +52,13 @@ class Entry:
     images: Path
     report: Report | None
     failure: str | None
+    rank_by: str
 
     @property
     def objective(self) -> Result:
-        """The Fréchet distance, of an entry that has not failed."""
+        """What it is ranked by, of an entry that has not failed."""
         assert self.report is not None
-        return self.report[OBJECTIVE]
+        return self.report[self.rank_by]
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,7 @@ class Leaderboard:
                             "worse": other.sampler,
                             **dataclasses.asdict(found),
                             "tie": found.is_tie,
+                            "images_needed": found.images_needed,
                         }
                     )
         return {"protocol": self.protocol, "entries": entries, "differences": differences}
@@ -113,5 +114,11 @@ class Leaderboard:
 
 def rank(entry: Entry) -> tuple[int, float]:
     """Where an entry belongs."""
-    failed = entry.report is None
-    return entry.num_inference_steps, math.inf if failed else entry.objective.value
+    if entry.report is None:
+        return entry.num_inference_steps, math.inf
+    return entry.num_inference_steps, loss(entry.rank_by, entry.objective.value)
+
+
+def loss(metric: str, value: float) -> float:
+    """What is the less, the better a value of a metric is."""
+    return -value if RANKINGS[metric] else value

@@ -24,7 +24,7 @@ from hdzoo.files import (
 from hdzoo.generation.generate import generate
 from hdzoo.generation.manifest import read_manifest
 from hdzoo.hub.resolve import resolve_model
-from hdzoo.leaderboard.board import OBJECTIVE, Entry, Leaderboard, Trial, rank
+from hdzoo.leaderboard.board import Entry, Leaderboard, Trial, loss, rank
 from hdzoo.leaderboard.settings import Settings, keep_protocol
 from hdzoo.leaderboard.tuning import candidates
 from hdzoo.metrics.features import get_extractor
@@ -58,9 +58,9 @@ def compare(
 
     Every sampler gets the same number of network evaluations for each image; one that walks at a
     single level spends half of them on images to start from, by the model's own sampler. Before, it
-    is tuned at that cost: of some configurations (`candidates`) the one whose images of another
-    seed have the least Fréchet distance is taken. So the search has the same budget for all, and
-    its images are none of those that are reported.
+    is tuned at that cost: of some configurations (`candidates`) the one is taken whose images of
+    another seed are best by what samplers are ranked by (``rank_by``). So the search has the same
+    budget for all, and its images are none of those that are reported.
 
     Image i starts from the same noise with every sampler. One that fails, with whatever error, is
     an entry that says so. A call on a folder goes on where the last one stopped; samplers and costs
@@ -144,7 +144,8 @@ class Run:
 
     def protocol(self) -> dict[str, Any]:
         """All that the entries depend on, but for their samplers and costs."""
-        settings = vars(self.settings) | {"metrics": list(self.settings.metrics)}
+        metrics = self.settings.metrics
+        settings = vars(self.settings) | {"metrics": None if metrics is None else list(metrics)}
         packages = ("torch", "diffusers", "torch-fidelity")
         return {
             "model": str(self.model),
@@ -164,11 +165,17 @@ class Run:
             if not any(option in self.given(name) for name in names):
                 raise HDZooError(f"none of {', '.join(names)} has an option {option!r}")
 
+    @property
+    def metrics(self) -> list[str] | None:
+        """Those of each set; None for all that can be had with the features."""
+        given = self.settings.metrics
+        return None if given is None else list(dict.fromkeys((self.settings.objective, *given)))
+
     def check_reference(self) -> None:
         """Refuses what nothing could be judged by, before anything is drawn."""
-        settings = self.settings
+        settings, features = self.settings, self.settings.features
         if self.saved is not None:
-            load_reference(self.saved)
+            features = features or load_reference(self.saved).protocol["extractor"]
         elif settings.features is None:
             raise HDZooError(
                 "with images as reference the metrics need the name of their features; give one of "
@@ -180,8 +187,9 @@ class Run:
             )
             for _ in images.batches():
                 pass
-        if settings.features is not None:
-            get_extractor(settings.features, settings.weights)
+        assert features is not None
+        extractor = get_extractor(features, settings.weights)
+        extractor.check_metrics([settings.objective, *(self.metrics or ())])
 
     def plan(self, num_samplers: int, costs: Sequence[int]) -> None:
         """Tells how much there is to do, at most: few trials, and sets that are there, take less.
@@ -232,13 +240,17 @@ class Run:
                 given | options,
                 (steps, start_steps),
                 (self.settings.num_images, self.settings.seed),
-                list(dict.fromkeys((OBJECTIVE, *self.settings.metrics))),
+                self.metrics,
             )
         # Whatever another's code raises is that sampler's failure, not the comparison's.
         except Exception as error:
             self.note(f"{name} failed: {describe(error)}")
-            return Entry(sampler, steps, start_steps, given, trials, images, None, describe(error))
-        return Entry(sampler, steps, start_steps, given | options, trials, images, report, None)
+            end: tuple[Report | None, str | None] = None, describe(error)
+        else:
+            given, end = given | options, (report, None)
+        return Entry(
+            sampler, steps, start_steps, given, trials, images, *end, self.settings.rank_by
+        )
 
     def tune(
         self, name: str, sampler: str, given: dict[str, Any], steps: int, start_steps: int
@@ -263,13 +275,14 @@ class Run:
                     given | options,
                     (steps, start_steps),
                     (trial_images, self.settings.trial_seed),
-                    [OBJECTIVE],
+                    [self.settings.objective],
                 )
-                value = report[OBJECTIVE].value
+                value = report[self.settings.rank_by].value
             except Exception as error:
                 failure = describe(error)
             trials.append(Trial(options, value, failure))
-        values = {number: t.value for number, t in enumerate(trials) if t.value is not None}
+        by, found = self.settings.rank_by, [(n, t.value) for n, t in enumerate(trials)]
+        values = {number: loss(by, value) for number, value in found if value is not None}
         if not values:
             raise HDZooError(f"no configuration works; the first fails so: {trials[0].failure}")
         return trials[min(values, key=lambda number: values[number])].options, trials
@@ -281,7 +294,7 @@ class Run:
         options: dict[str, Any],
         cost: tuple[int, int],
         images: tuple[int, int],
-        metrics: list[str],
+        metrics: list[str] | None,
     ) -> Report:
         """Draws a set, or what it lacks, and judges it, unless that is done.
 
@@ -291,7 +304,7 @@ class Run:
             options: of it.
             cost: network evaluations, all told, and those of the start.
             images: how many, and their seed.
-            metrics: of the set.
+            metrics: of the set; None for all that can be had.
         """
         num_images, seed = images
         check_no_link(folder)

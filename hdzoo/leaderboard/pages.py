@@ -126,7 +126,8 @@ def summary(board: Leaderboard) -> str:
             f"A difference is given ± {WIDTH} standard errors of itself, by leaving out the same "
             "blocks of images of both samplers. It is a tie if it is within that, or if its sign "
             "is not the same in the first half of the images and in the second, which are two "
-            "ranges of seeds."
+            "ranges of seeds. With a tie is said how many images of each would tell, if the "
+            "difference is as large as it seems."
         )
         said.append(
             f"Features: {prose(report.extractor['name'])}, weights "
@@ -167,11 +168,9 @@ def quality_figure(board: Leaderboard) -> Figure:
     own = next(iter(lines.values()))[0].objective
     floor = own.equal_size
     axes.axhline(floor.floor, color="#888888", ls=":", label=f"real images ({floor.num_images:,})")
-    axes.set(
-        xscale="log",
-        yscale="log",
-        xlabel="network evaluations an image",
-    )
+    # Of the others a value may be 0.
+    scale = "log" if own.metric in ("fid", "wfid") else "linear"
+    axes.set(xscale="log", yscale=scale, xlabel="network evaluations an image")
     # Between two dollars a name would be taken for a formula.
     axes.set_ylabel(f"{own.name}, {counted(own.num_images, 'image')}", parse_math=False)
     axes.set_title(plain(f"Samplers on {board.protocol['model']}"), parse_math=False)

@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hdzoo.checks import IMAGES, SEED, THREADS, Maybe, Rule, Whole
+from hdzoo.checks import IMAGES, SEED, THREADS, Maybe, OneOf, Rule, Whole
 from hdzoo.errors import HDZooError
 from hdzoo.files import check_no_link, has_content, sweep, write_json, writing
 from hdzoo.generation.manifest import flat
 from hdzoo.leaderboard.tuning import MOST_POINTS
-from hdzoo.metrics.features import METRICS
+from hdzoo.metrics.comparison import RANKINGS
+from hdzoo.metrics.features import check_metrics
 from hdzoo.metrics.metrics import LEAST_IMAGES
-from hdzoo.metrics.report import check_metrics
 from hdzoo.sampling import find_dtype
 
 PROTOCOL = "protocol.json"
@@ -39,12 +39,15 @@ class Settings:
         class_label: for a class-conditional network, the class of all images; evenly over all
             classes by index by default.
         reference: as `evaluate` has it; so are ``reference_split``, ``features``, ``weights`` and
-            ``metrics``, of which the Fréchet distance is always one.
+            ``metrics``, of which ``rank_by`` is always one.
         reference_split: of reference images.
         reference_image_column: of reference images, likewise.
         features: the name of an extractor.
         weights: of the extractor.
-        metrics: of torch-fidelity.
+        rank_by: the metric that samplers are tuned by and ranked by: ``fid``, ``wfid``, ``tv``,
+            ``precision`` or ``recall``. The Fréchet distance of a thousand images is mostly luck in
+            the shares of the classes; ``wfid`` has them equal to the data's, and ``tv`` is what is
+            left out of it.
 
     Raises:
         HDZooError: a number is out of its range, or both seeds are one.
@@ -65,7 +68,8 @@ class Settings:
     reference_image_column: str | None = None
     features: str | None = None
     weights: str | Path | None = None
-    metrics: Sequence[str] = tuple(METRICS)
+    metrics: Sequence[str] | None = None
+    rank_by: str = "fid"
 
     def __post_init__(self) -> None:
         enough = Whole(LEAST_IMAGES, IMAGES.high)
@@ -77,11 +81,14 @@ class Settings:
             "trial_seed": SEED,
             "chunk_size": IMAGES,
             "num_threads": THREADS,
+            # What has the spread of a difference.
+            "rank_by": OneOf(tuple(RANKINGS)),
         }
         for name, rule in rules.items():
             rule(name, getattr(self, name))
         find_dtype(self.dtype)
-        check_metrics(self.metrics)
+        if self.metrics is not None:
+            check_metrics(self.metrics)
         if self.trial_images is None:
             object.__setattr__(self, "trial_images", min(MOST_TRIAL_IMAGES, self.num_images))
         elif self.trial_images > self.num_images:
@@ -100,6 +107,11 @@ class Settings:
         """For `generate`."""
         names = ("chunk_size", "dtype", "num_threads", "class_label")
         return {key: getattr(self, key) for key in names}
+
+    @property
+    def objective(self) -> str:
+        """The metric of `hdzoo.metrics.features` that gives ``rank_by``."""
+        return self.rank_by if self.rank_by not in ("precision", "recall") else "prc"
 
     @property
     def judging(self) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from hdzoo.literature.alpha_half_findings import (
     ALG_1,
     ALG_2,
     ALG_3,
+    HAND_OFFS,
     LAST_MOVES,
     NUM_SAMPLES,
     Numbers,
@@ -38,7 +39,7 @@ from hdzoo.pipelines.pipeline import HDPipeline
 from hdzoo.samplers.base import Sampler
 from hdzoo.samplers.gaussian import GaussianLaw
 from hdzoo.samplers.half_denoising import AlphaHalfDenoisingSampler, AnnealedHalfDenoisingSampler
-from hdzoo.samplers.langevin import HAND_OFFS, AnnealedLangevinSampler
+from hdzoo.samplers.langevin import AnnealedLangevinSampler
 from hdzoo.targets import named as targets
 from hdzoo.targets.mixture import GaussianMixtureScore
 from hdzoo.verification.laws import Gaussian, declared_law, deviation, exact_law

@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 
 from hdzoo.literature.base import Claim
-from hdzoo.samplers.langevin import HAND_OFFS
 
 # The last move: the noise kept, or lambda of the denoising step.
 LAST_MOVES: dict[str, float | str | None] = {
@@ -16,6 +15,8 @@ LAST_MOVES: dict[str, float | str | None] = {
     "1": "full",
 }
 
+# Of the report's two algorithms, and half-denoising of the difference.
+HAND_OFFS = ("own", "next", "half")
 ALG_1, ALG_3 = "own, kept", "next, 0.2"
 DROP_ONLY, HAND_OFF_ONLY = "own, 0.2", "next, kept"
 ALG_2 = "annealed half-denoising"

@@ -6,10 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from hdzoo.metrics.features import Extractor
+from hdzoo.metrics.features import CLASS_METRICS, Extractor
 from hdzoo.metrics.metrics import (
     ISC_SPLITS,
     KID_SUBSETS,
+    Moments,
+    class_shares,
+    class_weighted_moments,
     frechet_distance,
     inception_score,
     jackknife,
@@ -18,11 +21,14 @@ from hdzoo.metrics.metrics import (
     moments,
     precision_recall,
     standard_errors,
+    total_variation,
 )
 from hdzoo.metrics.reference import Reference
 
 # Of the comparison at equal size.
 REPEATS = 5
+
+Statistic = Callable[[torch.Tensor], tuple[float, ...]]
 
 # Of two sets of equal size, the first being judged; the last argument is a seed.
 STATISTICS: dict[str, Callable[[torch.Tensor, torch.Tensor, int], tuple[float, ...]]] = {
@@ -30,7 +36,12 @@ STATISTICS: dict[str, Callable[[torch.Tensor, torch.Tensor, int], tuple[float, .
     "kid": lambda one, two, seed: kernel_distance(one, two, seed, KID_SUBSETS // REPEATS)[:1],
     "isc": lambda one, two, seed: inception_score(one, seed)[:1],
     "prc": lambda one, two, seed: precision_recall(one, two),
+    "wfid": lambda one, two, seed: (weighted_distance(one, moments(two[:, :-1]), two[:, -1]),),
+    "tv": lambda one, two, seed: (total_variation(one, two),),
 }
+# What sets may be ranked by, and whether more of it is better: the results that have the spread of
+# a difference.
+RANKINGS = {"fid": False, "wfid": False, "tv": False, "precision": True, "recall": True}
 
 
 @dataclass(frozen=True)
@@ -62,7 +73,7 @@ class Result:
     """What a metric says of a set.
 
     Args:
-        metric: ``fid``, ``kid``, ``isc``, ``precision`` or ``recall``.
+        metric: ``fid``, ``kid``, ``isc``, ``precision``, ``recall``, ``wfid`` or ``tv``.
         name: what it is to be called, features included.
         value: of all generated images and the whole reference.
         spread: of the value.
@@ -71,7 +82,7 @@ class Result:
         num_reference: real ones that the value is of; None where a metric asks for none.
         equal_size: beside real images.
         halves: the value of the first and of the second half of the images alone, which are two
-            ranges of seeds in a generated set; empty but for the Fréchet distance.
+            ranges of seeds in a generated set; empty but for `RANKINGS`.
         replicates: the values without each of the blocks that ``spread`` is from; empty where it is
             not. Sets of one size have the same blocks, so that the difference of two of them has
             the spread of the differences (`hdzoo.leaderboard.ranking`).
@@ -98,70 +109,119 @@ def judge(
     subsets: int = 10,
     seed: int = 2020,
 ) -> list[Result]:
-    """One metric of torch-fidelity; "prc" gives two results.
+    """One metric; "prc" gives two results.
 
     Args:
-        metric: one of `hdzoo.metrics.features.METRICS`.
+        metric: one that the extractor has (`hdzoo.metrics.features.Extractor.metrics`).
         generated: layers of the set.
         reference: of the same extractor.
         extractor: of both.
         subsets: blocks of the `jackknife`.
         seed: of every random choice.
     """
-    layer = extractor.layers[metric]
-    one, two = generated[layer], reference.layers[layer]
+    one, two = (layer_of(metric, layers, extractor) for layers in (generated, reference.layers))
     equal = equal_size(metric, one, two, seed)
     name, num_reference = extractor.metric_name(metric), reference.num_features
-    left_out = (
-        f"standard error, leaving out each of {subsets} disjoint blocks of generated images in turn"
-    )
+    names = {metric: name}
     match metric:
-        case "fid":
-
-            def distance(features: torch.Tensor) -> float:
-                return frechet_distance(moments(features), reference.moments)
-
-            without = jackknife(lambda kept: (distance(kept),), one, subsets, seed)
-            (spread,) = standard_errors(without)
-            middle = len(one) // 2
-            return [
-                Result(
-                    "fid",
-                    name,
-                    distance(one),
-                    spread,
-                    left_out,
-                    len(one),
-                    reference.num_images,
-                    equal[0],
-                    halves=(distance(one[:middle]), distance(one[middle:])),
-                    replicates=tuple(without[:, 0].tolist()),
-                )
-            ]
         case "kid":
             value, spread = kernel_distance(one, two, seed)
             size = kernel_subset_size(len(one), len(two))
             spread_of = f"standard deviation over {KID_SUBSETS} random subsets of {size} images"
-            found = [("kid", name, value, spread, spread_of)]
+            return [
+                Result("kid", name, value, spread, spread_of, len(one), num_reference, equal[0])
+            ]
         case "isc":
             value, spread = inception_score(one, seed)
             spread_of = f"standard deviation over {ISC_SPLITS} disjoint subsets, the value's own"
             return [Result("isc", name, value, spread, spread_of, len(one), None, equal[0])]
-        case _:
-            values = precision_recall(one, two)
-            spreads = standard_errors(
-                jackknife(lambda kept: precision_recall(kept, two), one, subsets, seed)
-            )
-            found = [
-                (each, f"{each} ({extractor.label})", value, spread, left_out)
-                for each, value, spread in zip(
-                    ("precision", "recall"), values, spreads, strict=True
-                )
-            ]
+        case "prc":
+            names = {each: f"{each} ({extractor.label})" for each in ("precision", "recall")}
+        case "fid" | "wfid":
+            num_reference = reference.num_images
+    statistic = statistic_of(metric, two, reference)
+    without = jackknife(statistic, one, subsets, seed)
+    middle = len(one) // 2
+    numbers = zip(
+        statistic(one),
+        standard_errors(without),
+        equal,
+        zip(statistic(one[:middle]), statistic(one[middle:]), strict=True),
+        without.T.tolist(),
+        strict=True,
+    )
+    left_out = (
+        f"standard error, leaving out each of {subsets} disjoint blocks of generated images in turn"
+    )
     return [
-        Result(*result, len(one), num_reference, beside)
-        for result, beside in zip(found, equal, strict=True)
+        Result(
+            each,
+            label,
+            value,
+            spread,
+            left_out,
+            len(one),
+            num_reference,
+            beside,
+            halves=halves,
+            replicates=tuple(replicates),
+        )
+        for (each, label), (value, spread, beside, halves, replicates) in zip(
+            names.items(), numbers, strict=True
+        )
     ]
+
+
+def statistic_of(metric: str, real: torch.Tensor, reference: Reference) -> Statistic:
+    """A metric of generated images alone, the whole reference being given.
+
+    Args:
+        metric: one whose error is the jackknife's.
+        real: `layer_of` the reference.
+        reference: it; its moments are of more images than it has features of.
+    """
+    match metric:
+        case "fid":
+            return lambda kept: (frechet_distance(moments(kept), reference.moments),)
+        case "wfid":
+            return lambda kept: (weighted_distance(kept, reference.moments, real[:, -1]),)
+        case "tv":
+            return lambda kept: (total_variation(kept, real),)
+    return lambda kept: precision_recall(kept, real)
+
+
+def layer_of(metric: str, layers: dict[str, torch.Tensor], extractor: Extractor) -> torch.Tensor:
+    """What a metric looks at: a layer; the class of each image, the most probable; or features with
+    the class as the last column.
+
+    Args:
+        metric: one that the extractor has.
+        layers: of a set.
+        extractor: of them.
+    """
+    if metric not in CLASS_METRICS:
+        return layers[extractor.layers[metric]]
+    classes = layers[extractor.layers["isc"]].argmax(1)
+    if metric == "tv":
+        return classes
+    return torch.cat([layers[extractor.layers["fid"]].double(), classes[:, None]], 1)
+
+
+def weighted_distance(labelled: torch.Tensor, real: Moments, real_classes: torch.Tensor) -> float:
+    """The squared Fréchet distance from a set in which each class weighs as much as in the data.
+
+    The shares of the classes vary by chance from set to set, and with them the Fréchet distance,
+    more than with what the images look like. This one sees the latter; `total_variation` the
+    former.
+
+    Args:
+        labelled: features of generated images, with the class as the last column.
+        real: moments of real ones.
+        real_classes: of real ones, shape (images,).
+    """
+    shares = class_shares(real_classes, int(real_classes.max()) + 1)
+    weighted = class_weighted_moments(labelled[:, :-1], labelled[:, -1], shares)
+    return frechet_distance(weighted, real)
 
 
 def equal_size(
@@ -170,8 +230,8 @@ def equal_size(
     """Generated and real images against real ones, at the same numbers.
 
     Args:
-        metric: one of torch-fidelity's.
-        generated: features.
+        metric: one of `STATISTICS`.
+        generated: what it looks at, as from `layer_of`.
         reference: likewise; two disjoint parts of it are taken, so that half of it is the limit.
         seed: of the parts.
 

@@ -23,6 +23,7 @@ class DigitFeatures(ImageFeatures):
     """
 
     label = "digit-classifier features"
+    classifies = True
     network: DigitClassifier
 
     @staticmethod

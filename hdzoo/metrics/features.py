@@ -14,6 +14,7 @@ extractor carries a label that its metrics are printed with, and the hash of its
 ``FID``, ``KID`` and ``IS`` without a label mean Inception-v3 with the published weights.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,11 @@ METRICS = {
     "isc": ("IS", "IS"),
     "prc": ("precision and recall", "precision and recall"),
 }
+# hdzoo's own, for features that come with a classifier of the images.
+CLASS_METRICS = {
+    "wfid": ("class-weighted FID", "class-weighted FD"),
+    "tv": ("total variation of class shares", "total variation of class shares"),
+}
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,7 @@ class Extractor:
         published: whether metrics on it may have their published names.
         device: where the network is.
         network: it; from images to a tuple of its layers.
+        classifies: whether its logits are of the classes that the images have.
     """
 
     name: str
@@ -61,6 +68,23 @@ class Extractor:
     published: bool
     device: torch.device
     network: FeatureExtractorBase = field(repr=False)
+    classifies: bool = False
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The metrics that can be had with it."""
+        return (*METRICS, *(CLASS_METRICS if self.classifies else ()))
+
+    def check_metrics(self, metrics: Sequence[str]) -> None:
+        """Refuses metrics that are unknown, or not for these features."""
+        check_metrics(metrics)
+        for metric in metrics:
+            if metric not in self.metrics:
+                raise HDZooError(
+                    f"the metric {metric!r} needs features with a classifier of the images, and "
+                    f"{self.name!r} has none; take {', '.join(self.metrics)}, or other features, "
+                    "such as 'digits' for digits"
+                )
 
     def metric_name(self, metric: str) -> str:
         """What a metric is to be called, such as ``FID`` or ``FD (digit-classifier features)``.
@@ -68,15 +92,15 @@ class Extractor:
         Precision and recall have their label always: the published ones are on VGG-16.
 
         Args:
-            metric: one of `METRICS`.
+            metric: one of `METRICS` or `CLASS_METRICS`.
 
         Raises:
             HDZooError: it is not.
         """
-        if metric not in METRICS:
-            raise HDZooError(f"unknown metric {metric!r}; the metrics are {', '.join(METRICS)}")
-        published, other = METRICS[metric]
-        return published if self.published and metric != "prc" else f"{other} ({self.label})"
+        check_metrics([metric])
+        published, other = (METRICS | CLASS_METRICS)[metric]
+        bare = self.published and metric not in ("prc", "tv")
+        return published if bare else f"{other} ({self.label})"
 
     def options(self) -> dict[str, Any]:
         """What to give to ``torch_fidelity.calculate_metrics`` so that it uses this extractor.
@@ -106,6 +130,17 @@ class Extractor:
             self.network(images.to(self.device))
         )
         return layers
+
+
+def check_metrics(metrics: Sequence[str]) -> None:
+    """Refuses unknown metrics, and none."""
+    known = METRICS | CLASS_METRICS
+    unknown = [metric for metric in metrics if metric not in known]
+    if unknown or not metrics:
+        what = f"metric {unknown[0]!r}" if len(unknown) == 1 else "metrics " + ", ".join(unknown)
+        raise HDZooError(
+            f"unknown {what if unknown else 'metrics (none)'}; the metrics are {', '.join(known)}"
+        )
 
 
 def get_extractor(
@@ -151,6 +186,7 @@ def get_extractor(
         published=published is not None and digest.startswith(published),
         device=device,
         network=network.to(device),
+        classifies=bool(getattr(extractor, "classifies", False)),
     )
 
 

@@ -25,6 +25,9 @@ class ImageFeatures(FeatureExtractorBase):
     """
 
     label: ClassVar[str]
+    # Whether the logits are of the classes that the images have, as a classifier of digits' are of
+    # digits: then the metrics of class shares are for it.
+    classifies: ClassVar[bool] = False
     # The first digits of the SHA-256 of weights on which the metrics have their published names.
     published_weights: ClassVar[str | None] = None
 

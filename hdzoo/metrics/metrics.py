@@ -137,6 +137,62 @@ def precision_recall(generated: torch.Tensor, reference: torch.Tensor) -> tuple[
     return found[KEY_METRIC_PRECISION], found[KEY_METRIC_RECALL]
 
 
+def class_shares(classes: torch.Tensor, count: int) -> np.ndarray:
+    """The shares of the classes in a set.
+
+    Args:
+        classes: of each image, whole numbers from 0, shape (images,).
+        count: how many classes there are.
+
+    Returns:
+        Shape (count,); they add up to 1.
+    """
+    return torch.bincount(classes.long(), minlength=count).numpy() / len(classes)
+
+
+def total_variation(one: torch.Tensor, two: torch.Tensor) -> float:
+    """The total variation between the class shares of two sets: half of the sum of the absolute
+    differences, which is the share of images whose class would have to be another.
+
+    Biased upwards at small numbers of images.
+
+    Args:
+        one: class of each image, shape (images,).
+        two: likewise.
+    """
+    count = int(max(one.max(), two.max())) + 1
+    return float(np.abs(class_shares(one, count) - class_shares(two, count)).sum() / 2)
+
+
+def class_weighted_moments(
+    features: torch.Tensor, classes: torch.Tensor, shares: np.ndarray
+) -> Moments:
+    r"""Mean and covariance of a set in which each class weighs as much as its share in the data.
+
+    An image of class c has the weight :math:`w \propto q_c / n_c`, its share in the data over how
+    many of the set are of it. A class of which the set has none cannot be weighed; the others have
+    its share. The covariance is divided by :math:`1 - \sum w^2`, which is unbiased for weights that
+    are independent of the features, and for equal ones is images - 1 over images. Where fewer than
+    two images have a weight, all weigh the same.
+
+    Args:
+        features: shape (images, features).
+        classes: of each image, shape (images,).
+        shares: of the classes in the data, for the classes from 0 on; others have none.
+    """
+    shares = np.append(shares, np.zeros(max(0, int(classes.max()) + 1 - len(shares))))
+    own = class_shares(classes, len(shares))
+    weights = (shares / np.where(own > 0, own, 1))[classes.long().numpy()]
+    if np.count_nonzero(weights) < 2:
+        weights = np.ones(len(weights))
+    weights = weights / weights.sum()
+    values = features.double().numpy()
+    return {
+        "mu": np.average(values, axis=0, weights=weights),
+        "sigma": np.cov(values, rowvar=False, aweights=weights),
+    }
+
+
 def jackknife(
     statistic: Callable[[torch.Tensor], Sequence[float]],
     features: torch.Tensor,

@@ -14,7 +14,7 @@ from hdzoo.checks import IMAGES, Whole
 from hdzoo.errors import HDZooError
 from hdzoo.files import write_json
 from hdzoo.metrics.comparison import REPEATS, EqualSize, Result, judge
-from hdzoo.metrics.features import METRICS, Extractor, get_extractor
+from hdzoo.metrics.features import Extractor, check_metrics, get_extractor
 from hdzoo.metrics.image_sets import ImageSet, OnProgress, open_images, render
 from hdzoo.metrics.metrics import LEAST_IMAGES
 from hdzoo.metrics.reference import (
@@ -150,7 +150,7 @@ def evaluate(
     reference_image_column: str | None = None,
     features: str | None = None,
     weights: str | Path | None = None,
-    metrics: Sequence[str] = tuple(METRICS),
+    metrics: Sequence[str] | None = None,
     subsets: int = 10,
     seed: int = 2020,
     batch_size: int = 256,
@@ -172,7 +172,8 @@ def evaluate(
         reference_image_column: of reference images.
         features: the name of an extractor; by default that of a saved reference.
         weights: of the extractor, in the place of its own.
-        metrics: of torch-fidelity: some of `METRICS`.
+        metrics: some of `METRICS`, torch-fidelity's, and of `CLASS_METRICS`, for features with a
+            classifier; all that can be had with the features by default.
         subsets: how many blocks the standard errors are from, at least 5.
         seed: of every random choice; torch-fidelity's own by default.
         batch_size: images that go through the extractor together.
@@ -183,7 +184,8 @@ def evaluate(
         HDZooError: something is not found, does not fit together, or has too few images.
     """
     begin = time.perf_counter()
-    check_metrics(metrics)
+    if metrics is not None:
+        check_metrics(metrics)
     # Of fewer, a spread says nothing.
     Whole(LEAST_SUBSETS)("subsets", subsets)
     # What torch-fidelity's generators are started from.
@@ -208,6 +210,7 @@ def evaluate(
                 f"{', '.join(plugins.names('feature_extractors'))}"
             )
         extractor = get_extractor(features, weights)
+        extractor.check_metrics(metrics or extractor.metrics)
         real = make_reference(
             open_images(str(reference), reference_split, reference_image_column),
             extractor,
@@ -219,6 +222,8 @@ def evaluate(
             f"the reference has the features of {counted(real.num_features, 'image')}; at least "
             f"{2 * LEAST_IMAGES} are needed, so that its halves can be compared"
         )
+    metrics = extractor.metrics if metrics is None else metrics
+    extractor.check_metrics(metrics)
     found = generated.extract(extractor, batch_size, on_progress)
     results: list[Result] = []
     for number, metric in enumerate(metrics, 1):
@@ -251,16 +256,6 @@ def evaluate(
         command=command,
         seconds=round(time.perf_counter() - begin, 1),
     )
-
-
-def check_metrics(metrics: Sequence[str]) -> None:
-    """Refuses unknown metrics."""
-    unknown = [metric for metric in metrics if metric not in METRICS]
-    if unknown or not metrics:
-        raise HDZooError(
-            f"unknown metrics {', '.join(unknown) or '(none)'}; the metrics are "
-            f"{', '.join(METRICS)}"
-        )
 
 
 def find_saved(

@@ -86,6 +86,12 @@ class HDPipeline(StoredPipeline):
         return float(self.unet.config.get("data_mean", (low + high) / 2))
 
     @property
+    def data_std(self) -> float | None:
+        """The standard deviation of the data, in the network's units; None if it records none."""
+        found = self.unet.config.get("data_std")
+        return None if found is None else float(found)
+
+    @property
     def sample_shape(self) -> tuple[int, ...]:
         """The shape of one sample."""
         if hasattr(self.unet, "sample_shape"):
@@ -314,7 +320,7 @@ class HDPipeline(StoredPipeline):
             clean = clean.to(device, torch.float32)
             return scheduler.add_noise(clean, noise.normal(shape), scheduler.timesteps[:1])
         if hasattr(scheduler, "first_state"):
-            return scheduler.first_state(shape, noise, centre, self.data_range)
+            return scheduler.first_state(shape, noise, centre, self.data_range, self.data_std)
         return centre + scheduler.init_noise_sigma * noise.normal(shape)
 
     def denoise(

@@ -1,18 +1,45 @@
 """Langevin dynamics whose noise is averaged over two steps."""
 
-import math
-
 import torch
 from diffusers import ModelMixin as ModelMixin  # diffusers' loader looks them up here
 from diffusers import SchedulerMixin as SchedulerMixin
+from diffusers.configuration_utils import register_to_config
 
-from hdzoo.samplers.base import Limit
+from hdzoo.checks import OneOf, checked
+from hdzoo.samplers.base import Limit, Sampler
 from hdzoo.samplers.families import SingleLevelSampler
-from hdzoo.samplers.gaussian import GaussianLaw, published_level
+from hdzoo.samplers.gaussian import (
+    GaussianLaw,
+    JointLaw,
+    published_descent,
+    published_last_move,
+    published_level,
+)
+from hdzoo.samplers.langevin import HAND_OFFS, AnnealedLangevinSampler
 from hdzoo.samplers.noise import Noise
+from hdzoo.samplers.options import LADDER_RULES
+from hdzoo.samplers.options import readout as readout_rule
 
 
-class AveragedNoiseLangevinSampler(SingleLevelSampler):
+class AveragedNoise(Sampler):
+    """The walk that its samplers share: `AveragedNoiseLangevinSampler` has the formula.
+
+    Moves without noise are made as they are, and the noise before them is used once more after
+    them.
+    """
+
+    def update(self, k: int, x: torch.Tensor, score: torch.Tensor, noise: Noise) -> torch.Tensor:
+        move = self.moves[k]
+        moved, share = x + move.alpha * score, move.noise / 2
+        if share == 0:
+            return moved
+        if "noise" not in self.memory:
+            self.memory["noise"] = noise.normal(x.shape) - share * score
+        old, self.memory["noise"] = self.memory["noise"], noise.normal(x.shape)
+        return moved + share * (old + self.memory["noise"])
+
+
+class AveragedNoiseLangevinSampler(AveragedNoise, SingleLevelSampler):
     r"""Langevin dynamics in which each noise is used twice, half in one step and half in the next.
 
     .. math:: x_{k+1} = x_k + \alpha s(x_k, \sigma) + \sqrt{\alpha / 2}\, (z_k + z_{k+1})
@@ -46,16 +73,87 @@ class AveragedNoiseLangevinSampler(SingleLevelSampler):
     def default_step_size(self, sigma: float) -> float:
         return sigma**2 / 2
 
-    def update(self, k: int, x: torch.Tensor, score: torch.Tensor, noise: Noise) -> torch.Tensor:
-        alpha = self.moves[k].alpha
-        share = math.sqrt(alpha / 2)
-        if "noise" not in self.memory:
-            self.memory["noise"] = noise.normal(x.shape) - share * score
-        old, self.memory["noise"] = self.memory["noise"], noise.normal(x.shape)
-        return x + alpha * score + share * (old + self.memory["noise"])
-
     def closed_form(self, start: GaussianLaw) -> GaussianLaw:
         sigma, alpha = published_level(self.config), self.config.step_size
         alpha = sigma**2 / 2 if alpha is None else alpha
         begun = start.gradient(alpha / 2, sigma).noise(alpha)
         return begun.relax(alpha, sigma, self.num_inference_steps - 1, start.total(sigma))
+
+
+class AveragedNoiseAnnealedLangevinSampler(AveragedNoise, AnnealedLangevinSampler):
+    r"""Annealed Langevin dynamics in which each noise is used twice, half in each of two steps.
+
+    On each rung in turn
+
+    .. math::
+        x \leftarrow x + \alpha_i s(x, \sigma_i) + \sqrt{\alpha_i / 2}\, (z_k + z_{k+1}), \quad
+        \alpha_i = \epsilon \sigma_i^2 / \sigma_L^2
+
+    the last move of which is the hand-off, by default half-denoising of the variance difference,
+
+    .. math:: x \leftarrow x + \tfrac12 (\sigma_i^2 - \sigma_{i+1}^2) s(x, \sigma_i)
+
+    and at the end the read-out, by default denoising in full. The noise before a hand-off without
+    noise is used again after it, by the first step of the next rung. :math:`z_0` is drawn given the
+    first state, as by `AveragedNoiseLangevinSampler`, which this is on each rung: on Gaussian data
+    its walk leaves no bias at any :math:`\alpha < 2 V`, so that its steps may be several times as
+    long as `AnnealedLangevinSampler`'s.
+
+    Of the noise of an ``"own"`` or ``"next"`` hand-off, too, half is from the step before; with
+    ``"next"`` both halves are the next rung's in size. The walk inflates nothing that the read-out
+    ``"half-corrected"`` would correct.
+
+    Axes: walk with averaged noise; a ladder; the hand-off and the read-out are options.
+
+    Source: Leimkuhler and Matthews (arXiv 1203.5428) for the walk, Song and Ermon (arXiv
+    1907.05600) for the ladder; the hand-off is the Euler predictor, in :math:`\sigma^2`, of a
+    predictor-corrector (Song et al., arXiv 2011.13456).
+
+    Args:
+        step_size: :math:`\epsilon`, as in `LadderSampler`; None for :math:`\sigma_L^2`, with which
+            each step forgets a single point.
+        steps_per_level: network evaluations on each level, when no number is asked for: with 5,
+            four steps and a hand-off.
+
+    The other options are those of `AnnealedLangevinSampler`.
+    """
+
+    source = "Leimkuhler and Matthews 2013, annealed"
+    limit = Limit("data", "sigma_min")
+    default_eta = 1.0
+
+    @checked(**LADDER_RULES, hand_off=OneOf(HAND_OFFS), readout=readout_rule)
+    @register_to_config
+    def __init__(
+        self,
+        sigma_max: float = 1.0,
+        sigma_min: float = 0.01,
+        num_levels: int = 10,
+        sigmas: list[float] | None = None,
+        steps_per_level: int = 5,
+        step_size: float | list[float] | str | None = None,
+        hand_off: str = "half",
+        readout: float | str | None = "full",
+        held_out_loss: dict[str, list[float]] | None = None,
+        start: str = "normal",
+        prediction_type: str = "score",
+        timestep_type: str = "sigma",
+        sigma_data: float | None = None,
+    ) -> None:
+        self.set_timesteps()
+
+    def closed_form(self, start: GaussianLaw) -> GaussianLaw:
+        config, law, begun = self.config, JointLaw.of(start), False
+        for rung, below, quiet in published_descent(config, self.num_inference_steps, 1.0):
+            total, sizes = start.total(rung.sigma), [rung.alpha] * rung.steps
+            if below is not None and config.hand_off == "next":
+                sizes[-1] = below.alpha
+            for size in sizes[: rung.steps - quiet]:
+                half = (size / 2) ** 0.5
+                if not begun:
+                    law, begun = law.step((1, 0, 0), (half / total, 0, 1)), True
+                law = law.step((1 - rung.alpha / total, half, half), (0, 0, 1))
+            if quiet:
+                reach = published_last_move(config, rung, below)
+                law = law.step((1 - reach / total, 0, 0), (0, 1, 0))
+        return law.state

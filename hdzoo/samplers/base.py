@@ -281,6 +281,7 @@ class Sampler(Planned, Indexing, Configured):
         noise: Noise,
         centre: float = 0.0,
         data_range: tuple[float, float] | None = None,
+        data_std: float | None = None,
     ) -> torch.Tensor:
         """Draws where the chain starts, from nothing but noise.
 
@@ -293,6 +294,8 @@ class Sampler(Planned, Indexing, Configured):
             centre: the mean of the data, in the network's units.
             data_range: the lowest and the highest value of a pixel, in the network's units; None
                 where the samples are no images.
+            data_std: the standard deviation of the data, in the network's units; None where the
+                network does not record it.
 
         Returns:
             States in the sampler's coordinates, in the dtype and on the device of ``noise``.

@@ -9,15 +9,23 @@ from diffusers import ModelMixin as ModelMixin  # diffusers' loader looks them u
 from diffusers import SchedulerMixin as SchedulerMixin
 from diffusers.configuration_utils import register_to_config
 
-from hdzoo.checks import MAX_LEVELS, POSITIVE, Maybe, checked
+from hdzoo.checks import MAX_LEVELS, POSITIVE, Maybe, OneOf, checked
 from hdzoo.errors import HDZooError
 from hdzoo.samplers.base import Limit, Move
 from hdzoo.samplers.families import LadderSampler, root
-from hdzoo.samplers.gaussian import GaussianLaw, published_ladder
+from hdzoo.samplers.gaussian import (
+    GaussianLaw,
+    published_fraction,
+    published_ladder,
+    published_loss,
+)
+from hdzoo.samplers.held_out import SOME_LOSS, loss_at
 from hdzoo.samplers.ladders import asked_once, floats, refine_ladder
 from hdzoo.samplers.langevin import denoise
 from hdzoo.samplers.options import LADDER_RULES
 from hdzoo.samplers.options import readout as readout_rule
+
+NOISES = ("point", "data")
 
 
 class ConsistentAnnealedSampler(LadderSampler):
@@ -31,7 +39,17 @@ class ConsistentAnnealedSampler(LadderSampler):
     and at the end :math:`x + \eta \sigma_L^2 s`, without noise. The ladder is refined to one rung
     for each evaluation. On a single point the noise left is exactly :math:`\sigma_i` at each rung.
     With :math:`\eta = 1 - \gamma` it is DDIM; with :math:`\eta = 1 - \gamma^2`, the default, VE
-    ancestral sampling.
+    ancestral sampling. Data that are no point are left with too little variance, by
+    :math:`c(\sigma_i) \eta^2 \sigma_i^2` in each dimension at each step; with ``noise="data"`` the
+    noise makes up for it,
+
+    .. math:: \beta_i^2 \sigma_{i+1}^2 = 2 \tau - \Delta_i - q_i \tau^2, \quad
+        \tau = \eta \sigma_i^2, \quad \Delta_i = \sigma_i^2 - \sigma_{i+1}^2, \quad
+        q_i = (1 - c(\sigma_i)) / \sigma_i^2
+
+    and the total variance is right at each rung, whatever the data, if it is at the first. From the
+    network's recorded loss, so that no batch is looked at. The deterministic end of that family is
+    ``AnnealedLangevinSampler(hand_off="variance-matched")`` with one step a level.
 
     Axes: no walk, a ladder refined to the number of evaluations, ancestral hand-off, alpha read-out
     (or the one asked for).
@@ -44,6 +62,10 @@ class ConsistentAnnealedSampler(LadderSampler):
             within :math:`[1 - \gamma_i, 1 + \gamma_i]`; None for :math:`\eta_i = 1 - \gamma_i^2`.
         readout: None for the last step as published, ``"full"`` for the denoising step instead of
             it (their "denoised" samples), or any other of `AnnealedLangevinSampler`'s.
+        noise: ``"point"``, what a single point asks for, as published; or ``"data"``, what these
+            data ask for by ``held_out_loss``.
+        held_out_loss: :math:`c(\sigma) = E |\sigma s + z|^2 / d` as the network records it
+            (``unet.config.held_out_loss``), for ``noise="data"`` and the variance-matched read-out.
 
     The other options are those of `LadderSampler`.
     """
@@ -52,10 +74,15 @@ class ConsistentAnnealedSampler(LadderSampler):
     family = "ancestral"
     limit = Limit("noisy data", "num_inference_steps")
     option_choices: ClassVar[dict[str, Sequence[Any]]] = {
-        "readout": (None, "alpha", "half", "full", 0.625)
+        "readout": (None, "alpha", "half", "full", 0.625, "half-corrected", "variance-matched"),
+        "noise": NOISES,
+        "held_out_loss": (SOME_LOSS,),
     }
 
-    @checked(**LADDER_RULES | {"step_size": Maybe(POSITIVE), "readout": readout_rule})
+    @checked(
+        **LADDER_RULES
+        | {"step_size": Maybe(POSITIVE), "readout": readout_rule, "noise": OneOf(NOISES)}
+    )
     @register_to_config
     def __init__(
         self,
@@ -66,6 +93,8 @@ class ConsistentAnnealedSampler(LadderSampler):
         steps_per_level: int = 100,
         step_size: float | None = None,
         readout: float | str | None = None,
+        noise: str = "point",
+        held_out_loss: dict[str, list[float]] | None = None,
         start: str = "normal",
         prediction_type: str = "score",
         timestep_type: str = "sigma",
@@ -121,21 +150,29 @@ class ConsistentAnnealedSampler(LadderSampler):
         return super().plan(sigmas, counts)
 
     def hand_off(self, walk: Move, next_walk: Move) -> Move:
-        kept = (1 - walk.alpha / walk.sigma**2) * walk.sigma / next_walk.sigma
-        return walk._replace(noise=next_walk.sigma * root(1 - kept**2))
+        kept, spread = (1 - walk.alpha / walk.sigma**2) * walk.sigma / next_walk.sigma, 0.0
+        if self.config.noise == "data":
+            loss = loss_at(self.config.held_out_loss, walk.sigma)
+            spread = loss * (walk.alpha / walk.sigma / next_walk.sigma) ** 2
+        return walk._replace(noise=next_walk.sigma * root(1 - kept**2 + spread))
 
     def read_out(self, walk: Move) -> Move:
-        return denoise(walk, "alpha" if self.config.readout is None else self.config.readout)
+        readout = "alpha" if self.config.readout is None else self.config.readout
+        return denoise(walk, readout, self.config.held_out_loss)
 
     def closed_form(self, start: GaussianLaw) -> GaussianLaw:
         levels = published_ladder(self.config, self.num_inference_steps)
         gammas = levels[1:] / levels[:-1]
         epsilon = self.config.step_size
         etas = 1 - gammas**2 if epsilon is None else 0 * gammas + epsilon / levels[-1] ** 2
-        betas = np.sqrt(np.maximum(0, 1 - ((1 - etas) / gammas) ** 2))
-        law = start
-        for sigma, below, eta, beta in zip(levels, levels[1:], etas, betas, strict=False):
-            law = law.gradient(eta * sigma**2, sigma).noise((beta * below) ** 2)
-        fractions = {None: etas[-1], "alpha": etas[-1], "half": 0.5, "full": 1.0}
-        fraction = fractions.get(self.config.readout, self.config.readout)
-        return law.gradient(fraction * levels[-1] ** 2, levels[-1])
+        law, last = start, levels[-1]
+        for sigma, below, eta in zip(levels, levels[1:], etas, strict=False):
+            tau, loss = eta * sigma**2, 0.0
+            if self.config.noise == "data":
+                loss = published_loss(self.config, sigma)
+            fresh = 2 * tau - (sigma**2 - below**2) - (1 - loss) * (tau / sigma) ** 2
+            law = law.gradient(tau, sigma).noise(np.maximum(0, fresh))
+        if self.config.readout is None:
+            return law.gradient(etas[-1] * last**2, last)
+        fraction = published_fraction(self.config, last, etas[-1] * last**2)
+        return law.gradient(fraction * last**2, last)

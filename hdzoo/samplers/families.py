@@ -3,7 +3,7 @@ evaluations allow, and at a single level."""
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from diffusers.configuration_utils import register_to_config
@@ -21,9 +21,7 @@ from hdzoo.samplers.ladders import (
     whole_number,
 )
 from hdzoo.samplers.noise import Noise
-from hdzoo.samplers.options import LADDER_RULES, SINGLE_LEVEL_RULES
-
-STARTS = ("normal", "uniform")
+from hdzoo.samplers.options import LADDER_RULES, SINGLE_LEVEL_RULES, STARTS
 
 
 class LadderSampler(Sampler):
@@ -38,11 +36,13 @@ class LadderSampler(Sampler):
         step_size: :math:`\alpha` on the last level (:math:`\epsilon` in the papers), from which
             :math:`\alpha_i = \epsilon \sigma_i^2 / \sigma_L^2`; or a list with :math:`\alpha` on
             each level; or ``"ncsnv2"`` for technique 4 of Song and Ermon (arXiv 2006.09011); or
-            None for :math:`0.2 \sigma_L^2`, which is the published :math:`2 \cdot 10^{-5}` at
-            :math:`\sigma_L = 0.01`.
+            None for :math:`0.2 \sigma_L^2` (`default_eta`), which is the published
+            :math:`2 \cdot 10^{-5}` at :math:`\sigma_L = 0.01`.
         start: the law of the first state: ``"normal"``, noise of the first level about the data's
-            centre; or ``"uniform"`` on the range of the data, whatever the first level, as in the
-            papers of NCSN and NCSNv2.
+            centre; ``"gaussian"``, the noisy data's own mean and variance,
+            :math:`N(\mu, \sigma_1^2 + \sigma_d^2)`, of which the network records :math:`\sigma_d`
+            (``data_std``); or ``"uniform"`` on the range of the data, whatever the first level, as
+            in the papers of NCSN and NCSNv2.
         prediction_type: what the network predicts.
         timestep_type: how it is told the noise level.
         sigma_data: standard deviation of the data, for a bare network in Karras' preconditioning.
@@ -51,6 +51,9 @@ class LadderSampler(Sampler):
         HDZooError: the ladder does not descend, or :math:`\eta` is outside (0, 2), where the walk
             does not converge.
     """
+
+    # The step size, in units of sigma^2, where none is given.
+    default_eta: ClassVar[float] = 0.2
 
     @checked(**LADDER_RULES)
     @register_to_config
@@ -104,9 +107,19 @@ class LadderSampler(Sampler):
         noise: Noise,
         centre: float = 0.0,
         data_range: tuple[float, float] | None = None,
+        data_std: float | None = None,
     ) -> torch.Tensor:
-        if self.config.get("start", "normal") == "normal":
-            return super().first_state(shape, noise, centre, data_range)
+        start = self.config.get("start", "normal")
+        if start == "normal":
+            return super().first_state(shape, noise, centre, data_range, data_std)
+        if start == "gaussian":
+            if data_std is None:
+                raise HDZooError(
+                    "start is 'gaussian', and this network does not record the standard deviation "
+                    "of its data (data_std); use start='normal'"
+                )
+            wide = math.hypot(self.levels[0], data_std)
+            return self.from_ve(centre + wide * noise.normal(shape), self.levels[0])
         if data_range is None:
             raise HDZooError(
                 "start is 'uniform' on the range of the data, and the samples of this network are "
@@ -118,7 +131,7 @@ class LadderSampler(Sampler):
     def step_sizes(self, sigmas: Sequence[float]) -> Sequence[float]:
         step_size = self.config.step_size
         if step_size is None:
-            alphas = langevin_step_sizes(sigmas, 0.2 * sigmas[-1] ** 2)
+            alphas = langevin_step_sizes(sigmas, self.default_eta * sigmas[-1] ** 2)
         elif step_size == "ncsnv2":
             step_size = ncsnv2_step_size(sigmas, self.config.steps_per_level)
             alphas = langevin_step_sizes(sigmas, step_size)

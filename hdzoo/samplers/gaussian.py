@@ -230,6 +230,70 @@ def numbered_levels(config: Mapping[str, Any]) -> np.ndarray:
     return np.asarray(np.sqrt((1 - signal[signal > 0]) / signal[signal > 0]))
 
 
+def published_loss(config: Mapping[str, Any], sigma: float) -> float:
+    """The denoising loss per dimension at a noise level, from a configuration's record of it."""
+    record = config["held_out_loss"]
+    order = np.argsort(record["sigmas"])
+    levels, losses = (np.asarray(record[key])[order] for key in ("sigmas", "loss"))
+    return float(np.interp(np.log(sigma), np.log(levels), np.minimum(1, losses)))
+
+
+def published_fraction(config: Mapping[str, Any], sigma: float, alpha: float) -> float:
+    r"""The fraction :math:`\lambda` of the denoising step that a read-out stands for.
+
+    Args:
+        config: with a ``readout``, a word or a number, and ``held_out_loss``.
+        sigma: the last noise level.
+        alpha: the step size there.
+    """
+    eta = alpha / sigma**2
+    match config["readout"]:
+        case "alpha":
+            return eta
+        case "half":
+            return 0.5
+        case "full":
+            return 1.0
+        case "half-corrected":
+            return (2 + eta) / 4
+        case "variance-matched":
+            return 1 / (1 + published_loss(config, sigma) ** 0.5)
+        case fraction:
+            return float(fraction)
+
+
+def published_hand_off(config: Mapping[str, Any], rung: Rung, below: Rung) -> float:
+    r"""The coefficient of the score in a hand-off without noise.
+
+    The root of :math:`q a^2 - 2 a + \Delta = 0`, where the variance falls by :math:`\Delta`, or
+    :math:`\Delta / 2`.
+
+    Args:
+        config: with a ``hand_off``, and ``held_out_loss``.
+        rung: on which the hand-off starts.
+        below: the next.
+    """
+    difference = rung.sigma**2 - below.sigma**2
+    if config["hand_off"] == "half":
+        return difference / 2
+    q = (1 - published_loss(config, rung.sigma)) / rung.sigma**2
+    # Of the two roots the one that stays finite where q is 0.
+    return difference / 2 if q == 0 else float(-np.expm1(np.log1p(-q * difference) / 2) / q)
+
+
+def published_last_move(config: Mapping[str, Any], rung: Rung, below: Rung | None) -> float:
+    """The coefficient of the score in the last move on a rung, where that adds no noise.
+
+    Args:
+        config: with a ``hand_off``, a ``readout``, and ``held_out_loss``.
+        rung: of the move.
+        below: the next; None after the last, where the move is the read-out.
+    """
+    if below is not None:
+        return published_hand_off(config, rung, below)
+    return published_fraction(config, rung.sigma, rung.alpha) * rung.sigma**2
+
+
 def technique_4(levels: np.ndarray, steps: int) -> float:
     r"""The step size on the last level by technique 4 of Song and Ermon (arXiv 2006.09011).
 
@@ -280,3 +344,23 @@ def published_rungs(
     else:
         alphas = step_size * (levels / levels[-1]) ** 2
     return [Rung(*rung) for rung in zip(levels.tolist(), alphas.tolist(), steps, strict=True)]
+
+
+def published_descent(
+    config: Mapping[str, Any], num_inference_steps: int, eta: float
+) -> list[tuple[Rung, Rung | None, bool]]:
+    """Each rung of `published_rungs`, the next one, and whether the last move adds no noise.
+
+    Args:
+        config: likewise, with a ``hand_off`` and a ``readout``.
+        num_inference_steps: likewise.
+        eta: that where ``step_size`` is None.
+
+    Returns:
+        None for a next rung after the last, where the last move may be a read-out.
+    """
+    given = None if config["step_size"] is not None else eta
+    rungs = published_rungs(config, num_inference_steps, given)
+    hands_on_noise, reads_out = config["hand_off"] in ("own", "next"), config["readout"] is not None
+    quiet = [not hands_on_noise] * (len(rungs) - 1) + [reads_out]
+    return list(zip(rungs, [*rungs[1:], None], quiet, strict=True))

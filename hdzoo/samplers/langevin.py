@@ -1,6 +1,7 @@
 """Langevin dynamics, at one noise level and annealed."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, ClassVar
 
@@ -11,11 +12,18 @@ from diffusers.configuration_utils import register_to_config
 from hdzoo.checks import OneOf, checked
 from hdzoo.samplers.base import Limit, Move
 from hdzoo.samplers.families import LadderSampler, SingleLevelSampler
-from hdzoo.samplers.gaussian import GaussianLaw, published_level, published_rungs
+from hdzoo.samplers.gaussian import (
+    GaussianLaw,
+    published_fraction,
+    published_hand_off,
+    published_level,
+    published_rungs,
+)
+from hdzoo.samplers.held_out import SOME_LOSS, loss_at
 from hdzoo.samplers.options import LADDER_RULES, READOUTS
 from hdzoo.samplers.options import readout as readout_rule
 
-HAND_OFFS = ("own", "next", "half")
+HAND_OFFS = ("own", "next", "half", "variance-matched")
 
 
 class LangevinSampler(SingleLevelSampler):
@@ -67,10 +75,23 @@ class AnnealedLangevinSampler(LadderSampler):
         hand_off: the last step on a rung. ``"own"``: a step like the others (published).
             ``"next"``: with the noise :math:`\sqrt{2 \alpha_{i+1}} z` of the next rung.
             ``"half"``: half-denoising of the variance difference,
-            :math:`x + \frac12 (\sigma_i^2 - \sigma_{i+1}^2) s(x, \sigma_i)`, without noise.
+            :math:`x + \frac12 \Delta_i s(x, \sigma_i)`,
+            :math:`\Delta_i = \sigma_i^2 - \sigma_{i+1}^2`, without noise: a step of Euler's method
+            on the probability-flow ODE in :math:`\sigma^2`, which makes the chain a
+            predictor-corrector (Song et al., arXiv 2011.13456) of that predictor.
+            ``"variance-matched"``: the same with :math:`1 / (1 + \sqrt{1 - q_i \Delta_i})` in the
+            place of 1/2, :math:`q_i = (1 - c(\sigma_i)) / \sigma_i^2`, after which the total
+            variance is that of the next rung, whatever the data, if it was that of this one.
+            On a single point (:math:`c = 0`) it is the step of DDIM.
         readout: :math:`\lambda`: None for no read-out (the sample keeps the noise of the last
             rung), ``"alpha"`` for :math:`\alpha_L / \sigma_L^2`, ``"half"`` for 1/2, ``"full"``
-            for 1, or a number from 0 to 1.
+            for 1, or a number from 0 to 1. ``"half-corrected"`` for :math:`1/2 + \eta / 4`,
+            :math:`\eta = \alpha_L / \sigma_L^2`: on smooth data, half-denoising less what a walk
+            with fresh noise inflates the variance by, to first order. ``"variance-matched"`` for
+            :math:`1 / (1 + \sqrt{c(\sigma_L)})`, after which the total variance is that of the
+            data; where they are smooth in some directions and singular in others, it suits neither.
+        held_out_loss: :math:`c(\sigma) = E |\sigma s + z|^2 / d` as the network records it
+            (``unet.config.held_out_loss``), for what is variance-matched.
 
     The other options are those of `LadderSampler`.
     """
@@ -79,7 +100,8 @@ class AnnealedLangevinSampler(LadderSampler):
     limit = Limit("noisy data", "step_size")
     option_choices: ClassVar[dict[str, Sequence[Any]]] = {
         "hand_off": HAND_OFFS,
-        "readout": (None, "alpha", "half", "full", 0.625),
+        "readout": (None, "alpha", "half", "full", 0.625, "half-corrected", "variance-matched"),
+        "held_out_loss": (SOME_LOSS,),
     }
 
     @checked(**LADDER_RULES, hand_off=OneOf(HAND_OFFS), readout=readout_rule)
@@ -94,6 +116,7 @@ class AnnealedLangevinSampler(LadderSampler):
         step_size: float | list[float] | str | None = None,
         hand_off: str = "own",
         readout: float | str | None = None,
+        held_out_loss: dict[str, list[float]] | None = None,
         start: str = "normal",
         prediction_type: str = "score",
         timestep_type: str = "sigma",
@@ -110,37 +133,49 @@ class AnnealedLangevinSampler(LadderSampler):
             return walk
         if self.config.hand_off == "next":
             return walk._replace(noise=next_walk.noise)
-        return Move(walk.sigma, 0.5 * (walk.sigma**2 - next_walk.sigma**2), 0.0)
+        share, lost = 0.5, walk.sigma**2 - next_walk.sigma**2
+        if self.config.hand_off == "variance-matched":
+            left = 1 - (1 - loss_at(self.config.held_out_loss, walk.sigma)) * lost / walk.sigma**2
+            share = 1 / (1 + math.sqrt(left))
+        return Move(walk.sigma, share * lost, 0.0)
 
     def read_out(self, walk: Move) -> Move:
-        return denoise(walk, self.config.readout) if self.config.readout is not None else walk
+        readout, loss = self.config.readout, self.config.held_out_loss
+        return denoise(walk, readout, loss) if readout is not None else walk
 
     def closed_form(self, start: GaussianLaw) -> GaussianLaw:
         law, readout = start, self.config.readout
         rungs = published_rungs(self.config, self.num_inference_steps)
         for rung, below in pairwise(rungs):
             law = law.langevin(rung.alpha, rung.sigma, rung.steps - 1)
-            if self.config.hand_off == "half":
-                law = law.gradient((rung.sigma**2 - below.sigma**2) / 2, rung.sigma)
+            if self.config.hand_off in ("half", "variance-matched"):
+                law = law.gradient(published_hand_off(self.config, rung, below), rung.sigma)
             else:
                 kept = below if self.config.hand_off == "next" else rung
                 law = law.gradient(rung.alpha, rung.sigma).noise(2 * kept.alpha)
         sigma, alpha, steps = rungs[-1]
         if readout is None:
             return law.langevin(alpha, sigma, steps)
-        fractions = {"alpha": alpha / sigma**2, "half": 0.5, "full": 1.0}
-        fraction = fractions[readout] if isinstance(readout, str) else readout
+        fraction = published_fraction(self.config, sigma, alpha)
         return law.langevin(alpha, sigma, steps - 1).gradient(fraction * sigma**2, sigma)
 
 
-def denoise(walk: Move, readout: float | str) -> Move:
+def denoise(
+    walk: Move, readout: float | str, held_out_loss: Mapping[str, Any] | None = None
+) -> Move:
     """A noiseless move by a fraction of the denoising step.
 
     Args:
         walk: the walk on the last rung.
-        readout: ``"alpha"``, ``"half"``, ``"full"``, or the fraction itself.
+        readout: a word of `AnnealedLangevinSampler`'s option, or the fraction itself.
+        held_out_loss: of the network.
     """
     if readout == "alpha":
         return walk._replace(noise=0.0)
-    fraction = READOUTS[readout] if isinstance(readout, str) else readout
+    if readout == "half-corrected":
+        fraction = 0.5 + walk.alpha / walk.sigma**2 / 4
+    elif readout == "variance-matched":
+        fraction = 1 / (1 + math.sqrt(loss_at(held_out_loss, walk.sigma)))
+    else:
+        fraction = READOUTS[readout] if isinstance(readout, str) else readout
     return Move(walk.sigma, fraction * walk.sigma**2, 0.0)

@@ -15,11 +15,15 @@ from hdzoo.checks import (
     refuse,
 )
 from hdzoo.errors import HDZooError
+from hdzoo.samplers.held_out import held_out_loss
 from hdzoo.samplers.ladders import EVALUATIONS, RHO, check_ladder
 from hdzoo.scores.clocks import TIMESTEP_TYPES
 from hdzoo.scores.conversions import PREDICTION_TYPES
 
 READOUTS = {"half": 0.5, "full": 1.0}
+# Those that are known once the step size, or the network's loss, is.
+DERIVED_READOUTS = ("alpha", "half-corrected", "variance-matched")
+STARTS = ("normal", "uniform", "gaussian")
 
 
 def ladder(name: str, value: Any) -> Any:
@@ -44,12 +48,13 @@ def step_size(name: str, value: Any) -> Any:
 
 def readout(name: str, value: Any) -> Any:
     """The rule of read-outs."""
-    if value is None or (isinstance(value, str) and value in ("alpha", *READOUTS)):
+    if value is None or (isinstance(value, str) and value in (*DERIVED_READOUTS, *READOUTS)):
         return value
     try:
         return Number(0, 1)(name, value)
     except HDZooError:
-        refuse(name, value, "None, 'alpha', 'half', 'full', or a number from 0 to 1")
+        words = ", ".join(map(repr, dict.fromkeys(("alpha", *READOUTS, *DERIVED_READOUTS))))
+        refuse(name, value, f"None, {words}, or a number from 0 to 1")
 
 
 # Options that all samplers have...
@@ -67,7 +72,8 @@ LADDER_RULES: dict[str, Rule] = {
     "sigmas": Maybe(ladder),
     "steps_per_level": EVALUATIONS,
     "step_size": step_size,
-    "start": OneOf(("normal", "uniform")),
+    "start": OneOf(STARTS),
+    "held_out_loss": held_out_loss,
     "rho": RHO,
     "num_steps": EVALUATIONS,
 }

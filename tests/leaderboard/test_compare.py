@@ -193,13 +193,18 @@ def test_a_sampler_that_fails_is_an_entry_that_says_so(model, tmp_path, monkeypa
     monkeypatch.setitem(registered, "diverging", (info, DivergingSampler))
     monkeypatch.setitem(registered, "broken", (info, BrokenSampler))
     settings = SETTINGS | {"samplers": ["diverging", "broken", "annealed-langevin"], "trials": 2}
+    # What is tuned by is what is ranked by, and more of it is better.
+    settings |= {"rank_by": "precision"}
     board = compare(
         model,
         tmp_path / "board",
         on_entry=write_page,
         **settings | {"num_inference_steps": (2, 8)},
     )
-    assert [entry.sampler for entry in board.at(8)] == ["annealed-langevin"]
+    (alone,) = board.at(8)
+    assert (alone.sampler, alone.objective.metric) == ("annealed-langevin", "precision")
+    assert alone.options == max(alone.trials, key=lambda trial: trial.value).options
+    assert {result.metric for result in alone.report.results} == {"fid", "precision", "recall"}
     found = {(e.sampler, e.num_inference_steps): e.failure for e in board.entries}
     assert "not finite" in found["diverging", 8]
     assert "KeyError: 'a bug in a plugin'" in found["broken", 8]
@@ -346,6 +351,8 @@ def test_a_link_in_the_place_of_a_set_is_not_followed(model, board, tmp_path):
     [
         ({"seed": 1}, "seed and trial_seed are both 1"),
         ({"trials": -1}, "trials is -1"),
+        ({"rank_by": "kid"}, "rank_by is 'kid'; allowed are 'fid', 'wfid', 'tv', 'precision'"),
+        ({"rank_by": ["tv"]}, "rank_by is"),
         ({"num_inference_steps": (1, 8)}, "a whole number from 2"),
         ({"samplers": ["no-such-sampler"]}, "no-such-sampler"),
         ({"reference": "nowhere.safetensors"}, "there is no reference 'nowhere.safetensors'"),

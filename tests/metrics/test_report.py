@@ -101,7 +101,9 @@ def test_a_generated_set_is_judged_by_the_reference_of_its_model(report, drawn, 
     assert found["seed"] == 2020
     assert {"hdzoo", "torch", "torch-fidelity"} <= set(found["versions"])
     names = [result["name"] for result in found["results"]]
-    assert names == [f"{name} {FEATURES}" for name in ("FD", "KD", "IS", "precision", "recall")]
+    alone = ("FD", "KD", "IS", "precision", "recall")
+    by_class = ("class-weighted FD", "total variation of class shares")
+    assert names == [f"{name} {FEATURES}" for name in (*alone, *by_class)]
     for result in found["results"]:
         assert np.isfinite(
             [result["value"], result["spread"], *result["equal_size"].values()]
@@ -221,7 +223,10 @@ def test_results_go_into_the_card_and_nothing_else_changes(report, drawn):
     assert once.startswith(begin + "model_name:   tiny\nmodel-index:\n")
     assert once.endswith(end)
     results = ModelCard.load(path).data.eval_results
-    assert [result.metric_type for result in results] == ["fd", "kd", "is", "precision", "recall"]
+    assert [result.metric_type for result in results] == [
+        *("fd", "kd", "is", "precision", "recall"),
+        *("class-weighted fd", "total variation of class shares"),
+    ]
     assert results[0].metric_value == pytest.approx(report["fid"].value, rel=1e-5)
     assert results[0].metric_name == f"FD {FEATURES}"
     assert results[0].dataset_type == "some/digits"
@@ -240,7 +245,7 @@ def test_a_card_keeps_other_results_and_what_follows_them(report, drawn):
     write_results(drawn[0], report)
     card = ModelCard.load(path)
     assert card.data.datasets == ["mine"]
-    assert len(card.data.eval_results) == 6
+    assert len(card.data.eval_results) == 8
     assert path.read_text().index("datasets:") > path.read_text().index("model-index:")
 
 
@@ -292,7 +297,10 @@ def test_pixels_of_more_than_a_byte_are_refused(saved, tmp_path):
         ({"reference": "nowhere.safetensors"}, "there is no reference"),
         ({"reference": __file__ + ".safetensors"}, "there is no reference"),
         ({"reference": "digits", "features": "nothing"}, "nothing"),
-        ({"metrics": ["fid", "psnr"]}, "unknown metrics psnr"),
+        (
+            {"metrics": ["fid", "psnr"]},
+            "unknown metric 'psnr'; .*kid, isc, prc, wfid, tv",
+        ),
         ({"subsets": 4}, "at least 5"),
         ({"subsets": 51}, "at most 50"),
         ({"seed": -1}, "from 0"),

@@ -97,22 +97,33 @@ def test_heun_is_that_of_diffusers(steps: int, kind: str, karras: bool) -> None:
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 10])
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
+@pytest.mark.parametrize("solver", ["midpoint", "heun"])
 @pytest.mark.parametrize(("algorithm", "eta"), [("dpmsolver++", 0.0), ("sde-dpmsolver++", 1.0)])
-def test_2m_is_that_of_diffusers(steps: int, kind: str, algorithm: str, eta: float) -> None:
+def test_2m_is_that_of_diffusers(
+    steps: int, kind: str, solver: str, algorithm: str, eta: float
+) -> None:
     theirs = diffusers.DPMSolverMultistepScheduler(
-        prediction_type=kind, algorithm_type=algorithm, use_karras_sigmas=True, **BETAS
+        prediction_type=kind,
+        algorithm_type=algorithm,
+        solver_type=solver,
+        use_karras_sigmas=True,
+        **BETAS,
     )
     ours = get_sampler("dpm-solver-pp-2m").from_config(theirs.config, eta=eta)
+    assert ours.config.solver_type == solver
     theirs.set_timesteps(steps)
     for mine, other in zip(*both(ours, theirs, "vp", draws=eta > 0), strict=True):
         assert gap(mine, other) < SINGLE
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("solver", ["midpoint", "heun"])
 @pytest.mark.parametrize(("algorithm", "eta"), [("dpmsolver++", 0.0), ("sde-dpmsolver++", 1.0)])
-def test_2m_is_that_of_diffusers_for_edm(kind: str, algorithm: str, eta: float) -> None:
+def test_2m_is_that_of_diffusers_for_edm(
+    kind: str, solver: str, algorithm: str, eta: float
+) -> None:
     theirs = diffusers.EDMDPMSolverMultistepScheduler(
-        prediction_type=kind, algorithm_type=algorithm, solver_order=2
+        prediction_type=kind, algorithm_type=algorithm, solver_type=solver, solver_order=2
     )
     ours = get_sampler("dpm-solver-pp-2m").from_config(theirs.config, eta=eta)
     assert (ours.config.sigma_data, ours.config.rho) == (0.5, 7.0)

@@ -559,9 +559,9 @@ def test_bad_ladder(name: str, values: dict[str, Any], message: str) -> None:
         (
             "dpm-solver-pp-2m",
             {"eta": -0.1},
-            r"eta is -0\.1; .* of at least 0",
+            r"eta is -0\.1; .* a number from 0 up",
         ),
-        ("dpm-solver-pp-2m", {"eta": "full"}, "eta is 'full'; it must be a finite number"),
+        ("dpm-solver-pp-2m", {"eta": "full"}, "eta is 'full'; it must be a number from 0 up"),
         *(
             ("predictor-corrector", {"snr": snr}, f"snr is {snr}; .* above 0 and below 1")
             for snr in (0.0, -0.1, 1.0, math.nan)

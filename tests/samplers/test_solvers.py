@@ -1,14 +1,17 @@
 """Heun, DPM-Solver++ 2M and predictor-corrector: their ladders, churn, and chains begun midway."""
 
 import math
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Any
 
 import diffusers
 import pytest
 import torch
+from scipy.integrate import quad
 
 from hdzoo import get_sampler
+from hdzoo.errors import HDZooError
+from hdzoo.samplers.dpm_solver import eta_at
 from hdzoo.verification.laws import Draws
 
 SOLVERS = ["heun", "dpm-solver-pp-2m", "predictor-corrector"]
@@ -110,3 +113,99 @@ def test_options_of_another_sampler_do_not_count() -> None:
     alone = get_sampler("consistent-annealed-sampling")(sigma_max=3.0, num_levels=5)
     alone.set_timesteps(9)
     assert consistent.levels == alone.levels
+
+
+# ---- noise by level, and the second order ---------------------------------------------------
+
+LEVELS = [5.0, 3.2, 1.3, 0.7, 0.2]
+TAU = [[1.3, 1.2**2], [0, 2.6**2]]
+
+
+def step_by_step(nu: float, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+    """Consistent annealing of second order, as it is written: the line through two denoised states
+    integrated exactly, by quadrature."""
+    before = None
+    for i, (sigma, below) in enumerate(pairwise(LEVELS)):
+        denoised = torch.tanh(x)
+        c = 1 + (1.2**2 if sigma >= 1.3 else 2.6**2)
+        h = math.log(sigma / below)
+        kept = math.exp(-c * h)
+        moved = kept * x + (1 - kept) * denoised
+        if before is not None:
+            last = math.log(LEVELS[i - 1] / sigma)
+            integral = quad(lambda u, c=c, h=h: c * math.exp(-c * (h - u)) * u, 0, h)[0]
+            moved = moved + integral / last * (denoised - before)
+        fresh = nu * below * math.sqrt(1 - math.exp(-2 * (c - 1) * h))
+        x, before = moved + fresh * z[i], denoised
+    return torch.tanh(x)
+
+
+@pytest.mark.parametrize("nu", [1.0, 1.05])
+def test_the_second_order_is_the_exact_integral_and_noise_is_by_level(nu: float) -> None:
+    sampler = get_sampler("dpm-solver-pp-2m")(
+        prediction_type="sample", solver_type="heun", eta=TAU, noise_scale=nu
+    )
+    sampler.set_timesteps(sigmas=LEVELS)
+    start, z = 5 * torch.randn(4, 3).double(), torch.randn(5, 4, 3).double()
+    x, draws = start, Draws(lambda draw, _: z[draw])
+    for t in sampler.timesteps:
+        with draws:
+            x = sampler.step(torch.tanh(x), t, x).prev_sample
+    assert draws.count == 4
+    torch.testing.assert_close(x, step_by_step(nu, start, z), rtol=1e-12, atol=1e-12)
+
+
+def test_of_first_order_it_is_consistent_annealed_sampling() -> None:
+    """The first step has no line to follow."""
+    x, z, eta, ends = torch.randn(4, 3).double(), torch.randn(4, 3).double(), 1.7, []
+    # Of the last level, of which the other has its own step size.
+    epsilon = (1 - (0.6 / 2.0) ** (1 + eta)) * 0.6**2
+    for name, options in (
+        ("dpm-solver-pp-2m", {"eta": eta, "solver_type": "heun"}),
+        ("consistent-annealed-sampling", {"step_size": epsilon, "readout": "full"}),
+    ):
+        sampler = get_sampler(name)(sigmas=[2.0, 0.6], prediction_type="sample", **options)
+        sampler.set_timesteps(2)
+        state = x
+        for t in sampler.timesteps:
+            with Draws(lambda *_: z):
+                state = sampler.step(torch.tanh(state), t, state).prev_sample
+        ends.append(state)
+    torch.testing.assert_close(*ends, rtol=1e-12, atol=1e-12)
+
+
+def test_which_eta_a_level_has() -> None:
+    found = [eta_at([[1.3, 3.0], [0.2, 2.0], [0, 1.0]], s) for s in (9, 1.3, 1.2, 0.2, 0.1)]
+    assert found == [3.0, 3.0, 2.0, 2.0, 1.0]
+    assert eta_at(0.3, 5.0) == 0.3
+
+
+def test_solver_types_of_other_solvers_do_not_count() -> None:
+    for theirs in (diffusers.UniPCMultistepScheduler(), diffusers.DEISMultistepScheduler()):
+        assert theirs.config.solver_type not in ("midpoint", "heun")
+        sampler = get_sampler("dpm-solver-pp-2m").from_config(theirs.config)
+        assert sampler.config.solver_type == "midpoint"
+        assert type(theirs).from_config(sampler.config)
+
+
+DESCENDING = r"by descending sigma, to 0, as in \[\[1.3, 1.44\], \[0, 6.76\]\]"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"eta": -1}, r"eta is -1; it must be a number from 0 up, or a list of pairs"),
+        ({"eta": []}, "eta has 0 values"),
+        ({"eta": [[1, 2, 3]]}, r"eta\[0\] has 3 values"),
+        ({"eta": [[1, -2], [0, 1]]}, r"eta\[0\]\[1\] is -2"),
+        ({"eta": [[1.3, 2.0]]}, DESCENDING),
+        ({"eta": [[1, 2], [3, 4], [0, 1]]}, DESCENDING),
+        ({"eta": [[0, 2], [0, 1]]}, DESCENDING),
+        ({"eta": "much"}, "eta is 'much'"),
+        ({"solver_type": "bh2"}, "solver_type is 'bh2'; allowed are 'midpoint', 'heun'"),
+        ({"noise_scale": -0.1}, "noise_scale is -0.1"),
+    ],
+)
+def test_how_noise_cannot_be_said(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(HDZooError, match=message):
+        get_sampler("dpm-solver-pp-2m")(**options)

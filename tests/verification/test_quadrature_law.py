@@ -14,7 +14,15 @@ from hdzoo.verification.quadrature_law import GridChain, GridLaw, density_law, n
 from hdzoo.verification.small import option_names
 
 # Those whose noise is added to a function of the state, and that remember nothing else.
-REMEMBER = ("averaged-noise-langevin", "dpm-solver-pp-2m", "heun", "underdamped-langevin", "mala")
+REMEMBER = (
+    "averaged-noise-annealed-langevin",
+    "averaged-noise-langevin",
+    "dpm-solver-pp-2m",
+    "heun",
+    "mala",
+    "underdamped-annealed-langevin",
+    "underdamped-langevin",
+)
 MARKOV = [name for name in zoo.SAMPLERS if name not in REMEMBER]
 
 
