@@ -250,9 +250,9 @@ def call_foreign(function: Callable[[], _Result]) -> _Result:
             raise
         raise HDZooError(describe(error)) from error
     finally:
-        for number, (before, noting) in ours.items():
-            if signal.getsignal(number) is noting:
-                signal.signal(number, before)
+        for which, (before, noting) in ours.items():
+            if signal.getsignal(which) is noting:
+                signal.signal(which, before)
 
 
 def _noting(came: list[int], handler: Callable[[int, Any], Any]) -> Callable[[int, Any], Any]:
