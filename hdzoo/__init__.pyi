@@ -3,6 +3,8 @@ from . import targets as targets
 from . import verification as verification
 from .errors import HDZooError as HDZooError
 from .generators import GreatCircle as GreatCircle
+from .models import ConvEnergyModel as ConvEnergyModel
+from .models import EnergyModel as EnergyModel
 from .models import NCSNModel as NCSNModel
 from .models import NCSNppModel as NCSNppModel
 from .models import NCSNUNetModel as NCSNUNetModel

@@ -38,6 +38,8 @@ def hdzoo_models() -> dict[str, str]:
         "ncsnv2": "hdzoo.models.ncsnv2:NCSNv2Model",
         "ncsnpp": "hdzoo.models.ncsnpp:NCSNppModel",
         "unet": "hdzoo.models.unet:UNetScoreModel",
+        "energy": "hdzoo.models.energy:EnergyModel",
+        "conv-energy": "hdzoo.models.conv_energy:ConvEnergyModel",
         "gaussian-mixture": "hdzoo.targets.mixture:GaussianMixtureScore",
         "segment": "hdzoo.targets.manifold:SegmentScore",
         "sphere": "hdzoo.targets.manifold:SphereScore",
@@ -54,6 +56,7 @@ def hdzoo_objectives() -> dict[str, str]:
         "implicit": "hdzoo.training.objectives.implicit:Implicit",
         "sliced": "hdzoo.training.objectives.implicit:Sliced",
         "sure": "hdzoo.training.objectives.sure:Sure",
+        "contrastive-divergence": "hdzoo.training.objectives.contrastive:ContrastiveDivergence",
     }
 
 

@@ -229,30 +229,40 @@ def call_foreign(function: Callable[[], _Result]) -> _Result:
     """Calls a function of somebody else, which must not end the program.
 
     What it raises that is no `Exception` (SystemExit, KeyboardInterrupt, GeneratorExit...) comes
-    out as an `HDZooError` that says so. Only Ctrl-C, pressed meanwhile, remains what it is.
+    out as an `HDZooError` that says so. Only what a signal raises that comes meanwhile, Ctrl-C or
+    the wish that the program end, remains what it is.
     """
-    pressed: list[int] = []
-    before = signal.getsignal(signal.SIGINT)
-
-    def on_interrupt(number: int, frame: Any) -> Any:
-        pressed.append(number)
-        return before(number, frame) if callable(before) else None
-
+    came: list[int] = []
+    ours: dict[int, tuple[Any, Any]] = {}
     # Only there is a signal heard, and only there a handler may be set.
-    watched = callable(before) and threading.current_thread() is threading.main_thread()
-    if watched:
-        signal.signal(signal.SIGINT, on_interrupt)
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before = signal.getsignal(number)
+            if callable(before):
+                ours[number] = before, _noting(came, before)
+                signal.signal(number, ours[number][1])
     try:
         return function()
     except Exception:
         raise
     except BaseException as error:
-        if pressed:
+        if came:
             raise
         raise HDZooError(describe(error)) from error
     finally:
-        if watched and signal.getsignal(signal.SIGINT) is on_interrupt:
-            signal.signal(signal.SIGINT, before)
+        for which, (before, noting) in ours.items():
+            if signal.getsignal(which) is noting:
+                signal.signal(which, before)
+
+
+def _noting(came: list[int], handler: Callable[[int, Any], Any]) -> Callable[[int, Any], Any]:
+    """A handler of a signal that notes that it has come, and does what another one does."""
+
+    def note(number: int, frame: Any) -> Any:
+        came.append(number)
+        return handler(number, frame)
+
+    return note
 
 
 def describe(error: BaseException) -> str:

@@ -60,7 +60,7 @@ def test_packages_bring_pipelines_by_name(tmp_path, monkeypatch):
     monkeypatch.setattr(plugins, "entry_points", lambda group: found)
     plugins._discover.cache_clear()
     try:
-        assert plugins.names("pipelines") == sorted([*brought, "ncsn-mnist"])
+        assert plugins.names("pipelines") == sorted([*brought, *bundled_models()])
         assert resolve_model("our-net") == tmp_path / "mine"
         assert resolve_model("ncsn-mnist") == bundled_models()["ncsn-mnist"]
         pipe = HDPipeline.from_pretrained("our-net")

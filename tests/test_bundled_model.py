@@ -8,6 +8,8 @@ from given import digits
 
 from hdzoo import HDPipeline
 from hdzoo.bundled import bundled_models
+from hdzoo.cards import pictures_in
+from hdzoo.checksums import check_tensors
 from hdzoo.images.sources import load_images
 from hdzoo.pipelines.generators import sample_generators
 from hdzoo.training.data import image_loader, image_transform
@@ -76,3 +78,43 @@ def test_an_image_depends_on_its_seed_and_not_on_its_batch(pipe):
         # in float32), and the chain carries it on. The promise is 1e-3 of the range [0, 1].
         assert difference <= 1e-3
     assert torch.equal(draw(range(7)), drawn)
+
+
+@pytest.mark.parametrize("name", ["energy-mnist", "energy-mnist-cd"])
+def test_energies_are_small_and_their_records_are_whole(name):
+    folder = bundled_models()[name]
+    assert sum(path.stat().st_size for path in folder.glob("**/*.safetensors")) <= 5e6
+    assert all(check_tensors(path) for path in folder.glob("**/*.safetensors"))
+    record = json.loads((folder / "training.json").read_text())
+    card = (folder / "README.md").read_text()
+    assert record["command"] in card
+    assert f"{record['seconds']:,} s" in card
+    assert f"{record['config']['max_train_steps']:,} steps" in card
+    for package, version in record["versions"].items():
+        assert f"| {package} | {version} |" in card
+    for picture in pictures_in(card):
+        assert (folder / picture).is_file()
+
+
+def test_the_energy_denoises_nearly_as_well_as_the_denoiser_that_it_starts_from(pipe):
+    """Its gradient is no denoiser's own output, but that of an energy."""
+    energy = HDPipeline.from_pretrained("energy-mnist").unet
+    images = load_images(str(digits()), "test").select(range(0, 200, 5))
+    loader = image_loader(images, image_transform(28, 1, pipe.data_range), batch_size=40)
+    found, own = (
+        held_out_loss(network, loader, seed=1, sigmas=(0.2, 1.0))["loss"]
+        for network in (energy, pipe.unet)
+    )
+    # 20 % more at .2, 6 % more at 1, on these or on other images: the noise is the same.
+    assert all(0.9 * b < a < 1.4 * b for a, b in zip(found, own, strict=True))
+
+
+def test_the_energy_of_contrastive_divergence_tells_digits_from_noise():
+    network = HDPipeline.from_pretrained("energy-mnist-cd").unet
+    images = load_images(str(digits()), "test").select(range(0, 200, 5))
+    transform = image_transform(28, 1, network.config.data_range)
+    (real,) = image_loader(images, transform, batch_size=40)
+    noise = torch.rand(real.shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.no_grad():
+        inside, outside = (network.energy(x, 0.005) for x in (real, noise))
+    assert inside.max() < outside.min()

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -232,16 +233,29 @@ def test_hook_of_a_later_version_may_be_optional(install: Install) -> None:
     assert info("later").error is None
 
 
-def test_ctrl_c_while_plugins_load_ends_the_program(install: Install) -> None:
-    install("slow", "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nlen([])")
-    # A run in the background of a shell is deaf to it.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+def end(number: int, _: object) -> None:
+    sys.exit(128 + number)
+
+
+@pytest.mark.parametrize(
+    ("name", "handler", "error"),
+    [
+        ("SIGINT", signal.default_int_handler, KeyboardInterrupt),
+        ("SIGTERM", end, SystemExit),
+    ],
+)
+def test_a_signal_while_plugins_load_ends_the_program(
+    name: str, handler: Any, error: type[BaseException], install: Install
+) -> None:
+    install("slow", f"import os, signal\nos.kill(os.getpid(), signal.{name})\nlen([])")
+    # A run in the background of a shell is deaf to Ctrl-C.
+    before = signal.signal(signal.Signals[name], handler)
     try:
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(error):
             list_samplers()
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        assert signal.getsignal(signal.Signals[name]) is handler
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.Signals[name], before)
 
 
 @pytest.mark.parametrize("again", ["twice-entry = twice", "another = twice"])

@@ -10,6 +10,7 @@ from typer.core import TyperCommand
 
 from hdzoo.cli import (
     converting,
+    detecting,
     drawing,
     examining,
     inpainting,
@@ -94,6 +95,7 @@ for command in (
     judging.evaluate,
     judging.compare,
     judging.reference,
+    detecting.ood,
     listing.samplers,
     listing.plugins,
     listing.info,

@@ -1,3 +1,5 @@
+from .conv_energy import ConvEnergyModel as ConvEnergyModel
+from .energy import EnergyModel as EnergyModel
 from .ncsn import NCSNModel as NCSNModel
 from .ncsn_unet import NCSNUNetModel as NCSNUNetModel
 from .ncsnpp import NCSNppModel as NCSNppModel

@@ -177,6 +177,16 @@ class UNetScoreModel(Denoises, LoadedByName, ModelMixin, ConfigMixin):
         Raises:
             HDZooError: the images or the timestep do not fit.
         """
+        centred, scale, sigma, output = self._evaluate(sample, timestep)
+        sigma_data = self.config.data_std
+        denoised = self.config.data_mean + (sigma_data * scale) ** 2 * centred
+        denoised = denoised + (sigma * sigma_data * scale) * output
+        return UNet2DOutput(sample=denoised) if return_dict else (denoised,)
+
+    def _evaluate(
+        self, sample: torch.Tensor, timestep: torch.Tensor | float
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """``x - mu``, ``c_in``, ``sigma`` and ``F(c_in (x - mu), t)``."""
         config = self.config
         multiple = config.patch_size * 2 ** (len(config.block_out_channels) - 1)
         images(sample, config.in_channels, multiple, type(self).__name__)
@@ -189,6 +199,4 @@ class UNetScoreModel(Denoises, LoadedByName, ModelMixin, ConfigMixin):
         # One noise level for the whole batch is embedded once for each sample by UNet2DModel.
         output = self.unet(folded, time if time.numel() > 1 else time[0], return_dict=False)[0]
         output = F.pixel_shuffle(output, config.patch_size).to(sample.dtype)
-        denoised = config.data_mean + (config.data_std * scale) ** 2 * centred
-        denoised = denoised + (sigma * config.data_std * scale) * output
-        return UNet2DOutput(sample=denoised) if return_dict else (denoised,)
+        return centred, scale, sigma, output

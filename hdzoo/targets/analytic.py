@@ -26,6 +26,7 @@ from hdzoo.checks import (
     refuse,
 )
 from hdzoo.errors import HDZooError
+from hdzoo.scores.energies import check_extras
 from hdzoo.scores.output import ScoreOutput
 from hdzoo.text import counted
 
@@ -194,14 +195,7 @@ class AnalyticScore(LoadedByName, ModelMixin, ConfigMixin):
         Raises:
             HDZooError: a shape does not fit, or something else is asked for.
         """
-        if not isinstance(extras, list | tuple):
-            refuse("extras", extras, f"a list of some of {', '.join(self.provides)}")
-        unknown = [name for name in extras if name not in self.provides]
-        if unknown:
-            raise HDZooError(
-                f"{type(self).__name__} is asked for {unknown[0]!r} beside its score; it gives "
-                + ", ".join(self.provides)
-            )
+        check_extras(type(self).__name__, extras, self.provides)
         energy = -self.log_density(sample, timestep) if "energy" in extras else None
         output = ScoreOutput(sample=self.score(sample, timestep), energy=energy)
         return output if return_dict else output.to_tuple()

@@ -45,7 +45,7 @@ def initial_network(
     Args:
         source: a folder, a bundled name, or a Hub id.
         options: of its class, over those that it has; the weights must still fit.
-        name: the registered name that the network must have; any by default.
+        name: the registered name of its class, or of one that derives from it; its own by default.
 
     Returns:
         The network, and the hash of its weights (`hdzoo.checksums.content_hash`).
@@ -58,11 +58,14 @@ def initial_network(
 
     found = HDPipeline.from_pretrained(source).unet
     kind = type(found)
-    if name is not None and plugins.get("models", name) is not kind:
+    wanted = kind if name is None else plugins.get("models", name)
+    # One that computes something else with the same weights derives from it.
+    if not issubclass(wanted, kind):
         raise HDZooError(
             f"the network of {str(source)!r} is a {kind.__name__}, and {name!r} is asked for; "
             "leave the model out"
         )
+    kind = wanted
     weights = found.state_dict()
     network, unknown = kind.from_config(
         {**found.config, "held_out_loss": None, **options}, return_unused_kwargs=True

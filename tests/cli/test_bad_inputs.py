@@ -370,6 +370,14 @@ CASES = [
     ("train-classifier --dataset digits --test digits --output-dir out --num-epochs 0", "0"),
     ("train-classifier --dataset digits --test digits --output-dir out --learning-rate nan", "nan"),
     ("train-classifier --dataset digits --test digits --output-dir out --seed=-1", "seed is -1"),
+    # Other images.
+    ("ood {model} --in digits", "--out"),
+    ("ood {model} --in nowhere --out noise", "'nowhere'"),
+    ("ood {model} --in digits --out file.txt", "file.txt"),
+    (f"ood {{model}} --in digits --out noise -n {GOOGOL}", "num_images is"),
+    ("ood {model} --in digits --out noise -n 5 --sigma nan", "sigmas[0] is nan"),
+    ("ood {model} --in digits --out noise -n 5 --sigma 1e9", "noise level"),
+    ("ood {model} --in digits --out noise -n 5 -O full", "full"),
 ]
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from scipy import stats
 
-from hdzoo import GaussianMixtureScore, HDPipeline, HDZooError, get_sampler
+from hdzoo import GaussianMixtureScore, HDPipeline, HDZooError, get_sampler, plugins
 from hdzoo.samplers.averaged_noise import AveragedNoiseLangevinSampler
 from hdzoo.samplers.gaussian import GaussianLaw, JointLaw
 from hdzoo.samplers.langevin import LangevinSampler
@@ -418,6 +418,34 @@ def test_mala_leaves_the_noisy_data_as_they_are(alpha: float) -> None:
     for t in unadjusted.timesteps:
         x = unadjusted.step(MIXTURE.score(x, SIGMA), t, x, generator).prev_sample
     assert stats.kstest(x.numpy()[:, 0], cdf).pvalue < (1e-6 if alpha > 0.1 else 1.0)
+
+
+@pytest.mark.parametrize(
+    ("target", "sigma", "alpha"), [("eight-gaussians", 0.3, 0.1), ("circle", 0.1, 0.01)]
+)
+def test_mala_leaves_the_noisy_targets_in_the_plane_as_they_are(
+    target: str, sigma: float, alpha: float
+) -> None:
+    """A million steps in a pipeline, which asks for the energies. Langevin steps do not pass."""
+    model = plugins.get("targets", target)()
+    start = model.sample(5000, seeded(), sigma)
+    exact = model.sample(50_000, seeded(1), sigma).double()
+    views: list[Callable[[torch.Tensor], torch.Tensor]] = [
+        lambda x: x[:, 0],
+        lambda x: x[:, 1],
+        lambda x: x.norm(dim=1),
+        lambda x: model.log_density(x, sigma),
+    ]
+
+    def p_values(sampler: Any) -> list[float]:
+        pipe = HDPipeline(model, sampler)
+        pipe.set_progress_bar_config(disable=True)
+        ends = pipe(latents=start.float(), generator=seeded(2)).images.double()
+        return [stats.ks_2samp(view(ends), view(exact)).pvalue for view in views]
+
+    # Fails once in a quarter of a million.
+    assert min(p_values(MALASampler(sigma=sigma, step_size=alpha, num_steps=201))) > 1e-6
+    assert min(p_values(LangevinSampler(sigma=sigma, step_size=alpha, num_steps=50))) < 1e-12
 
 
 def test_mala_arrives_at_the_noisy_data() -> None:

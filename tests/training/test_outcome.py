@@ -26,6 +26,7 @@ from hdzoo.cards import pictures_in, write_card
 from hdzoo.checksums import content_hash
 from hdzoo.errors import HDZooError, StoppedError
 from hdzoo.images.sources import load_images
+from hdzoo.models.energy import EnergyModel
 from hdzoo.models.ncsn import NCSNModel
 from hdzoo.models.ncsnv2 import NCSNv2Model
 from hdzoo.models.unet import UNetScoreModel
@@ -302,3 +303,12 @@ def test_the_default_sampler_is_of_modest_cost_and_fits_the_network(build, kind,
     if cost == 200:
         # At any other cost as well.
         assert pipe(1, 2, output_type="pt").images.isfinite().all()
+
+
+def test_an_energy_starts_from_the_weights_of_a_denoiser(reference):
+    network, _ = initial_network(reference, {}, "energy")
+    assert type(network) is EnergyModel
+    for name, weight in network.state_dict().items():
+        assert torch.equal(weight, weights(reference)[name])
+    with pytest.raises(HDZooError, match="is a UNetScoreModel, and 'conv-energy' is asked for"):
+        initial_network(reference, {}, "conv-energy")

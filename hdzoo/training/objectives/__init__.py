@@ -7,6 +7,7 @@ in by its score (`derivatives.energy_score`). Each function gives the loss of ea
 """
 
 from hdzoo.training.objectives.base import Network, NoisyObjective, Objective, build_objective
+from hdzoo.training.objectives.contrastive import contrastive_divergence
 from hdzoo.training.objectives.denoising import denoising_score_matching, loss_per_dimension
 from hdzoo.training.objectives.derivatives import (
     along,
@@ -37,6 +38,7 @@ __all__ = [
     "along",
     "bit_flip_cross_entropy",
     "build_objective",
+    "contrastive_divergence",
     "denoising_score_matching",
     "divergence",
     "draw_probes",
