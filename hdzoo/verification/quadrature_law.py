@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.interpolate import CubicSpline, PchipInterpolator
+from scipy.sparse import csc_array
 from scipy.special import ndtr
 
 from hdzoo.errors import HDZooError
@@ -193,7 +194,7 @@ class GridChain:
         """The law of the last state, given that of the first."""
         last_noisy = max((k for k, noise in enumerate(self.noises) if noise > 0), default=-1)
         previous: tuple[np.ndarray, ...] | None = None
-        kernel = np.empty(0)
+        kernel = csc_array((0, 0))
         for step, smallest in enumerate(self.noises):
             centre, noise = self.maps(step, law.points)
             if smallest == 0:
@@ -221,7 +222,7 @@ class GridChain:
             HDZooError: the chain does not forget its start.
         """
         centre, noise = self.maps(0, self.grid)
-        once = self._kernel(centre, noise)
+        once = self._kernel(centre, noise).toarray()
         many, weights, times = once, once @ start.weights, 1
         for _ in range(MOST_DOUBLINGS):
             later, times = many @ weights, 2 * times
@@ -242,17 +243,24 @@ class GridChain:
 
         It is ``-1 / log |l|``, ``l`` the second eigenvalue of the step's kernel.
         """
-        eigenvalues = np.linalg.eigvals(self._kernel(*self.maps(0, self.grid)))
+        eigenvalues = np.linalg.eigvals(self._kernel(*self.maps(0, self.grid)).toarray())
         return float(-1 / np.log(np.sort(np.abs(eigenvalues))[-2]))
 
-    def _kernel(self, centre: np.ndarray, noise: np.ndarray) -> np.ndarray:
-        """What share of each point goes to each point of the grid; a column for each."""
-        kernel = np.exp(-(((self.grid[:, None] - centre) / noise) ** 2) / 2) / noise
-        return np.asarray(kernel * (self.grid[1] - self.grid[0]) / np.sqrt(2 * np.pi))
+    def _kernel(self, centre: np.ndarray, noise: np.ndarray) -> csc_array:
+        """What share of each point goes to each point of the grid in its `REACH`; a column for
+        each."""
+        count, spacing = len(self.grid), self.grid[1] - self.grid[0]
+        low, high = (centre + side * REACH * noise for side in (-1, 1))
+        first, end = (np.searchsorted(self.grid, bound) for bound in (low, high))
+        each, ends = end - first, np.concatenate([[0], np.cumsum(end - first)])
+        rows = np.arange(ends[-1]) + np.repeat(first - ends[:-1], each)
+        gaps = (self.grid[rows] - np.repeat(centre, each)) / np.repeat(noise, each)
+        shares = np.exp(-(gaps**2) / 2) * np.repeat(spacing / np.sqrt(2 * np.pi) / noise, each)
+        return csc_array((shares, rows, ends), shape=(count, len(centre)))
 
     def _spread(
         self,
-        kernel: np.ndarray,
+        kernel: csc_array | np.ndarray,
         weights: np.ndarray,
         centre: np.ndarray,
         noise: np.ndarray,

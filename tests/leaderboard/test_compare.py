@@ -1,5 +1,6 @@
 """Comparisons: equal cost and noise for all, failures as entries, the same result when resumed."""
 
+import dataclasses
 import json
 import shutil
 
@@ -29,11 +30,13 @@ SETTINGS = {
     "samplers": SAMPLERS,
     "num_inference_steps": (8, 12),
     "num_images": 40,
-    "trials": 3,
+    "trials": 2,
     "trial_images": 20,
     "chunk_size": 20,
     "metrics": ("fid",),
 }
+# A part of it: one that starts from noise, and one from images of another.
+FEW = SETTINGS | {"samplers": (SAMPLERS[0], SAMPLERS[3]), "num_inference_steps": (8,)}
 
 
 class DivergingSampler(AnnealedLangevinSampler):
@@ -95,6 +98,12 @@ def board(model, told, tmp_path_factory):
     return board
 
 
+def part(board):
+    """What `FEW` makes of it."""
+    entries = [entry for entry in board.at(8) if entry.sampler in FEW["samplers"]]
+    return dataclasses.replace(board, entries=entries)
+
+
 def summary(board):
     """What a comparison says, but for times and folders."""
     content = json.loads(json.dumps(board.to_dict()))
@@ -125,7 +134,7 @@ def test_every_sampler_has_the_same_cost_seed_and_number_of_images(board):
 
 def test_trials_have_another_seed_and_equal_budgets(board):
     for entry in board.entries:
-        assert len(entry.trials) <= 3
+        assert len(entry.trials) <= 2
         for number, trial in enumerate(entry.trials):
             name = f"{entry.sampler}-{entry.num_inference_steps}-{number}"
             manifest = read_manifest(board.folder / "trials" / name)
@@ -139,7 +148,7 @@ def test_trials_have_another_seed_and_equal_budgets(board):
             assert entry.options == best.options
     # One step size is all that the first has to choose; the third is refined to the same ladder.
     tried = {entry.sampler: len(entry.trials) for entry in board.entries}
-    assert tried["alpha-half-denoising"] == 3
+    assert tried["alpha-half-denoising"] == 2
     assert tried["example-ddim"] == 0
 
 
@@ -158,7 +167,7 @@ def test_the_pages_say_it_all(board):
         assert f"| {entry.sampler} |" in text
         assert f"{entry.objective.value:.4g} ± {entry.objective.spread:.2g}" in text
     assert "40 images of each, seed 0" in text
-    assert "at most 3 configurations of 20 images, seed 1" in text
+    assert "at most 2 configurations of 20 images, seed 1" in text
     saved = json.loads((board.folder / "leaderboard.json").read_text())
     assert saved == json.loads(json.dumps(board.to_dict()))
     with Image.open(board.folder / "samples.png") as picture:
@@ -176,7 +185,7 @@ def test_a_column_starts_from_the_same_noise(model, monkeypatch, tmp_path):
         return state
 
     monkeypatch.setattr(HDPipeline, "_first_state", record)
-    settings = SETTINGS | {"trials": 0, "num_inference_steps": (8,), "samplers": SAMPLERS[:3]}
+    settings = FEW | {"trials": 0, "num_images": 20, "samplers": SAMPLERS[:3]}
     compare(model, tmp_path / "board", **settings)
     one, *others = starts.values()
     assert len(others) == 2
@@ -192,14 +201,14 @@ def test_a_sampler_that_fails_is_an_entry_that_says_so(model, tmp_path, monkeypa
     info = plugins.provider("samplers", "langevin")
     monkeypatch.setitem(registered, "diverging", (info, DivergingSampler))
     monkeypatch.setitem(registered, "broken", (info, BrokenSampler))
-    settings = SETTINGS | {"samplers": ["diverging", "broken", "annealed-langevin"], "trials": 2}
+    settings = SETTINGS | {"samplers": ["diverging", "broken", "annealed-langevin"]}
     # What is tuned by is what is ranked by, and more of it is better.
     settings |= {"rank_by": "precision"}
     board = compare(
         model,
         tmp_path / "board",
         on_entry=write_page,
-        **settings | {"num_inference_steps": (2, 8)},
+        **settings | {"num_inference_steps": (2, 8), "num_images": 20},
     )
     (alone,) = board.at(8)
     assert (alone.sampler, alone.objective.metric) == ("annealed-langevin", "precision")
@@ -239,14 +248,14 @@ def evaluations_of(board):
 
 
 def test_what_is_left_is_told_in_network_evaluations(board, told):
-    # 4 samplers, (3 x 20 + 40) images of each, at 8 and at 12 evaluations.
-    assert any("at most 8,000 network evaluations" in note for note in told["notes"])
-    assert told["progress"][0] == (0, 8000)
+    # 4 samplers, (2 x 20 + 40) images of each, at 8 and at 12 evaluations.
+    assert any("at most 6,400 network evaluations" in note for note in told["notes"])
+    assert told["progress"][0] == (0, 6400)
     done, total = zip(*told["progress"], strict=True)
     assert list(done) == sorted(done)
-    # Fewer trials than three make it less, never more.
+    # Fewer trials than two make it less, never more.
     assert list(total) == sorted(total, reverse=True)
-    assert done[-1] == total[-1] == evaluations_of(board) < 8000
+    assert done[-1] == total[-1] == evaluations_of(board) < 6400
 
 
 @pytest.mark.parametrize(
@@ -278,22 +287,20 @@ def test_an_interrupted_comparison_ends_with_the_same_result(model, board, monke
 
     def interrupted(*args, **kwargs):
         calls.append(1)
-        if len(calls) in (3, 9, 20):
+        if len(calls) in (2, 5, 8):
             raise KeyboardInterrupt
         return draw(*args, **kwargs)
 
     monkeypatch.setattr(generation, "draw_batch", interrupted)
     for _ in range(3):
         with pytest.raises(KeyboardInterrupt):
-            compare(model, tmp_path / "board", **SETTINGS)
+            compare(model, tmp_path / "board", **FEW)
     told = []
-    again = compare(
-        model, tmp_path / "board", on_progress=lambda *work: told.append(work), **SETTINGS
-    )
-    assert summary(again) == summary(board)
+    again = compare(model, tmp_path / "board", on_progress=lambda *work: told.append(work), **FEW)
+    assert summary(again) == summary(part(board))
     # What was there already is no work that is left.
     (*_, last) = (work[1:] for work in told if work[0] == comparing.ALL)
-    assert 0 < last[0] == last[1] < evaluations_of(board)
+    assert 0 < last[0] == last[1] < evaluations_of(again)
 
 
 def test_two_processes_find_the_same(model, board, start_processes, tmp_path):
@@ -302,23 +309,26 @@ def test_two_processes_find_the_same(model, board, start_processes, tmp_path):
         "compare",
         model,
         *("-O", tmp_path / "board", "-n", 40, "--chunk-size", 20),
-        *("--trials", 3, "--trial-images", 20),
-        *(f"-s{name}" for name in SAMPLERS),
-        *("-t", 8, "-t", 12, "--metric", "fid"),
+        *("--trials", 2, "--trial-images", 20),
+        *(f"-s{name}" for name in FEW["samplers"]),
+        *("-t", 8, "--metric", "fid"),
     )
     for process in processes:
         process.join()
     assert [process.exitcode for process in processes] == [0, 0], start_processes.log.read_text()
     found = json.loads((tmp_path / "board" / "leaderboard.json").read_text())
-    for one, other in zip(found["entries"], board.to_dict()["entries"], strict=True):
+    for one, other in zip(found["entries"], part(board).to_dict()["entries"], strict=True):
         assert one["sampler"] == other["sampler"]
         assert one["options"] == other["options"]
         value = one["report"]["results"][0]["value"]
         # Features are computed by as many threads as a process has.
         assert value == pytest.approx(other["report"]["results"][0]["value"], rel=1e-4)
     for folder in ("sets", "trials"):
-        for shard in (board.folder / folder).rglob("*.parquet"):
-            twin = tmp_path / "board" / shard.relative_to(board.folder)
+        shards = list((tmp_path / "board" / folder).rglob("*.parquet"))
+        # Two of each set in `sets`, and one of each of the two trials.
+        assert len(shards) == 4
+        for shard in shards:
+            twin = board.folder / shard.relative_to(tmp_path / "board")
             assert twin.read_bytes() == shard.read_bytes()
 
 
@@ -339,7 +349,7 @@ def test_a_link_in_the_place_of_a_set_is_not_followed(model, board, tmp_path):
     victim.mkdir()
     shutil.rmtree(linked)
     linked.symlink_to(victim)
-    made = compare(model, folder, **SETTINGS)
+    made = compare(model, folder, **FEW | {"samplers": ("annealed-langevin",)})
     (failed,) = (entry for entry in made.entries if entry.failure)
     assert (failed.sampler, failed.num_inference_steps) == ("annealed-langevin", 8)
     assert "annealed-langevin-8 is a link, to " in failed.failure
@@ -376,9 +386,7 @@ def test_a_model_without_a_reference_needs_one(model, tmp_path):
     board = compare(
         bare,
         tmp_path / "board",
-        **SETTINGS
-        | settings
-        | {"features": "digits", "samplers": ["langevin"], "num_inference_steps": [8]},
+        **FEW | settings | {"features": "digits", "samplers": ["langevin"], "trials": 0},
     )
     assert board.entries[0].report.reference["num_images"] == 200
 
@@ -432,8 +440,8 @@ def test_step_sizes_are_spread_evenly_over_their_range(pipe):
 
 def test_the_command_prints_a_table_and_goes_on(run, model, board, tmp_path, monkeypatch):
     folder = shutil.copytree(board.folder, tmp_path / "copy")
-    arguments = ["-O", folder, "-n", 40, "--chunk-size", 20, "--trials", 3, "--trial-images", 20]
-    arguments += [f"-s{name}" for name in SAMPLERS] + ["-t", 8, "-t", 12, "--metric", "fid"]
+    arguments = ["-O", folder, "-n", 40, "--chunk-size", 20, "--trials", 2, "--trial-images", 20]
+    arguments += [f"-s{name}" for name in FEW["samplers"]] + ["-t", 8, "-t", 12, "--metric", "fid"]
     monkeypatch.setenv("COLUMNS", "200")
     code, printed, _ = run("compare", model, *arguments)
     assert code == 0

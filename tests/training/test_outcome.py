@@ -7,7 +7,6 @@ import re
 import numpy as np
 import pytest
 import torch
-from datasets import concatenate_datasets
 from huggingface_hub import ModelCard
 from PIL import Image
 from training_runs import (
@@ -37,14 +36,18 @@ from hdzoo.training.losses import held_out_loss
 from hdzoo.training.setup import build_scheduler, initial_network
 from hdzoo.training.trainer import TrainingConfig
 
+
+def short_sampler():
+    return AnnealedLangevinSampler(
+        sigma_max=5, sigma_min=0.1, num_levels=4, steps_per_level=2, prediction_type="sample"
+    )
+
+
 # ---- what a run writes ----------------------------------------------------------------------
 
 
 def test_the_folder_is_ready_for_the_hub(tmp_path, digits, monkeypatch):
-    folder = tmp_path / "tiny-digits"
-    sampler = AnnealedLangevinSampler(
-        sigma_max=5, sigma_min=0.1, num_levels=4, steps_per_level=2, prediction_type="sample"
-    )
+    folder, sampler = tmp_path / "tiny-digits", short_sampler()
     run(
         folder,
         digits,
@@ -64,7 +67,7 @@ def test_the_folder_is_ready_for_the_hub(tmp_path, digits, monkeypatch):
 
     record = json.loads((folder / "training.json").read_text())
     assert TrainingConfig(**record["config"]) == with_config(max_train_steps=3)
-    assert record["num_images"] == 1500
+    assert record["num_images"] == 240
     assert record["command"] == "hdzoo train --dataset digits"
     assert record["dataset"] == "digits"
     assert record["versions"]["torch"] == torch.__version__.partition("+")[0]
@@ -114,7 +117,7 @@ def test_the_card_links_data_sets_of_the_hub_only(reference, tmp_path, monkeypat
 
 
 def test_grids_of_samples_do_not_disturb_the_weights(tmp_path, digits, reference):
-    run(tmp_path, digits, sample_every=15)
+    run(tmp_path, digits, sample_every=15, scheduler=short_sampler())
     grids = sorted((tmp_path / "samples").iterdir())
     assert [grid.name for grid in grids] == ["000015.png", "000030.png"]
     with Image.open(grids[0]) as grid:
@@ -123,7 +126,7 @@ def test_grids_of_samples_do_not_disturb_the_weights(tmp_path, digits, reference
     assert same(everything(tmp_path), everything(reference))
     assert same(weights(tmp_path), weights(reference))
     # Nor each other: a run that is stopped between them draws the same.
-    run(tmp_path / "once", digits, sample_every=30)
+    run(tmp_path / "once", digits, sample_every=30, scheduler=short_sampler())
     once = tmp_path / "once" / "samples" / "000030.png"
     assert once.read_bytes() == grids[1].read_bytes()
 
@@ -166,10 +169,12 @@ def test_tensorboard_has_the_mean_loss_and_the_rate(tmp_path, digits, monkeypatc
 # ---- what it says of the loss ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("stop", [None, 33, 57])
+@pytest.mark.parametrize("stop", [None, 13, 23])
 def test_the_log_has_the_mean_of_every_fifty_steps(
     tmp_path, digits, monkeypatch, at_step, stop, interrupt
 ):
+    assert runs.LOG_EVERY == 50
+    monkeypatch.setattr(runs, "LOG_EVERY", 20)
     losses, inner = [], runs.Run.loss
 
     def recorded(*args):
@@ -177,17 +182,17 @@ def test_the_log_has_the_mean_of_every_fifty_steps(
         return losses[-1]
 
     monkeypatch.setattr(runs.Run, "loss", recorded)
-    config = with_config(max_train_steps=110, train_batch_size=2)
+    config = with_config(max_train_steps=44, train_batch_size=2)
     if stop is not None:
         at_step(stop, interrupt)
         with pytest.raises(StoppedError):
             run(tmp_path, digits, config)
     run(tmp_path, digits, config)
-    assert len(losses) == 110
-    parts = {50: losses[:50], 100: losses[50:100], 110: losses[100:]}
+    assert len(losses) == 44
+    parts = {20: losses[:20], 40: losses[20:40], 44: losses[40:]}
     assert [line["step"] for line in lines(tmp_path)] == list(parts)
     for line in lines(tmp_path):
-        # Sums of 50 float32 numbers.
+        # Sums of 20 float32 numbers.
         expected = torch.stack(parts[line["step"]]).double().mean().item()
         assert line["loss"] == pytest.approx(expected, rel=1e-5)
         assert line["learning_rate"] == pytest.approx(2e-3)
@@ -215,7 +220,7 @@ def test_held_out_loss_on_the_way_is_that_of_the_average(
         run(tmp_path, digits, held_out_every=10)
 
 
-def test_long_ladders_and_large_sets_are_thinned_on_the_way(tmp_path, digits, monkeypatch):
+def test_long_ladders_and_large_sets_are_thinned_on_the_way(tmp_path, monkeypatch):
     seen = []
 
     def measured(network, loader, *args, **kwargs):
@@ -223,9 +228,10 @@ def test_long_ladders_and_large_sets_are_thinned_on_the_way(tmp_path, digits, mo
         return {"sigmas": [1.0], "loss": [0.5]}
 
     monkeypatch.setattr(runs, "held_out_loss", measured)
-    many = concatenate_datasets([digits, digits.select(range(600))])
-    run(tmp_path, digits, with_config(max_train_steps=1), held_out=many, held_out_every=1)
-    assert len(seen[0].dataset) == 700
+    many, config = load_images("digits"), with_config(max_train_steps=1)
+    run(tmp_path, many.select(range(8)), config, held_out=many, held_out_every=1)
+    # Of 1,500 every other one, for 1,000 at most.
+    assert len(seen[0].dataset) == 750
 
     model = NCSNv2Model(sample_size=8, in_channels=1, base_channels=8, num_levels=25)
     loader = [torch.zeros(1, 1, 8, 8)]
