@@ -7,7 +7,8 @@ Makes a virtual environment with hdzoo (some 6 GB, as `make demo`), unless it is
 each package in turn: installs it, runs its tests, asks `hdzoo samplers` for what it brings, draws
 with each sampler by `hdzoo sample`, ranks them by `hdzoo compare`, and uninstalls it. Pictures,
 boards and the output of what failed are in the output folder, and packages_alone.json. On
-`ncsn-mnist`, or on the pipeline that the package brings. The exit code is 1 if anything fails.
+`ncsn-mnist`, on `energy-mnist` for samplers of energies, or on the pipeline that the package
+brings. The exit code is 1 if anything fails.
 
 Its tests try 15 configurations of each sampler, as in the tests of all; with ``--whole`` 200, as in
 the package's own run.
@@ -77,7 +78,8 @@ def check(package: Path, environment: Environment, args: argparse.Namespace) -> 
     found["tests"] = " ".join(found.pop("last")).strip("= ")
     (plugin,) = (p for p in environment.json("plugins") if p["distribution"] == name)
     found["brings"] = {k: v for k, v in plugin.items() if isinstance(v, list) and v}
-    samplers, (model, *_) = plugin["samplers"], (*plugin["pipelines"], "ncsn-mnist")
+    usual = "energy-mnist" if name == "hdzoo-energy" else "ncsn-mnist"
+    samplers, (model, *_) = plugin["samplers"], (*plugin["pipelines"], usual)
     listed = [row["name"] for row in environment.json("samplers") if row["error"] is None]
     found["listed"] = sorted(set(samplers) & set(listed))
     drawing = (model, "-t", str(args.num_inference_steps))
