@@ -124,7 +124,7 @@ def thing(name: str) -> Any:
             return hdzoo.wrap(
                 lambda x, sigma: 0 * x, sigma_min=0.01, sigma_max=9.0, sample_shape=SHAPE[1:]
             )
-        case _ if name in SMALL:
+        case _ if name in NETWORKS:
             return network(name)
         case _ if name.endswith("Sampler"):
             made = getattr(hdzoo, name)(prediction_type="sample")
@@ -133,6 +133,7 @@ def thing(name: str) -> Any:
     return target(name)
 
 
+NETWORKS = tuple(name for name in SMALL if name.endswith("Model"))
 DRAW = {
     "batch_size": 2,
     "num_inference_steps": 4,
@@ -229,7 +230,7 @@ CALLS: dict[str, tuple[tuple[str, ...], dict[str, Any], dict[str, list[Any]]]] =
         },
         {"original_samples": STATES, "noise": STATES, "timesteps": LEVEL},
     ),
-    "forward": (tuple(SMALL), NETWORK, {"sample": STATES, "timestep": LEVEL}),
+    "forward": (NETWORKS, NETWORK, {"sample": STATES, "timestep": LEVEL}),
     **{
         f"{method} of points": (TARGETS, POINTS, {"x": NO_POINTS, "sigma": EXACT})
         for method in ("score", "log_density", "denoise", "posterior_covariance")
@@ -245,7 +246,7 @@ CALLS: dict[str, tuple[tuple[str, ...], dict[str, Any], dict[str, list[Any]]]] =
         {"num_samples": [*WHOLE], "generator": GENERATORS, "sigma": NOT_NEGATIVE},
     ),
     "denoise": (
-        (*SMALL, "wrap"),
+        (*NETWORKS, "wrap"),
         {"x": torch.zeros(SHAPE), "sigma": 1.0},
         {"x": STATES, "sigma": [*LEVEL, 0.0]},
     ),

@@ -192,8 +192,8 @@ def test_a_leaderboard(tmp_path, monkeypatch):
         "command": f"hdzoo compare '{HOSTILE}'",
     }
     entries = [
-        Entry("langevin", 10, 0, {"note": HOSTILE}, [], tmp_path, report_of(), None),
-        Entry("broken", 10, 0, {}, [], tmp_path, None, HOSTILE),
+        Entry("langevin", 10, 0, {"note": HOSTILE}, [], tmp_path, report_of(), None, "fid"),
+        Entry("broken", 10, 0, {}, [], tmp_path, None, HOSTILE, "fid"),
     ]
     board = Leaderboard(tmp_path, protocol, entries)
     # The two pictures are ours.

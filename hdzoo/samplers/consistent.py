@@ -25,7 +25,7 @@ from hdzoo.samplers.langevin import denoise
 from hdzoo.samplers.options import LADDER_RULES
 from hdzoo.samplers.options import readout as readout_rule
 
-NOISES = ("point", "data")
+OF_WHAT = ("point", "data")
 
 
 class ConsistentAnnealedSampler(LadderSampler):
@@ -40,8 +40,8 @@ class ConsistentAnnealedSampler(LadderSampler):
     for each evaluation. On a single point the noise left is exactly :math:`\sigma_i` at each rung.
     With :math:`\eta = 1 - \gamma` it is DDIM; with :math:`\eta = 1 - \gamma^2`, the default, VE
     ancestral sampling. Data that are no point are left with too little variance, by
-    :math:`c(\sigma_i) \eta^2 \sigma_i^2` in each dimension at each step; with ``noise="data"`` the
-    noise makes up for it,
+    :math:`c(\sigma_i) \eta^2 \sigma_i^2` in each dimension at each step; with
+    ``consistent_with="data"`` the noise makes up for it,
 
     .. math:: \beta_i^2 \sigma_{i+1}^2 = 2 \tau - \Delta_i - q_i \tau^2, \quad
         \tau = \eta \sigma_i^2, \quad \Delta_i = \sigma_i^2 - \sigma_{i+1}^2, \quad
@@ -62,10 +62,11 @@ class ConsistentAnnealedSampler(LadderSampler):
             within :math:`[1 - \gamma_i, 1 + \gamma_i]`; None for :math:`\eta_i = 1 - \gamma_i^2`.
         readout: None for the last step as published, ``"full"`` for the denoising step instead of
             it (their "denoised" samples), or any other of `AnnealedLangevinSampler`'s.
-        noise: ``"point"``, what a single point asks for, as published; or ``"data"``, what these
-            data ask for by ``held_out_loss``.
+        consistent_with: ``"point"``: the noise is what a single point asks for, as published; or
+            ``"data"``, what these data ask for by ``held_out_loss``.
         held_out_loss: :math:`c(\sigma) = E |\sigma s + z|^2 / d` as the network records it
-            (``unet.config.held_out_loss``), for ``noise="data"`` and the variance-matched read-out.
+            (``unet.config.held_out_loss``), for ``consistent_with="data"`` and the
+            variance-matched read-out.
 
     The other options are those of `LadderSampler`.
     """
@@ -75,13 +76,17 @@ class ConsistentAnnealedSampler(LadderSampler):
     limit = Limit("noisy data", "num_inference_steps")
     option_choices: ClassVar[dict[str, Sequence[Any]]] = {
         "readout": (None, "alpha", "half", "full", 0.625, "half-corrected", "variance-matched"),
-        "noise": NOISES,
+        "consistent_with": OF_WHAT,
         "held_out_loss": (SOME_LOSS,),
     }
 
     @checked(
         **LADDER_RULES
-        | {"step_size": Maybe(POSITIVE), "readout": readout_rule, "noise": OneOf(NOISES)}
+        | {
+            "step_size": Maybe(POSITIVE),
+            "readout": readout_rule,
+            "consistent_with": OneOf(OF_WHAT),
+        }
     )
     @register_to_config
     def __init__(
@@ -93,7 +98,7 @@ class ConsistentAnnealedSampler(LadderSampler):
         steps_per_level: int = 100,
         step_size: float | None = None,
         readout: float | str | None = None,
-        noise: str = "point",
+        consistent_with: str = "point",
         held_out_loss: dict[str, list[float]] | None = None,
         start: str = "normal",
         prediction_type: str = "score",
@@ -151,7 +156,7 @@ class ConsistentAnnealedSampler(LadderSampler):
 
     def hand_off(self, walk: Move, next_walk: Move) -> Move:
         kept, spread = (1 - walk.alpha / walk.sigma**2) * walk.sigma / next_walk.sigma, 0.0
-        if self.config.noise == "data":
+        if self.config.consistent_with == "data":
             loss = loss_at(self.config.held_out_loss, walk.sigma)
             spread = loss * (walk.alpha / walk.sigma / next_walk.sigma) ** 2
         return walk._replace(noise=next_walk.sigma * root(1 - kept**2 + spread))
@@ -168,7 +173,7 @@ class ConsistentAnnealedSampler(LadderSampler):
         law, last = start, levels[-1]
         for sigma, below, eta in zip(levels, levels[1:], etas, strict=False):
             tau, loss = eta * sigma**2, 0.0
-            if self.config.noise == "data":
+            if self.config.consistent_with == "data":
                 loss = published_loss(self.config, sigma)
             fresh = 2 * tau - (sigma**2 - below**2) - (1 - loss) * (tau / sigma) ** 2
             law = law.gradient(tau, sigma).noise(np.maximum(0, fresh))

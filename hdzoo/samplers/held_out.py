@@ -9,7 +9,7 @@ from hdzoo.checks import LEVELS, MAX_LEVELS, Many, Number, Rule, refuse
 from hdzoo.errors import HDZooError
 
 # What a sampler is asked for where it needs the loss, by option.
-MATCHED = {"hand_off": "variance-matched", "readout": "variance-matched", "noise": "data"}
+MATCHED = {"hand_off": "variance-matched", "readout": "variance-matched", "consistent_with": "data"}
 # For `hdzoo verify`: levels and losses as they are measured, some beyond the ends.
 SOME_LOSS = {"sigmas": [0.1, 0.3, 1.0, 3.0], "loss": [0.5, 0.31, 0.12, 0.02]}
 _LOSS = Many(Number(0), most=MAX_LEVELS)

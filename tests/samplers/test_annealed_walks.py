@@ -183,8 +183,8 @@ def test_noise_and_hand_offs_keep_the_variance_on_the_ladder() -> None:
     for variance in (VARIANCE, 0.0):
         loss, target = record(variance, LADDER), Gaussian.of(MEAN, variance)
         for name, options in (
-            (CONSISTENT, {"noise": "data"}),
-            (CONSISTENT, {"noise": "data", "step_size": 0.9 * LADDER[-1] ** 2}),
+            (CONSISTENT, {"consistent_with": "data"}),
+            (CONSISTENT, {"consistent_with": "data", "step_size": 0.9 * LADDER[-1] ** 2}),
             (ANNEALED, {"hand_off": "variance-matched", "readout": "full"}),
         ):
             sampler = get_sampler(name)(sigmas=LADDER, held_out_loss=loss, **options)
@@ -231,7 +231,10 @@ def test_total_variance_is_right_whatever_the_data() -> None:
     sigma, below = 0.9, 0.5
     # In one dimension the loss is 1 - sigma^2 E s^2.
     loss = {"sigmas": [sigma], "loss": [1 - sigma**2 * expectation(lambda x, s: s * s, sigma)]}
-    matched = (CONSISTENT, {"noise": "data"}), (ANNEALED, {"hand_off": "variance-matched"})
+    matched = (
+        (CONSISTENT, {"consistent_with": "data"}),
+        (ANNEALED, {"hand_off": "variance-matched"}),
+    )
     for name, options in matched:
         sampler = get_sampler(name)(sigmas=[sigma, below], held_out_loss=loss, **options)
         sampler.set_timesteps(2)
@@ -284,8 +287,16 @@ LOSS = r"held_out_loss is \{?.*it must be a network's record"
     [
         (ANNEALED, {"hand_off": "variance-matched"}, "give held_out_loss=pipe.unet.config"),
         (ANNEALED, {"readout": "variance-matched"}, "give held_out_loss=pipe.unet.config"),
-        (CONSISTENT, {"noise": "data"}, "needs the loss that the network was measured to have"),
-        (CONSISTENT, {"noise": "much"}, "noise is 'much'; allowed are 'point', 'data'"),
+        (
+            CONSISTENT,
+            {"consistent_with": "data"},
+            "needs the loss that the network was measured to have",
+        ),
+        (
+            CONSISTENT,
+            {"consistent_with": "much"},
+            "consistent_with is 'much'; allowed are 'point', 'data'",
+        ),
         (ANNEALED, {"held_out_loss": [0.1]}, LOSS),
         (ANNEALED, {"held_out_loss": {"sigmas": [1]}}, LOSS),
         (

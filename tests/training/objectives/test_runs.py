@@ -68,7 +68,8 @@ def config_of(name, options, **others):
 
 
 def test_every_objective_is_here() -> None:
-    assert set(OBJECTIVES) == {
+    # What shows its runs is a file of its own: test_contrastive.py.
+    assert {*OBJECTIVES, "contrastive-divergence"} == {
         name
         for name in plugins.names("objectives")
         if plugins.provider("objectives", name).name == "builtin"

@@ -177,10 +177,11 @@ class LowTemperatureLangevinSampler(SingleLevelSampler):
         noise: Noise,
         centre: float = 0.0,
         data_range: tuple[float, float] | None = None,
+        data_std: float | None = None,
     ) -> torch.Tensor:
         """Uniform on the range of the data, where the samples are images."""
         if data_range is None:
-            return super().first_state(shape, noise, centre)
+            return super().first_state(shape, noise, centre, data_range, data_std)
         low, high = data_range
         return self.from_ve(low + (high - low) * noise.uniform(shape), self.levels[0])
 
