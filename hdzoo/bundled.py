@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hdzoo import plugins
-from hdzoo.errors import HDZooError
+from hdzoo.errors import HDZooError, UnloadableError
 from hdzoo.files import check_folder, named_path, writing
 
 INDEX = "model_index.json"
@@ -105,7 +105,7 @@ class LoadedByName:
             raise
         # Whatever diffusers, the Hub's client or the reader of the weights raises.
         except Exception as error:
-            raise HDZooError(
+            raise UnloadableError(
                 f"{place} cannot be loaded as {cls.__name__}: {str(error).rstrip('.')}. If a file "
                 "is damaged or missing, download or save the folder again; of a pipeline, give "
                 "subfolder='unet' or 'scheduler' too"

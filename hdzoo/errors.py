@@ -15,6 +15,10 @@ class HDZooError(ValueError):
         super().__init__(plain(message))
 
 
+class UnloadableError(HDZooError, OSError):
+    """A model that is not there, or cannot be read: an `OSError`, as diffusers raises it."""
+
+
 class StoppedError(HDZooError):
     """Work that a signal has ended, and that can go on; the message says how.
 

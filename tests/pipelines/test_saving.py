@@ -119,6 +119,13 @@ def test_a_network_alone_knows_its_checksum(tmp_path, first):
         UNetScoreModel.from_pretrained(tmp_path)
 
 
+def test_weights_that_are_not_there_are_an_oserror_as_in_diffusers(tmp_path, first):
+    first.unet.save_pretrained(tmp_path, variant="fp16")
+    with pytest.raises(OSError, match="Error no file named") as caught:
+        UNetScoreModel.from_pretrained(tmp_path)
+    assert isinstance(caught.value, HDZooError)
+
+
 def test_what_other_programs_have_saved_loads_as_before(tmp_path, first, second):
     first.save_pretrained(tmp_path)
     second.unet.save_pretrained(tmp_path / "unet")
