@@ -190,10 +190,7 @@ class Sampler(Planned, Indexing, Configured):
             HDZooError: the chain has ended, or an argument does not fit.
         """
         begins = self._step_index is None
-        if self._step_index is None:
-            self._step_index = self._first_index(timestep)
-            self.memory = {}
-        k = self._step_index
+        k = self._first_index(timestep) if self._step_index is None else self._step_index
         if k >= len(self.moves):
             raise HDZooError(
                 f"the chain of {counted(len(self.moves), 'step')} has ended; call set_timesteps to "
@@ -204,6 +201,8 @@ class Sampler(Planned, Indexing, Configured):
         # One by one at the start alone: a thousand of them cost what a step's arithmetic does.
         if begins or (isinstance(generator, list) and len(generator) != len(sample)):
             check_generator(generator, len(sample))
+        if begins:
+            self._step_index, self.memory = k, {}
         return_dict = Flag()("return_dict", return_dict)
         edge, (keep, push, fresh) = self._edge_at(k)
         state = _as(torch.promote_types(sample.dtype, torch.float32), sample)

@@ -623,3 +623,13 @@ def test_a_step_size_is_not_carried_between_ladder_and_single_level():
         assert get_sampler("annealed-langevin").from_config(between.config).config.step_size == 3e-5
         between = get_sampler(name).from_config(annealed.config)
         assert get_sampler("langevin").from_config(between.config).config.step_size is None
+
+
+def test_a_chain_whose_first_step_is_refused_has_not_begun() -> None:
+    sampler = get_sampler("langevin")()
+    sampler.set_timesteps(4)
+    x, t = torch.zeros(2, 1, 2, 2), sampler.timesteps[0]
+    for _ in range(2):
+        with pytest.raises(HDZooError, match="generator is"):
+            sampler.step(x, t, x, generator=[1, 2])
+        assert sampler.step_index is None
