@@ -13,7 +13,9 @@ from hdzoo import plugins
 
 ROOT = Path(__file__).parents[1]
 # Pages of the repository that are pages of the site as well, in the place where they are.
-OTHERS = ("CONTRIBUTING.md", "CHANGELOG.md", "model_cards/*/README.md", "plugins/*/README.md")
+MODELS, PACKAGES = "model_cards/*/README.md", "plugins/*/README.md"
+IN_PACKAGES = "plugins/*/src/*/*/README.md"
+OTHERS = ("CONTRIBUTING.md", "CHANGELOG.md", MODELS, PACKAGES, IN_PACKAGES)
 OUTSIDE = re.compile(r"(?<=\]\()((?:\.\./)+)(?=(?:model_cards|plugins|CONTRIBUTING|CHANGELOG))")
 
 
@@ -22,9 +24,9 @@ def on_config(config: Any) -> Any:
     config.markdown_extensions.append(Notation())
     made = {
         "Samplers": [{name: f"samplers/{name}.md"} for name in plugins.list_samplers()],
-        "Models": [_other(path) for path in sorted(ROOT.glob(OTHERS[2]))],
-        "Packages": [_other(path) for path in sorted(ROOT.glob(OTHERS[3]))],
-        "Python": [f"api/{name}.md" for name in api.pages()],
+        "Models": [_other(path) for path in _found(MODELS, IN_PACKAGES)],
+        "Packages": [_other(path) for path in _found(PACKAGES)],
+        "Reference": [f"api/{name}.md" for name in api.pages()],
     }
     for entry in config.nav:
         for title, pages in entry.items():
@@ -57,10 +59,13 @@ def on_files(files: Files, config: Any) -> Files:
     for name, made in tutorials.pages().items():
         for ending, content in made.items():
             add(f"tutorials/{name}{ending}", content)
-    for pattern in OTHERS:
-        for path in sorted(ROOT.glob(pattern)):
-            _add_other(path, add)
+    for path in _found(*OTHERS):
+        _add_other(path, add)
     return files
+
+
+def _found(*patterns: str) -> list[Path]:
+    return [path for pattern in patterns for path in sorted(ROOT.glob(pattern))]
 
 
 def _other(path: Path) -> dict[str, str]:

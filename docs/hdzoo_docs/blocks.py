@@ -1,11 +1,10 @@
-"""What handwritten pages ask for: ``<!-- made: KIND ARGUMENT -->`` is replaced by what code makes."""
+"""``<!-- made: KIND ARGUMENT -->`` on a handwritten page is replaced by what code makes."""
 
 import inspect
 import re
 from collections.abc import Callable
 from pathlib import Path
 
-from hdzoo import plugins
 from hdzoo.markdown import prose
 from hdzoo.plugins import HookSpecs
 
@@ -36,9 +35,7 @@ def _samplers(_: str, __: list[Path]) -> str:
 def _hooks(_: str, __: list[Path]) -> str:
     hooks = [name for name in vars(HookSpecs) if name.startswith("hdzoo_")]
     said = [inspect.getdoc(getattr(HookSpecs, name)) or "" for name in hooks]
-    return "\n\n".join(
-        f"**`{name}`** {text}" for name, text in zip(hooks, said, strict=True)
-    )
+    return "\n\n".join(f"**`{name}`** {text}" for name, text in zip(hooks, said, strict=True))
 
 
 def _reproductions(_: str, __: list[Path]) -> str:

@@ -1,6 +1,7 @@
 """The pictures of the site: made once, kept in ``docs/.cache`` under what they depend on."""
 
 import hashlib
+import inspect
 import json
 import logging
 import os
@@ -28,7 +29,7 @@ MODELS = {
 }
 IMAGES, EVALUATIONS, SCALE = 8, 100, 3
 # What a picture of a sampler depends on, besides its own package.
-ROOMS = ("samplers", "scores", "targets", "distances", "pipelines", "demo", "verification")
+ROOMS = ("samplers", "scores", "demo", "verification")
 
 log = logging.getLogger("mkdocs.hdzoo")
 
@@ -39,26 +40,26 @@ class Left(Exception):  # noqa: N818
 
 def bias(name: str) -> Path:
     """The exact distance to Gaussian data against cost, step size and noise level."""
-    return _kept(f"{name}-bias", ".png", _sources(name), lambda path: _draw_bias(name, path))
+    return kept(f"{name}-bias", ".png", _sources(name), lambda path: _draw_bias(name, path))
 
 
 def plane(name: str) -> Path:
     """Chains on a target in the plane."""
-    return _kept(f"{name}-plane", ".png", _sources(name), lambda path: _draw_plane(name, path))
+    return kept(f"{name}-plane", ".png", _sources(name), lambda path: _draw_plane(name, path))
 
 
 def digits(name: str) -> tuple[Path, dict[str, Any]]:
     """Digits, and what made them."""
     weights = [_folder(resolve_model(model)) for model in _models(name)]
     depends = [_sources(name), *weights]
-    note = _kept(f"{name}-digits", ".json", depends, lambda path: _draw_digits(name, path))
+    note = kept(f"{name}-digits", ".json", depends, lambda path: _draw_digits(name, path))
     return note.with_suffix(".png"), json.loads(note.read_text())
 
 
 def reproduction(name: str) -> tuple[Path, dict[str, Any]]:
     """The figure of a published result found anew, and the rest of it."""
-    package = plugins.provider("reproductions", name).module.partition(".")[0]
-    depends = [_package(package), *map(_room, (*ROOMS, "literature", "training"))]
+    module = inspect.getsourcefile(plugins.get("reproductions", name))
+    depends = [_file(Path(str(module))), *map(room, ROOMS)]
 
     def make(path: Path) -> None:
         from hdzoo.literature.base import reproduce
@@ -69,15 +70,21 @@ def reproduction(name: str) -> tuple[Path, dict[str, Any]]:
         (folder / f"{name}.json").replace(path)
         folder.rmdir()
 
-    note = _kept(f"reproduce-{name}", ".json", depends, make)
+    note = kept(f"reproduce-{name}", ".json", depends, make)
     return note.with_suffix(".png"), json.loads(note.read_text())
 
 
 # ---- the cache ------------------------------------------------------------------------------
 
 
-def _kept(name: str, ending: str, depends: Any, make: Callable[[Path], None]) -> Path:
+def kept(name: str, ending: str, depends: Any, make: Callable[[Path], None]) -> Path:
     """The file of a name, made now if what it depends on has changed.
+
+    Args:
+        name: of the file, without its ending.
+        ending: of it.
+        depends: what JSON can hold.
+        make: writes the file.
 
     Raises:
         Left: it cannot be made; the reason is kept as well.
@@ -107,10 +114,11 @@ def _sources(name: str) -> Any:
     """What a sampler's pictures depend on."""
     package = plugins.provider("samplers", name).module.partition(".")[0]
     own = [] if package == "hdzoo" else [_package(package)]
-    return [*map(_room, ROOMS), *own]
+    return [*map(room, ROOMS), *own]
 
 
-def _room(name: str) -> str:
+def room(name: str) -> str:
+    """The sources of a room of hdzoo, as one hash."""
     return _folder(Path(hdzoo.__file__).parent / name, "*.py")
 
 

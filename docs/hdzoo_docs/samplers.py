@@ -98,7 +98,9 @@ def _digits(name: str, shown: list[Path]) -> str:
     except pictures.Left as reason:
         return str(reason)
     shown.append(picture)
-    start = "" if made_by["started_from"] == "noise" else f" from those of {made_by['started_from']}"
+    start = (
+        "" if made_by["started_from"] == "noise" else f" from those of {made_by['started_from']}"
+    )
     return (
         f"![digits by {name}]({picture.name})\n\n{pictures.IMAGES} digits of "
         f"`{made_by['model']}`{start}, with the model's own noise levels where the sampler has "
@@ -150,4 +152,3 @@ def _linked(text: str, here: str, folder: str = "") -> str:
 
 def _by_class() -> dict[str, str]:
     return {plugins.get_sampler(name).__name__: name for name in plugins.list_samplers()}
-

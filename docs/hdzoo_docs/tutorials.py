@@ -1,7 +1,7 @@
 """Tutorials: scripts of cells, run, as pages and as notebooks.
 
-A script is Python in which ``# %%`` begins a cell of code and ``# %% [markdown]`` one of text. What a
-cell prints, and the value of the expression that it ends with, are shown below it.
+A script is Python in which ``# %%`` begins a cell of code and ``# %% [markdown]`` one of text. What
+a cell prints, and the value of the expression that it ends with, are shown below it.
 """
 
 import ast
@@ -87,7 +87,7 @@ def _run(cell: Cell, names: dict[str, Any], name: str) -> None:
             value.save(file, "PNG")
             cell.picture = file.getvalue()
         elif value is not None:
-            print(value)
+            printed.write(f"{value}\n")
     cell.printed = printed.getvalue()
 
 
@@ -98,7 +98,7 @@ def pages() -> dict[str, dict[str, str | bytes]]:
 
 def _kept(path: Path) -> list[Cell]:
     """The cells as they were when the script was run last, which is now if anything has changed."""
-    depends = [hashlib.sha256(path.read_bytes()).hexdigest(), *map(pictures._room, pictures.ROOMS)]
+    depends = [hashlib.sha256(path.read_bytes()).hexdigest(), *map(pictures.room, pictures.ROOMS)]
 
     def make(file: Path) -> None:
         made = [
@@ -107,7 +107,7 @@ def _kept(path: Path) -> list[Cell]:
         file.write_text(json.dumps(made))
 
     try:
-        kept = pictures._kept(f"tutorial-{path.stem}", ".json", depends, make)
+        kept = pictures.kept(f"tutorial-{path.stem}", ".json", depends, make)
     except pictures.Left:
         return cells(path)
     made = [Cell(**cell) for cell in json.loads(kept.read_text())]
