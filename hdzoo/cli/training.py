@@ -51,7 +51,7 @@ def train(
         typer.Option(
             "--sampler",
             "-s",
-            help="The sampler to save with the network. Default: one of about 200 evaluations.",
+            help="The sampler to save with the network. Default: a preset, where it has one.",
         ),
     ] = None,
     option: Options = None,
