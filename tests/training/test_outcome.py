@@ -300,7 +300,8 @@ def test_the_default_sampler_is_of_modest_cost_and_fits_the_network(build, kind,
     levels = sampler.sigmas[:-1].unique().tolist()
     network.check_sigmas(levels)
     if kind == "DPMSolverPP2MSampler":
-        assert max(levels) == pytest.approx(5 * network.config.data_std / 0.3081)
+        wanted = 5 * network.config.data_std / 0.3081
+        assert max(levels) == pytest.approx(min(wanted, network.config.sigma_max))
         # A walk that takes its place has the whole range, 200 evaluations, and a read-out.
         walk = get_sampler("annealed-langevin").from_config(sampler.config)
         assert (walk.levels[0], walk.levels[-2]) == (network.config.sigma_max, 0.01)
