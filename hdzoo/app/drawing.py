@@ -1,16 +1,18 @@
 """Drawing with several samplers from the same noise, told of while it goes on."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
+
+from PIL import Image
 
 from hdzoo import plugins, sampling
 from hdzoo.app.fields import changed, fields_of
 from hdzoo.app.film import Film, thinned
 from hdzoo.app.limits import EVALUATIONS, IMAGES, check_samplers, check_seed, check_work, whole
 from hdzoo.app.models import Models
-from hdzoo.app.worker import Tell, counted_evaluations, in_steps
+from hdzoo.app.worker import Tell, in_steps
 from hdzoo.pipelines.pipeline import HDPipeline
 from hdzoo.text import counted
 
@@ -103,44 +105,24 @@ def _draw(models: Models, order: Order, tell: Tell[Drawing]) -> None:
         name: models.load(order.model, name, order.options.get(name)) for name in order.samplers
     }
     # What cannot be drawn is to be heard of before the first picture.
-    each = {name: _evaluations(pipe, order) for name, pipe in pipes.items()}
-    check_work(order.num_images * sum(each.values()))
+    steps = order.num_inference_steps
+    total = order.num_images * sum(cost(pipe, order.model, steps) for pipe in pipes.values())
+    check_work(total)
     films = {name: Film(name, (), (), "waits") for name in pipes}
     done, begin = 0, time.perf_counter()
 
-    def show(name: str, film: Film, finished: bool = False) -> None:
-        films[name] = film
-        total = order.num_images * sum(each.values())
-        seconds = time.perf_counter() - begin
-        share = f"{counted(total, 'network evaluation')}" if finished else f"{done:,} of {total:,}"
-        tell(Drawing(tuple(films.values()), f"{share} · {seconds:.1f} s", finished))
+    def show(film: Film, asked: int = 0) -> None:
+        films[film.title] = film
+        made, seconds = done + asked * order.num_images, time.perf_counter() - begin
+        status = f"{made:,} of {counted(total, 'network evaluation')} · {seconds:.1f} s"
+        tell(Drawing(tuple(films.values()), status))
 
     for name, pipe in pipes.items():
-        started = time.perf_counter()
-        steps = order.num_inference_steps
-        trajectory = sampling.Trajectory(pipe, steps)
-        before = done
-        with counted_evaluations(pipe.unet, tell) as asked:
-
-            def after_step(
-                step: int,
-                latents: Any,
-                name: str = name,
-                trajectory: sampling.Trajectory = trajectory,
-                before: int = before,
-                asked: list[int] = asked,
-            ) -> None:
-                nonlocal done
-                done = before + asked[0] * order.num_images
-                seen = len(trajectory.frames)
-                trajectory.record(step, latents)
-                if len(trajectory.frames) > seen:
-                    note = f"evaluation {step + 1} of {steps}"
-                    show(name, Film(name, trajectory.frames[-1:], (note,), note))
-
-            start = sampling.start_of(pipe, order.model)
-            if start is not None:
-                show(name, Film(name, (), (), f"first {type(start).__name__}, to start from"))
+        recorder = Recorder(name, pipe, steps, show, tell)
+        start = sampling.start_of(pipe, order.model)
+        if start is not None:
+            show(Film(name, (), (), f"first {type(start).__name__}, to start from"))
+        with recorder:
             images = sampling.draw(
                 pipe,
                 order.num_images,
@@ -148,22 +130,90 @@ def _draw(models: Models, order: Order, tell: Tell[Drawing]) -> None:
                 seed=order.seed,
                 batch_size=order.num_images,
                 start=start,
-                on_step=after_step,
+                on_step=recorder.on_step,
                 on_progress=lambda _: None,
             )
-            done = before + asked[0] * order.num_images
-        frames = [*trajectory.frames[:-1], sampling.image_grid(images)]
-        shown = sorted(trajectory.wanted)
+        done += recorder.asked * order.num_images
+        show(recorder.film(images))
+    seconds = time.perf_counter() - begin
+    status = f"{counted(done, 'network evaluation')} · {seconds:.1f} s"
+    tell(Drawing(tuple(films.values()), status, finished=True))
+
+
+def cost(pipe: HDPipeline, model: str, num_inference_steps: int) -> int:
+    """Network evaluations for an image, those of the images that a chain starts from included.
+
+    Raises:
+        HDZooError: there is no such chain, or it does not go with the network.
+    """
+    pipe.check_chain(num_inference_steps)
+    start = sampling.start_of(pipe, model)
+    return num_inference_steps + (0 if start is None else int(start.num_inference_steps))
+
+
+class Recorder:
+    """Keeps the pictures of a grid while it forms; used around the drawing.
+
+    Args:
+        title: of the film.
+        pipe: that draws.
+        num_inference_steps: of its chain.
+        show: called with the film at each picture, and how often the network was asked so far.
+        tell: of the piece of work.
+        columns: of the grid.
+
+    Attributes:
+        asked: how often the network was asked, with all images together.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        pipe: HDPipeline,
+        num_inference_steps: int,
+        show: Callable[[Film, int], None],
+        tell: Tell[Any],
+        columns: int | None = None,
+    ) -> None:
+        self.title, self.pipe, self.steps = title, pipe, num_inference_steps
+        self.show, self.tell, self.columns = show, tell, columns
+        self.trajectory = sampling.Trajectory(pipe, num_inference_steps, columns=columns)
+        self.asked = 0
+
+    def __enter__(self) -> Self:
+        def after(*_: Any) -> None:
+            self.asked += 1
+            # Ends the work here if nobody wants it.
+            self.tell(None)
+
+        self._begin = time.perf_counter()
+        self._hook = self.pipe.unet.register_forward_hook(after)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._hook.remove()
+        self._seconds = time.perf_counter() - self._begin
+
+    def on_step(self, step: int, latents: Any) -> None:
+        """To be given to what draws."""
+        seen = len(self.trajectory.frames)
+        self.trajectory.record(step, latents)
+        if len(self.trajectory.frames) > seen:
+            note = self._caption(step)
+            self.show(Film(self.title, self.trajectory.frames[-1:], (note,), note), self.asked)
+
+    def film(self, images: list[Image.Image]) -> Film:
+        """The whole film, which ends with the images that were drawn."""
+        frames = [*self.trajectory.frames[:-1], sampling.image_grid(images, 1, self.columns)]
+        steps = sorted(self.trajectory.wanted)
         kept = thinned(len(frames))
-        captions = tuple(f"evaluation {shown[i] + 1} of {steps}" for i in kept)
-        spent = f"{counted(asked[0], 'evaluation')} an image"
-        note = f"{spent} · {time.perf_counter() - started:.1f} s"
-        is_last = name == order.samplers[-1]
-        show(name, Film(name, tuple(frames[i] for i in kept), captions, note), is_last)
+        note = f"{counted(self.asked, 'evaluation')} an image · {self._seconds:.1f} s"
+        return Film(
+            self.title,
+            tuple(frames[i] for i in kept),
+            tuple(self._caption(steps[i]) for i in kept),
+            note,
+        )
 
-
-def _evaluations(pipe: HDPipeline, order: Order) -> int:
-    """Network evaluations for an image, those of the images that a chain starts from included."""
-    pipe.check_chain(order.num_inference_steps)
-    start = sampling.start_of(pipe, order.model)
-    return order.num_inference_steps + (0 if start is None else int(start.num_inference_steps))
+    def _caption(self, step: int) -> str:
+        return f"evaluation {step + 1} of {self.steps}"

@@ -58,7 +58,7 @@ def _figure(film: Film, forming: bool) -> str:
     last = len(frames) - 1
     pictures = "".join(
         f'<img src="{data_uri(frame)}" alt="{escape(film.title, quote=True)}"'
-        f'{"" if i == last else " hidden"}>'
+        f"{'' if i == last else ' hidden'}>"
         for i, frame in enumerate(frames)
     )
     pictures = pictures or '<div class="hz-blank"></div>'
@@ -84,6 +84,20 @@ def data_uri(image: Image.Image) -> str:
     stream = io.BytesIO()
     image.save(stream, format="PNG", optimize=image.width < 600)
     return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
+
+
+def table(rows: Sequence[dict[str, str]]) -> str:
+    """Rows that have the same columns, as a table."""
+    if not rows:
+        return ""
+    head = "".join(f"<th>{escape(column)}</th>" for column in rows[0])
+    body = "".join(
+        f"<tr>{''.join(f'<td>{escape(value)}</td>' for value in row.values())}</tr>" for row in rows
+    )
+    return (
+        f'<div class="hz-table"><table><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
 
 
 def problem(error: object) -> str:

@@ -10,8 +10,15 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 import gradio as gr
 
 from hdzoo.app.site import Site
-from hdzoo.app.tabs import draw
+from hdzoo.app.tabs import draw, inpaint, interpolate, leaderboard, plane, tunnel
 
+TABS = {
+    "In the plane": plane,
+    "Wind tunnel": tunnel,
+    "Leaderboard": leaderboard,
+    "Inpaint": inpaint,
+    "Interpolate": interpolate,
+}
 TITLE = "hdzoo: samplers to play with"
 HERE = Path(__file__).parent
 # Seconds: what Gradio keeps of pictures that visitors have painted on is looked through so often,
@@ -31,13 +38,18 @@ def build(site: Site) -> gr.Blocks:
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(SWEEP, KEEP)) as page:
         gr.HTML((HERE / "header.html").read_text())
         with gr.Tabs():
-            with gr.Tab("Draw", id="draw"):
+            with gr.Tab("Draw"):
                 draw.build(site, page)
+            for title, module in TABS.items():
+                with gr.Tab(title) as tab:
+                    module.build(site, tab)
     page.queue(default_concurrency_limit=1, max_size=64)
     return page
 
 
-def launch(page: gr.Blocks, host: str = "127.0.0.1", port: int | None = None, **options: Any) -> Any:
+def launch(
+    page: gr.Blocks, host: str = "127.0.0.1", port: int | None = None, **options: Any
+) -> Any:
     """Serves the page.
 
     Args:

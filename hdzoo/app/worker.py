@@ -4,10 +4,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any, TypeVar
-
-import torch
 
 # Seconds between two looks whether the work is still wanted.
 PATIENCE = 0.25
@@ -83,27 +80,3 @@ def in_steps(work: Callable[[Tell[News]], None]) -> Iterator[News | None]:
 
 # One thread for all the time: each thread that computes keeps memory of its own.
 _WORKER = ThreadPoolExecutor(1, "hdzoo-app")
-
-
-@contextmanager
-def counted_evaluations(network: torch.nn.Module, tell: Tell[Any]) -> Iterator[list[int]]:
-    """Counts how often a network is asked, and ends the work there if nobody wants it.
-
-    Args:
-        network: which.
-        tell: of the piece of work.
-
-    Yields:
-        A list of one number, the batches so far.
-    """
-    count = [0]
-
-    def after(*_: Any) -> None:
-        count[0] += 1
-        tell(None)
-
-    hook = network.register_forward_hook(after)
-    try:
-        yield count
-    finally:
-        hook.remove()

@@ -12,7 +12,9 @@ from hdzoo.errors import HDZooError
 def app(
     model: Annotated[
         list[str] | None,
-        typer.Option(help="A folder or a Hub id to offer beside the bundled ones. May be repeated."),
+        typer.Option(
+            help="A folder or a Hub id to offer beside the bundled ones. May be repeated."
+        ),
     ] = None,
     any_model: Annotated[
         bool,
@@ -39,7 +41,9 @@ def app(
     try:
         _, url, _ = launch(page, host, port, inbrowser=browser, prevent_thread_lock=True)
     except OSError as error:
-        raise HDZooError(f"cannot listen at {host}: {error}; give another --port or --host") from error
+        raise HDZooError(
+            f"cannot listen at {host}: {error}; give another --port or --host"
+        ) from error
     note("Ctrl-C ends it")
     say(url)
     page.block_thread()

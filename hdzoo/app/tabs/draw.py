@@ -9,10 +9,11 @@ from hdzoo import plugins
 from hdzoo.app import recipes
 from hdzoo.app.drawing import Drawing, Order, check_order, draw
 from hdzoo.app.fields import Field, fields_of
-from hdzoo.app.film import as_html, data_uri, problem
+from hdzoo.app.film import data_uri, problem
 from hdzoo.app.limits import MOST_EVALUATIONS, MOST_IMAGES, MOST_SAMPLERS
 from hdzoo.app.site import Site
 from hdzoo.app.tabs.events import HEAVY, in_words
+from hdzoo.app.tabs.parts import drawing_html, model_field, run_buttons
 from hdzoo.errors import HDZooError
 
 FAVOURITES = ("heun", "consistent-annealed-sampling", "dpm-solver-pp-2m")
@@ -51,12 +52,10 @@ def build(site: Site, page: gr.Blocks) -> None:
                     1, MOST_IMAGES, IMAGES, step=1, label="Images of each", min_width=140
                 )
                 seed = gr.Number(0, label="Seed", precision=0, min_width=100)
-            with gr.Row():
-                go = gr.Button("Draw", variant="primary")
-                stop = gr.Button("Stop", variant="stop")
+            go, stop = run_buttons("Draw")
             options = gr.Column(elem_classes="hz-options")
         with gr.Column(scale=5, min_width=320, elem_classes="hz-pictures"):
-            shown = gr.HTML(elem_id="draw-films")
+            shown = gr.HTML(drawing_html(None), elem_id="draw-films")
             with gr.Accordion("The same without this page", open=True):
                 command = gr.Code(label="Command", language="shell", elem_id="draw-command")
                 lines = gr.Code(label="Python", language="python", elem_id="draw-python")
@@ -70,13 +69,13 @@ def build(site: Site, page: gr.Blocks) -> None:
         # At once, and whatever comes of the drawing.
         yield gr.skip(), recipes.command(checked), recipes.python(checked)
         for drawing in draw(site.models, checked):
-            yield html(drawing), gr.skip(), gr.skip()
+            yield drawing_html(drawing), gr.skip(), gr.skip()
 
     def example() -> Iterator[tuple[str, str, str]]:
         first = Order(site.models.names[0], FAVOURITES, IMAGES, EVALUATIONS, 0)
         said = recipes.command(first), recipes.python(first)
         for drawing in draw(site.models, first):
-            yield html(drawing), *said
+            yield drawing_html(drawing), *said
 
     # The command's words are there before the pictures are.
     begin = page.load(
@@ -131,18 +130,6 @@ def build(site: Site, page: gr.Blocks) -> None:
     gr.api(in_words(api), api_name="draw", **HEAVY)
 
 
-def model_field(site: Site) -> gr.Dropdown:
-    """A field for a model."""
-    return gr.Dropdown(
-        site.models.names,
-        value=site.models.names[0],
-        label="Model",
-        allow_custom_value=site.models.any_model,
-        info="a bundled name, a folder or a Hub id" if site.models.any_model else None,
-        elem_id="draw-model",
-    )
-
-
 def option_boxes(
     site: Site, model: Any, samplers: Sequence[str]
 ) -> tuple[list[tuple[str, str]], list[Any]]:
@@ -179,10 +166,3 @@ def box(field: Field, key: str) -> Any:
         min_width=130,
         **common,
     )
-
-
-def html(drawing: Drawing | None) -> str:
-    """What is to be seen of a drawing."""
-    if drawing is None:
-        return as_html((), "in the queue ...", forming=True)
-    return as_html(drawing.films, drawing.status, forming=not drawing.finished)
