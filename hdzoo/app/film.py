@@ -18,7 +18,7 @@ class Film:
     """What formed under one sampler.
 
     Attributes:
-        title: of it.
+        title: of it; empty where the frames have one.
         frames: from the first to the last.
         captions: of each frame; all films beside one another share them.
         note: below, once there is something to say.
@@ -57,14 +57,14 @@ def _figure(film: Film, forming: bool) -> str:
     frames = film.frames[-1:] if forming else film.frames
     last = len(frames) - 1
     pictures = "".join(
-        f'<img src="{data_uri(frame)}" alt="{escape(film.title, quote=True)}"'
+        f'<img src="{data_uri(frame)}" alt="{escape(film.title or "a picture", quote=True)}"'
         f"{'' if i == last else ' hidden'}>"
         for i, frame in enumerate(frames)
     )
     pictures = pictures or '<div class="hz-blank"></div>'
     note = f'<p class="hz-note">{escape(film.note)}</p>' if film.note else ""
-    title = escape(film.title)
-    return f'<figure class="hz-film"><figcaption>{title}</figcaption>{pictures}{note}</figure>'
+    title = f"<figcaption>{escape(film.title)}</figcaption>" if film.title else ""
+    return f'<figure class="hz-film">{title}{pictures}{note}</figure>'
 
 
 def _slider(film: Film) -> str:

@@ -60,8 +60,8 @@ class Models:
             raise HDZooError(f"the model's name has {len(name):,} characters; choose one")
         if name not in self.names and not self.any_model:
             raise HDZooError(
-                f"{name!r} is no model of this page; it has {', '.join(self.names)}. Whoever starts "
-                "it offers others by `hdzoo app --model NAME`"
+                f"{name!r} is no model of this page; it has {', '.join(self.names)}. Whoever "
+                "starts it offers others by `hdzoo app --model NAME`"
             )
 
     def load(

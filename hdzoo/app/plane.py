@@ -82,7 +82,7 @@ def walk(order: Walk) -> Iterator[Seen | None]:
         def on_frame(frame: Image.Image) -> None:
             # A page of a megabyte, not of three; the colours are few.
             frames.append(frame.quantize(COLOURS, dither=Image.Dither.NONE))
-            tell(Seen(Film(order.target, frames[-1:], captions[: len(frames)]), []))
+            tell(Seen(Film("", frames[-1:], captions[: len(frames)]), []))
 
         demo = demo_2d(
             order.target,
@@ -93,6 +93,6 @@ def walk(order: Walk) -> Iterator[Seen | None]:
             num_frames=FRAMES,
             on_frame=on_frame,
         )
-        tell(Seen(Film(order.target, frames, captions), demo.table))
+        tell(Seen(Film("", frames, captions), demo.table))
 
     return in_steps(work)

@@ -1,4 +1,4 @@
-"""A sampler in the wind tunnel: its exact law on Gaussian data, and its bias against the settings."""
+"""A sampler in the wind tunnel: its exact law on Gaussian data, and its bias."""
 
 import math
 from collections.abc import Iterator
@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 from PIL import Image
 
 from hdzoo import plugins
@@ -70,7 +71,7 @@ class Measured:
     @property
     def rows(self) -> list[dict[str, str]]:
         """The output's law beside the data's."""
-        rows = [
+        return [
             {
                 "": name,
                 "the data's": f"{spread:.4g}",
@@ -84,7 +85,6 @@ class Measured:
                 strict=True,
             )
         ]
-        return rows
 
 
 def knobs(sampler: Any) -> tuple[bool, str | None]:
@@ -104,7 +104,7 @@ def check_setting(
         sampler: a registered name.
         steps: network evaluations.
         step_size: in squares of the noise level; None or 0 for the sampler's own.
-        level: the only or the lowest noise level; None for the sampler's own.
+        level: the only or the lowest noise level; None or 0 for the sampler's own.
         broad: the data's standard deviation in one direction.
         narrow: in another; in the third it is 0.
 
@@ -116,7 +116,7 @@ def check_setting(
     spreads = (POSITIVE("broad", broad), POSITIVE("narrow", narrow), 0.0)
     factor = Maybe(NOT_NEGATIVE)("step_size", step_size)
     options: dict[str, Any] = {}
-    if level_name is not None and level is not None:
+    if level_name is not None and level not in (None, 0):
         options[level_name] = NOISE_LEVEL(level_name, level)
     if has_step_size and level_name is not None and factor:
         default = plugins.get_sampler(sampler)()
@@ -214,6 +214,8 @@ def curve_figure(measured: Measured, option: str, word: str) -> Figure:
     values = [value for _, value in points]
     scale = "log" if min(values) > 0 and max(values) > 3 * min(values) else "linear"
     axes.set(xscale="log", yscale=scale, xlabel=word, ylabel="exact Wasserstein-2 distance")
+    axes.set_xticks([at for at, _ in points], [f"{at:.3g}" for at, _ in points])
+    axes.xaxis.set_minor_locator(NullLocator())
     return figure
 
 

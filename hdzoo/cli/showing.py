@@ -12,9 +12,7 @@ from hdzoo.errors import HDZooError
 def app(
     model: Annotated[
         list[str] | None,
-        typer.Option(
-            help="A folder or a Hub id to offer beside the bundled ones. May be repeated."
-        ),
+        typer.Option(help="A folder or Hub id to offer beside the bundled ones. May be repeated."),
     ] = None,
     any_model: Annotated[
         bool,

@@ -47,11 +47,8 @@ def build(site: Site, page: gr.Blocks) -> None:
                 label="Evaluations",
                 info="of the network, for each image",
             )
-            with gr.Row():
-                images = gr.Slider(
-                    1, MOST_IMAGES, IMAGES, step=1, label="Images of each", min_width=140
-                )
-                seed = gr.Number(0, label="Seed", precision=0, min_width=100)
+            images = gr.Slider(1, MOST_IMAGES, IMAGES, step=1, label="Images of each")
+            seed = gr.Number(0, label="Seed", precision=0)
             go, stop = run_buttons("Draw")
             options = gr.Column(elem_classes="hz-options")
         with gr.Column(scale=5, min_width=320, elem_classes="hz-pictures"):
@@ -121,9 +118,7 @@ def build(site: Site, page: gr.Blocks) -> None:
         checked = check_order(
             site.models, model, samplers, num_images, num_inference_steps, seed, options
         )
-        last: Drawing | None = None
-        for last in draw(site.models, checked):
-            pass
+        *_, last = draw(site.models, checked)
         assert last is not None
         return [[film.title, data_uri(film.frames[-1]), film.note] for film in last.films]
 

@@ -15,7 +15,7 @@ from hdzoo.app.site import Site
 from hdzoo.app.tabs.events import HEAVY, in_words
 from hdzoo.app.tabs.parts import drawing_html, model_field, run_buttons, runs
 
-SAMPLER, EVALUATIONS, IMAGES = "annealed-half-denoising", 100, 9
+SAMPLER, EVALUATIONS, IMAGES = "annealed-half-denoising", 60, 6
 SCRIPT = Path(__file__).parent.parent / "mask.js"
 CANVAS = """
 <div class="hz-mask">
@@ -63,10 +63,21 @@ def build(site: Site, tab: gr.Tab) -> None:
                 yield canvas(image)
 
     def example() -> Iterator[Any]:
-        yield from new_picture(site.models.names[0], 0)
+        name, given = site.models.names[0], None
+        for given in new_picture(name, 0):
+            yield given, gr.skip()
+        assert given is not None
+        order = check_gap(site.models, name, 0, given["mask"], SAMPLER, IMAGES, EVALUATIONS, 0)
+        for drawing in fill(pictures, order):
+            yield given, drawing_html(drawing)
 
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", **HEAVY}
-    tab.select(in_words(lambda: (yield from site.example("inpaint", example))), None, mask, **quiet)
+    begin = tab.select(
+        in_words(lambda: (yield from site.example("inpaint", example))),
+        None,
+        [mask, shown],
+        **quiet,
+    )
     gr.on(
         [model.input, number.submit, number.blur],
         in_words(new_picture),
@@ -82,7 +93,7 @@ def build(site: Site, tab: gr.Tab) -> None:
         for drawing in fill(pictures, order):
             yield drawing_html(drawing)
 
-    runs(go, stop, run, [model, number, mask, sampler, images, steps, seed], [shown], [])
+    runs(go, stop, run, [model, number, mask, sampler, images, steps, seed], [shown], [begin])
 
 
 def canvas(image: Image.Image) -> dict[str, Any]:

@@ -17,7 +17,7 @@ SAMPLER = "dpm-solver-pp-2m"
 
 def build(site: Site, tab: gr.Tab) -> None:
     """Builds it, inside the tab."""
-    first = Turn(site.models.names[0], SAMPLER, 3, 5, 10, 20)
+    first = Turn(site.models.names[0], SAMPLER, 0, 1, 10, 20)
     with gr.Row(equal_height=False):
         with gr.Column(scale=2, min_width=300):
             model = model_field(site)
@@ -25,18 +25,10 @@ def build(site: Site, tab: gr.Tab) -> None:
             with gr.Row():
                 one = gr.Number(first.first, label="From seed", precision=0, min_width=100)
                 other = gr.Number(first.last, label="to seed", precision=0, min_width=100)
-            with gr.Row():
-                images = gr.Slider(
-                    2, MOST_IMAGES, first.num_images, step=1, label="Images", min_width=140
-                )
-                steps = gr.Slider(
-                    1,
-                    MOST_EVALUATIONS,
-                    first.num_inference_steps,
-                    step=1,
-                    label="Evaluations",
-                    min_width=140,
-                )
+            images = gr.Slider(2, MOST_IMAGES, first.num_images, step=1, label="Images")
+            steps = gr.Slider(
+                1, MOST_EVALUATIONS, first.num_inference_steps, step=1, label="Evaluations"
+            )
             go, stop = run_buttons("Turn")
             command = gr.Code(first.command, label="Command", language="shell", wrap_lines=True)
         with gr.Column(scale=5, min_width=320, elem_classes="hz-pictures"):

@@ -15,12 +15,12 @@ NONE = """
 There is no board here yet. Make one, and start the page with it:
 
 ```bash
-hdzoo compare ncsn-mnist -O boards/mnist -s dpm-solver-pp-2m -s consistent-annealed-sampling -t 20 -t 50
+hdzoo compare ncsn-mnist -O boards/mnist -s dpm-solver-pp-2m -s heun -t 20 -t 50
 hdzoo app --boards boards
 ```
 
-A board ranks samplers on one model at equal cost, each tuned by the same search. Those that cannot be
-told apart share a place.
+A board ranks samplers on one model at equal cost, each tuned by the same search. Those that cannot
+be told apart share a place.
 """
 
 

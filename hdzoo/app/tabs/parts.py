@@ -25,7 +25,10 @@ def model_field(site: Site) -> gr.Dropdown:
 def run_buttons(name: str) -> tuple[gr.Button, gr.Button]:
     """A button that begins, and one that ends it."""
     with gr.Row():
-        return gr.Button(name, variant="primary"), gr.Button("Stop")
+        return (
+            gr.Button(name, variant="primary", min_width=90),
+            gr.Button("Stop", min_width=90),
+        )
 
 
 def runs(

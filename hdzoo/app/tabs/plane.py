@@ -33,11 +33,8 @@ def build(site: Site, tab: gr.Tab) -> None:
             steps = gr.Slider(
                 1, MOST_EVALUATIONS, FIRST.num_inference_steps, step=1, label="Evaluations"
             )
-            with gr.Row():
-                chains = gr.Slider(
-                    2, MOST_CHAINS, FIRST.num_samples, step=1, label="Chains", min_width=140
-                )
-                seed = gr.Number(FIRST.seed, label="Seed", precision=0, min_width=100)
+            chains = gr.Slider(2, MOST_CHAINS, FIRST.num_samples, step=1, label="Chains of each")
+            seed = gr.Number(FIRST.seed, label="Seed", precision=0)
             go, stop = run_buttons("Walk")
             command = gr.Code(FIRST.command, label="Command", language="shell", wrap_lines=True)
         with gr.Column(scale=5, min_width=320, elem_classes="hz-pictures"):

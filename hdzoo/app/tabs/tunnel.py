@@ -41,7 +41,7 @@ def build(site: Site, tab: gr.Tab) -> None:
                 label="Step size",
                 info="in squares of the noise level; 0 is the sampler's own",
             )
-            level = gr.Number(None, label="Lowest noise level", info="empty: the sampler's own")
+            level = gr.Number(0, label="Lowest noise level", info="0 is the sampler's own")
             with gr.Row():
                 broad = gr.Number(BROAD, label="Data's s.d., broad", min_width=120)
                 narrow = gr.Number(NARROW, label="narrow", min_width=120)
@@ -56,14 +56,14 @@ def build(site: Site, tab: gr.Tab) -> None:
             yield html(measured), result(measured)
 
     def example() -> Iterator[Any]:
-        yield from run(FIRST, EVALUATIONS, 0, None, BROAD, NARROW)
+        yield from run(FIRST, EVALUATIONS, 0, 0, BROAD, NARROW)
 
     def turned(name: Any) -> tuple[Any, Any]:
         has_step_size, level_name = knobs(name)
         return (
             gr.Slider(value=0, visible=has_step_size and level_name is not None),
             gr.Number(
-                value=None,
+                value=0,
                 visible=level_name is not None,
                 label="Noise level" if level_name == "sigma" else "Lowest noise level",
             ),
