@@ -1,16 +1,18 @@
 """The page, and the server that shows it."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 # Before Gradio is imported, which looks at it then.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
 import gradio as gr
 
+from hdzoo.app.models import Models
 from hdzoo.app.site import Site
 from hdzoo.app.tabs import draw, inpaint, interpolate, leaderboard, plane, tunnel
+from hdzoo.errors import HDZooError
 
 TABS = {
     "In the plane": plane,
@@ -21,10 +23,10 @@ TABS = {
 }
 TITLE = "hdzoo: samplers to play with"
 HERE = Path(__file__).parent
-# Seconds: what Gradio keeps of pictures that visitors have painted on is looked through so often,
-# and taken away when it is so old.
+# Seconds: what Gradio keeps in files is looked through so often, and taken away when it is so old.
 SWEEP, KEEP = 600, 1800
-MOST_UPLOADED = "2mb"
+# Nothing is uploaded here.
+MOST_UPLOADED = "1kb"
 FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica", "Arial", "sans-serif")
 MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
 
@@ -47,17 +49,32 @@ def build(site: Site) -> gr.Blocks:
     return page
 
 
-def launch(
-    page: gr.Blocks, host: str = "127.0.0.1", port: int | None = None, **options: Any
-) -> Any:
-    """Serves the page.
+def serve(
+    models: Sequence[str] = (),
+    *,
+    any_model: bool = False,
+    boards: Path | None = None,
+    host: str = "127.0.0.1",
+    port: int | None = None,
+    browser: bool = False,
+) -> tuple[gr.Blocks, str]:
+    """Builds the page and serves it, in threads of their own.
 
     Args:
-        page: of `build`.
+        models: folders and Hub ids to offer beside those that are bundled.
+        any_model: whether visitors may name any other.
+        boards: a folder that `hdzoo compare` has made, or a folder of such folders.
         host: the address to listen at; the default is this machine alone.
         port: the first free one from 7860 on by default.
-        **options: further ones of Gradio's ``launch``.
+        browser: whether to open it in a browser.
+
+    Returns:
+        The page, which ``close()`` ends, and its address.
+
+    Raises:
+        HDZooError: a model or a board is not there, or the address cannot be had.
     """
+    page = build(Site(Models(models, any_model), boards))
     theme = gr.themes.Soft(
         primary_hue="blue", neutral_hue="slate", font=list(FONTS), font_mono=list(MONO)
     ).set(
@@ -69,22 +86,30 @@ def launch(
         block_label_background_fill="transparent",
         block_label_text_color="*body_text_color",
     )
-    return page.launch(
-        server_name=host,
-        server_port=port,
-        share=False,
-        quiet=True,
-        show_error=False,
-        allowed_paths=[],
-        blocked_paths=[],
-        max_file_size=MOST_UPLOADED,
-        ssr_mode=False,
-        pwa=False,
-        mcp_server=False,
-        enable_monitoring=False,
-        footer_links=[],
-        theme=theme,
-        css_paths=[HERE / "page.css"],
-        head=f"<script>{(HERE / 'page.js').read_text()}</script>",
-        **options,
-    )
+    try:
+        _, address, _ = page.launch(
+            server_name=host,
+            server_port=port,
+            inbrowser=browser,
+            prevent_thread_lock=True,
+            share=False,
+            quiet=True,
+            show_error=False,
+            allowed_paths=[],
+            max_file_size=MOST_UPLOADED,
+            ssr_mode=False,
+            pwa=False,
+            mcp_server=False,
+            enable_monitoring=False,
+            footer_links=[],
+            theme=theme,
+            css_paths=[HERE / "page.css"],
+            head=f"<script>{(HERE / 'page.js').read_text()}</script>",
+        )
+    except OSError as error:
+        raise HDZooError(
+            f"cannot listen at {host}: {error}; give another --port or --host"
+        ) from error
+    # Whatever the environment says.
+    page.allowed_paths = []
+    return page, str(address)

@@ -1,10 +1,13 @@
 """What the page is made from: the models and boards that it offers, and examples once drawn."""
 
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from hdzoo.app.models import Models
+from hdzoo.app.worker import PATIENCE
 
 
 class Site:
@@ -17,19 +20,30 @@ class Site:
 
     def __init__(self, models: Models, boards: Path | None = None) -> None:
         self.models, self.boards = models, boards
-        self._examples: dict[str, Any] = {}
+        self._newest: dict[str, Any] = {}
+        self._finished: set[str] = set()
+        self._making: dict[str, threading.Lock] = {}
 
     def example(self, name: str, make: Callable[[], Iterator[Any]]) -> Iterator[Any]:
-        """What a tab shows at first: made for the first visitor, kept for the others.
+        """What a tab shows at first: made for the first visitor, and kept.
+
+        Those who come while it is made see it form; if the first one leaves, another's takes over.
 
         Args:
             name: of the tab.
             make: yields what there is to see, the last time all of it.
         """
-        if name in self._examples:
-            yield self._examples[name]
-            return
-        last = None
-        for last in make():
-            yield last
-        self._examples[name] = last
+        making = self._making.setdefault(name, threading.Lock())
+        while name not in self._finished:
+            if making.acquire(blocking=False):
+                try:
+                    for self._newest[name] in make():
+                        yield self._newest[name]
+                    self._finished.add(name)
+                    return
+                finally:
+                    making.release()
+            time.sleep(PATIENCE)
+            if name in self._newest:
+                yield self._newest[name]
+        yield self._newest[name]

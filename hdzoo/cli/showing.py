@@ -1,12 +1,12 @@
 """The command that shows the page."""
 
 from pathlib import Path
+from threading import Event
 from typing import Annotated
 
 import typer
 
 from hdzoo.cli.terminal import note, say
-from hdzoo.errors import HDZooError
 
 
 def app(
@@ -31,17 +31,14 @@ def app(
     browser: Annotated[bool, typer.Option(help="Open it in a browser.")] = False,
 ) -> None:
     """Show a page to play with samplers in a browser."""
-    from hdzoo.app.models import Models
-    from hdzoo.app.page import build, launch
-    from hdzoo.app.site import Site
+    from hdzoo.app.page import serve
 
-    page = build(Site(Models(model or (), any_model), boards))
-    try:
-        _, url, _ = launch(page, host, port, inbrowser=browser, prevent_thread_lock=True)
-    except OSError as error:
-        raise HDZooError(
-            f"cannot listen at {host}: {error}; give another --port or --host"
-        ) from error
+    page, address = serve(
+        model or (), any_model=any_model, boards=boards, host=host, port=port, browser=browser
+    )
     note("Ctrl-C ends it")
-    say(url)
-    page.block_thread()
+    say(address)
+    try:
+        Event().wait()
+    finally:
+        page.close()

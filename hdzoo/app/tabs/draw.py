@@ -7,12 +7,12 @@ import gradio as gr
 
 from hdzoo import plugins
 from hdzoo.app import recipes
-from hdzoo.app.drawing import Drawing, Order, check_order, draw
+from hdzoo.app.drawing import Order, check_order, draw
 from hdzoo.app.fields import Field, fields_of
 from hdzoo.app.film import data_uri, problem
 from hdzoo.app.limits import MOST_EVALUATIONS, MOST_IMAGES, MOST_SAMPLERS
 from hdzoo.app.site import Site
-from hdzoo.app.tabs.events import HEAVY, in_words
+from hdzoo.app.tabs.events import EXAMPLE, HEAVY, in_words
 from hdzoo.app.tabs.parts import drawing_html, model_field, run_buttons
 from hdzoo.errors import HDZooError
 
@@ -78,9 +78,7 @@ def build(site: Site, page: gr.Blocks) -> None:
     begin = page.load(
         in_words(lambda: (yield from site.example("draw", example))),
         outputs=outputs,
-        show_progress="hidden",
-        api_visibility="private",
-        **HEAVY,
+        **EXAMPLE,
     )
 
     with options:

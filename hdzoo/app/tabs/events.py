@@ -14,6 +14,13 @@ from hdzoo.plugins import describe
 
 # All that computes waits in one line.
 HEAVY: dict[str, Any] = {"concurrency_id": "heavy", "concurrency_limit": 1}
+# An example is mostly there already; where it is not, it is made by the one worker as well.
+EXAMPLE: dict[str, Any] = {
+    "concurrency_id": "example",
+    "concurrency_limit": 8,
+    "show_progress": "hidden",
+    "api_visibility": "private",
+}
 
 _log = logging.getLogger(__name__)
 

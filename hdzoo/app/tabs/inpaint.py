@@ -12,7 +12,7 @@ from hdzoo.app.film import data_uri
 from hdzoo.app.limits import MOST_EVALUATIONS, MOST_IMAGES
 from hdzoo.app.painting import COVER, Pictures, check_gap, fill
 from hdzoo.app.site import Site
-from hdzoo.app.tabs.events import HEAVY, in_words
+from hdzoo.app.tabs.events import EXAMPLE, HEAVY, in_words
 from hdzoo.app.tabs.parts import drawing_html, model_field, run_buttons, runs
 
 SAMPLER, EVALUATIONS, IMAGES = "annealed-half-denoising", 60, 6
@@ -74,9 +74,8 @@ def build(site: Site, tab: gr.Tab) -> None:
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", **HEAVY}
     begin = tab.select(
         in_words(lambda: (yield from site.example("inpaint", example))),
-        None,
-        [mask, shown],
-        **quiet,
+        outputs=[mask, shown],
+        **EXAMPLE,
     )
     gr.on(
         [model.input, number.submit, number.blur],

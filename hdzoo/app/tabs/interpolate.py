@@ -8,7 +8,7 @@ import gradio as gr
 from hdzoo import plugins
 from hdzoo.app.limits import MOST_EVALUATIONS
 from hdzoo.app.site import Site
-from hdzoo.app.tabs.events import HEAVY, in_words
+from hdzoo.app.tabs.events import EXAMPLE, in_words
 from hdzoo.app.tabs.parts import drawing_html, model_field, run_buttons, runs
 from hdzoo.app.turning import MOST_IMAGES, Turn, check_turn, turn
 
@@ -52,8 +52,6 @@ def build(site: Site, tab: gr.Tab) -> None:
     begin = tab.select(
         in_words(lambda: (yield from site.example("interpolate", example))),
         outputs=outputs,
-        show_progress="hidden",
-        api_visibility="private",
-        **HEAVY,
+        **EXAMPLE,
     )
     runs(go, stop, run, [model, sampler, one, other, images, steps], outputs, [begin])

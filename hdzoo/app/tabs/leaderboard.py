@@ -11,6 +11,7 @@ from hdzoo.app.tabs.events import in_words
 from hdzoo.app.tunnel import as_image
 from hdzoo.leaderboard.pages import quality_figure, summary
 
+WIDTHS = ("120px", "80px", "230px", "100px", "80px", "330px", "330px")
 NONE = """
 There is no board here yet. Make one, and start the page with it:
 
@@ -30,20 +31,22 @@ def build(site: Site, tab: gr.Tab) -> None:
     if not boards:
         gr.Markdown(NONE, elem_classes="hz-ready")
         return
+    board = gr.Dropdown(list(boards), value=next(iter(boards)), label="Board")
+    rows = gr.Dataframe(
+        headers=list(HEADERS),
+        datatype=list(TYPES),
+        column_widths=list(WIDTHS),
+        type="array",
+        interactive=False,
+        wrap=True,
+        label="Click a heading to sort; samplers that cannot be told apart share a place",
+        elem_id="board-rows",
+    )
     with gr.Row(equal_height=False):
-        with gr.Column(scale=3, min_width=320):
-            board = gr.Dropdown(list(boards), value=next(iter(boards)), label="Board")
-            rows = gr.Dataframe(
-                headers=list(HEADERS),
-                datatype=list(TYPES),
-                type="array",
-                interactive=False,
-                wrap=True,
-                label="Click a heading to sort; samplers that cannot be told apart share a place",
-            )
-            words = gr.Markdown()
-        with gr.Column(scale=2, min_width=320, elem_classes="hz-pictures"):
+        with gr.Column(scale=1, min_width=320):
             plot = gr.HTML(elem_id="board-plot", elem_classes=["hz-smooth", "hz-wide"])
+        with gr.Column(scale=1, min_width=320):
+            words = gr.Markdown(container=True)
 
     def show(name: Any) -> tuple[Any, str, str]:
         found = open_board(boards, name)

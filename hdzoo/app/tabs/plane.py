@@ -10,7 +10,7 @@ from hdzoo.app.film import as_html, table
 from hdzoo.app.limits import MOST_CHAINS, MOST_EVALUATIONS
 from hdzoo.app.plane import MOST_SAMPLERS, Seen, Walk, check_walk, walk
 from hdzoo.app.site import Site
-from hdzoo.app.tabs.events import HEAVY, in_words
+from hdzoo.app.tabs.events import EXAMPLE, in_words
 from hdzoo.app.tabs.parts import run_buttons, runs
 from hdzoo.demo.demo import DEFAULT_SAMPLERS, planar_targets
 
@@ -55,9 +55,7 @@ def build(site: Site, tab: gr.Tab) -> None:
     begin = tab.select(
         in_words(lambda: (yield from site.example("plane", example))),
         outputs=outputs,
-        show_progress="hidden",
-        api_visibility="private",
-        **HEAVY,
+        **EXAMPLE,
     )
     runs(go, stop, run, [target, samplers, chains, steps, seed], outputs, [begin])
 

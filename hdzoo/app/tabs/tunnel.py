@@ -8,7 +8,7 @@ import gradio as gr
 from hdzoo import plugins
 from hdzoo.app.film import Film, as_html, table
 from hdzoo.app.site import Site
-from hdzoo.app.tabs.events import HEAVY, in_words
+from hdzoo.app.tabs.events import EXAMPLE, HEAVY, in_words
 from hdzoo.app.tunnel import (
     MOST_EVALUATIONS,
     Measured,
@@ -73,11 +73,9 @@ def build(site: Site, tab: gr.Tab) -> None:
     first = tab.select(
         in_words(lambda: (yield from site.example("tunnel", example))),
         outputs=outputs,
-        **quiet,
-        **HEAVY,
+        **EXAMPLE,
     )
     live: dict[str, Any] = {**quiet, **HEAVY, "trigger_mode": "always_last"}
-    events = [first]
     triggers = [
         sampler.input,
         steps.release,
@@ -91,7 +89,7 @@ def build(site: Site, tab: gr.Tab) -> None:
     ]
     sampler.input(in_words(turned), sampler, [step_size, level], queue=False, **quiet)
     # Each takes the place of what is still measured for the setting before.
-    gr.on(triggers, in_words(run), fields, outputs, cancels=events, **live)
+    gr.on(triggers, in_words(run), fields, outputs, cancels=[first], **live)
 
 
 def html(measured: Measured | None) -> str:
