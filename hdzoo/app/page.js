@@ -9,6 +9,16 @@ function hdzooShow(slider) {
   bar.querySelector("output").textContent = JSON.parse(bar.dataset.captions)[at];
 }
 
+// On a small screen the pictures are above what begins them.
+document.addEventListener("click", (event) => {
+  const begins = event.target.closest && event.target.closest("button.primary");
+  const panel = begins && begins.closest("[role=tabpanel]");
+  const player = panel && panel.querySelector(".hz-player");
+  if (player && window.innerWidth <= 700) {
+    player.scrollIntoView({ block: "center", behavior: "smooth" });
+  }
+});
+
 // Runs through all frames once, or stops.
 function hdzooPlay(button) {
   const slider = button.parentElement.querySelector("input");

@@ -53,7 +53,7 @@ def build(site: Site, page: gr.Blocks) -> None:
             options = gr.Column(elem_classes="hz-options")
         with gr.Column(scale=5, min_width=320, elem_classes="hz-pictures"):
             shown = gr.HTML(drawing_html(None), elem_id="draw-films")
-            with gr.Accordion("The same without this page", open=True):
+            with gr.Accordion("The same without this page", open=True, elem_classes="hz-last"):
                 command = gr.Code(label="Command", language="shell", elem_id="draw-command")
                 lines = gr.Code(label="Python", language="python", elem_id="draw-python")
     outputs = [shown, command, lines]
