@@ -40,7 +40,7 @@ def open_board(boards: dict[str, Path], name: Any) -> Leaderboard:
     Raises:
         HDZooError: there is none of that name, or it is damaged.
     """
-    if name not in boards:
+    if not isinstance(name, str) or name not in boards:
         raise HDZooError(f"there is no board {name!r}; there are {', '.join(boards) or 'none'}")
     return read_board(boards[name])
 
