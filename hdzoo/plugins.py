@@ -132,7 +132,9 @@ class HookSpecs(Protocol):
         """Published results, found anew by ``hdzoo reproduce NAME``.
 
         Functions that are given a `hdzoo.literature.base.Progress` and return a
-        `hdzoo.literature.base.Reproduction`; the first line of their module says what of.
+        `hdzoo.literature.base.Reproduction`; the first line of their module says what of. Their
+        keyword-only arguments are options, ``quick`` for ``--quick``; ``folder``, a `pathlib.Path`,
+        is where they may keep what they have done, to go on with.
         """
 
 

@@ -330,11 +330,15 @@ from hdzoo.literature.base import Claim, Reproduction
 
 @hookimpl
 def hdzoo_reproductions():
-    return {"found": f"{__name__}:run", "nothing": print, "none": "nowhere:run"}
+    return {"found": f"{__name__}:run", "nothing": f"{__name__}:nothing", "none": "nowhere:run"}
 
-def run(progress):
+def run(progress, *, quick=False, folder):
     progress("half", 1, 2)
-    return Reproduction("Title", "Source", [Claim("a", "1", "1", True)], {"a": 1}, draw=lambda _: 0)
+    claims, page = [Claim("a", "1", "1", True)], f"quick {quick}, in {folder.name}"
+    return Reproduction("Title", "Source", claims, {"a": 1}, draw=lambda _: 0, page=page)
+
+def nothing(progress):
+    pass
 """
 
 
@@ -350,6 +354,12 @@ def test_a_plugin_brings_a_reproduction(install: Install, tmp_path: Path) -> Non
     assert (result.title, said) == ("Title", ["half"])
     written = json.loads((tmp_path / "found.json").read_text())
     assert (written["numbers"], written["versions"]["finder"]) == ({"a": 1}, "1.0")
+    assert (tmp_path / "found.md").read_text() == "quick False, in found"
+    reproduce("found", tmp_path, "", lambda *_: None, {"quick": True})
+    assert (tmp_path / "found.md").read_text() == "quick True, in found"
+    for name, option, known in (("found", "folder", "quick"), ("nothing", "quick", "none")):
+        with pytest.raises(HDZooError, match=f"no option '{option}'; it has {known}$"):
+            reproduce(name, tmp_path, "", lambda *_: None, {option: True})
     with pytest.raises(HDZooError, match=r"'nothing' of .*\(finder 1.0\) returns 'NoneType'"):
         reproduce("nothing", tmp_path, "", lambda *_: None)
 

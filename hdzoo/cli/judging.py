@@ -90,8 +90,19 @@ def reproduce(
     output_dir: Annotated[
         Path, typer.Option("--output-dir", "-O", help="Where NAME.png and NAME.json go.")
     ] = Path("reproductions"),
+    quick: Annotated[
+        bool, typer.Option("--quick", help="In minutes, with wider intervals; not of all.")
+    ] = False,
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--option", "-o", help="Of this one, KEY=VALUE. May be repeated."),
+    ] = None,
 ) -> None:
-    """Find a published result anew: a figure, a JSON, and what the paper says beside it."""
+    """Find a published result anew: a figure, a JSON, and what the paper says beside it.
+
+    Those that take long go on where they stopped.
+    """
+    options = parse_options(option) | ({"quick": True} if quick else {})
     from hdzoo.literature import base as literature
 
     if name is None:
@@ -105,7 +116,7 @@ def reproduce(
                 on_work(name, done, total)
 
         command = shlex.join(["hdzoo", *sys.argv[1:]])
-        result = literature.reproduce(name, output_dir, command, on_step)
+        result = literature.reproduce(name, output_dir, command, on_step, options)
     say(f"{result.title}\n{result.source}")
     print_table(literature.claim_rows(result), ("statement", "published", "found", "agrees"))
     say(result.conclusion)

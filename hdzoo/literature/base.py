@@ -3,7 +3,7 @@
 import inspect
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,6 +12,9 @@ from hdzoo import plugins
 from hdzoo.errors import HDZooError
 from hdzoo.files import check_file, whole_file, write_json
 from hdzoo.version import __version__
+
+# What a reproduction is called with that keeps what it has done.
+FOLDER = "folder"
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,8 @@ class Reproduction:
         numbers: everything measured, for the JSON; with the settings that gave it.
         draw: draws on an empty `matplotlib.figure.Figure`.
         conclusion: in a few sentences, what to take from it.
+        settings: what gave the numbers.
+        page: Markdown for ``NAME.md``, where the claims alone do not say it; "" for no such file.
     """
 
     title: str
@@ -52,6 +57,7 @@ class Reproduction:
     draw: Callable[[Any], None]
     conclusion: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
+    page: str = ""
 
 
 class Progress(Protocol):
@@ -67,23 +73,34 @@ class Progress(Protocol):
         """
 
 
-def reproduce(name: str, output_dir: Path, command: str, progress: Progress) -> Reproduction:
-    """Runs a reproduction and writes ``NAME.json`` and ``NAME.png``.
+def reproduce(
+    name: str,
+    output_dir: Path,
+    command: str,
+    progress: Progress,
+    options: Mapping[str, Any] | None = None,
+) -> Reproduction:
+    """Runs a reproduction and writes ``NAME.json``, ``NAME.png``, and ``NAME.md`` if it has a page.
 
     Args:
         name: a registered one.
-        output_dir: where the two files go.
+        output_dir: where the files go; one that can go on where it stopped keeps what it has done
+            in the folder ``NAME`` there.
         command: what the user typed, for the JSON.
         progress: told how far it is.
+        options: of this reproduction, none by default.
 
     Raises:
-        HDZooError: there is no such reproduction, or the files cannot be written.
+        HDZooError: there is no such reproduction, it has no such option, or the files cannot be
+            written.
     """
     import torch
     from matplotlib.figure import Figure
 
     source = plugins.provider("reproductions", name)
-    files = [output_dir / f"{name}{ending}" for ending in (".png", ".json")]
+    run = plugins.get("reproductions", name)
+    arguments = _arguments(run, name, options or {}, output_dir)
+    files = [output_dir / f"{name}{ending}" for ending in (".png", ".json", ".md")]
     for path in files:
         check_file(path)
     begin = time.perf_counter()
@@ -91,7 +108,7 @@ def reproduce(name: str, output_dir: Path, command: str, progress: Progress) -> 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        result = plugins.get("reproductions", name)(progress)
+        result = run(progress, **arguments)
     finally:
         torch.set_num_threads(threads)
     if not isinstance(result, Reproduction):
@@ -103,6 +120,9 @@ def reproduce(name: str, output_dir: Path, command: str, progress: Progress) -> 
     result.draw(figure)
     with whole_file(files[0]) as partial:
         figure.savefig(partial, dpi=150, format="png")
+    if result.page:
+        with whole_file(files[2]) as partial:
+            partial.write_text(result.page)
     write_json(
         files[1],
         {
@@ -123,6 +143,21 @@ def reproduce(name: str, output_dir: Path, command: str, progress: Progress) -> 
         },
     )
     return result
+
+
+def _arguments(
+    run: Callable[..., Any], name: str, options: Mapping[str, Any], output_dir: Path
+) -> dict[str, Any]:
+    """What a reproduction is called with, once its options are known to be its own."""
+    parameters = inspect.signature(run).parameters.values()
+    known = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
+    for option in options:
+        if option not in known - {FOLDER}:
+            raise HDZooError(
+                f"reproduction {name!r} has no option {option!r}; it has "
+                f"{', '.join(sorted(known - {FOLDER})) or 'none'}"
+            )
+    return {**options, **({FOLDER: output_dir / name} if FOLDER in known else {})}
 
 
 def catalogue() -> list[dict[str, str]]:
