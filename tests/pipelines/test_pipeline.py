@@ -268,9 +268,7 @@ def test_a_first_state_of_another_signature_is_refused():
             return centre + noise.normal(shape)
 
     pipe = HDPipeline(GaussianScore(), Old(sigma_max=2, sigma_min=0.1, num_levels=3))
-    with pytest.raises(
-        HDZooError, match=r"Old.first_state takes .*; it must take \(shape, "
-    ):
+    with pytest.raises(HDZooError, match=r"Old.first_state takes .*; it must take \(shape, "):
         pipe(1)
 
 
