@@ -146,7 +146,7 @@ def ends(
         batch_size: samples.
         stream: whole numbers that the randomness is a function of.
     """
-    draws, sampler = torch.Generator(), ladder.sampler(chain)
+    draws = torch.Generator()
     states: list[torch.Tensor] = []
     scores: list[torch.Tensor] = []
 
@@ -158,7 +158,8 @@ def ends(
         return {}
 
     draws.manual_seed(seed_of(*stream, 0))
-    pipe = HDPipeline(network, sampler)
+    pipe = HDPipeline(network, ladder.sampler(chain))
+    pipe.scheduler = pipe.scheduler.from_config(pipe.scheduler.config, **pipe.network_options())
     pipe.set_progress_bar_config(disable=True)
     pipe(
         batch_size,
