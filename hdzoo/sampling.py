@@ -4,9 +4,7 @@ import hashlib
 import inspect
 import json
 import math
-import platform
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -379,12 +377,6 @@ def network_protocol(pipe: HDPipeline, model: str) -> dict[str, Any]:
         "weights_sha256": weights_hash(resolve_model(model)),
         "dtype": str(pipe.unet.dtype).removeprefix("torch."),
     }
-
-
-def versions() -> dict[str, str]:
-    """Of Python, and of the packages that compute."""
-    packages = ("torch", "diffusers", "numpy", "scipy")
-    return {"python": platform.python_version()} | {name: version(name) for name in packages}
 
 
 def picture_path(subject: str | Path, what: str, made_by: dict[str, Any]) -> Path:

@@ -10,6 +10,7 @@ import typer
 
 from hdzoo.cli.options import ClassLabel, Dtype
 from hdzoo.cli.terminal import note, say, work_progress
+from hdzoo.environment import versions
 from hdzoo.files import check_file, write_json
 from hdzoo.text import counted
 
@@ -86,7 +87,11 @@ def posterior(
     seconds = time.perf_counter() - begin
     save_figure(posterior_figure(found), output)
     command = shlex.join(["hdzoo", *sys.argv[1:]])
-    run = {"command": command, "seconds": round(seconds, 1), "versions": sampling.versions()}
+    run = {
+        "command": command,
+        "seconds": round(seconds, 1),
+        "versions": versions("torch", "diffusers", "scipy"),
+    }
     write_json(beside, {"numbers": found.numbers, "made_by": made_by | run})
     numbers = found.numbers
     note(

@@ -2,6 +2,9 @@
 
 import json
 import warnings
+from typing import Annotated
+
+import typer
 
 from hdzoo.cli.options import (
     DEFAULT_MODEL,
@@ -9,6 +12,7 @@ from hdzoo.cli.options import (
     Model,
 )
 from hdzoo.cli.terminal import print_table, render, render_options, say
+from hdzoo.errors import HDZooError
 from hdzoo.version import __version__
 
 
@@ -56,12 +60,24 @@ def plugins(as_json: JsonOutput = False) -> None:
 
 def info(
     model: Model = DEFAULT_MODEL,
+    env: Annotated[
+        bool, typer.Option("--env", help="Describe this machine instead, for a report of a fault.")
+    ] = False,
     as_json: JsonOutput = False,
 ) -> None:
-    """Describe a model: network, range, sampler, weights, held-out loss."""
-    from hdzoo.catalog import describe_model
+    """Describe a model: network, range, sampler, weights, held-out loss. Or this machine."""
+    if env and model != DEFAULT_MODEL:
+        raise HDZooError(
+            f"--env describes this machine, and {model!r} is a model; give one of them"
+        )
+    if env:
+        from hdzoo.environment import describe_environment
 
-    facts = describe_model(model)
+        facts = describe_environment()
+    else:
+        from hdzoo.catalog import describe_model
+
+        facts = describe_model(model)
     if as_json:
         say(json.dumps(facts, indent=2))
     else:

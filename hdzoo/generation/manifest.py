@@ -2,20 +2,19 @@
 
 import json
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from hdzoo.catalog import weights_hash
+from hdzoo.environment import versions
 from hdzoo.errors import HDZooError
 from hdzoo.files import write_json
 from hdzoo.hub.resolve import resolve_model
 from hdzoo.pipelines.labels import labels_in_words
 from hdzoo.pipelines.pipeline import HDPipeline
 from hdzoo.text import counted
-from hdzoo.version import __version__
 
 MANIFEST = "manifest.json"
 # Kept for people: a model is its weights and options wherever it lies, and the command may differ
@@ -81,10 +80,7 @@ def make_manifest(
         "chunk_size": chunk_size,
         "num_threads": num_threads,
         "device": device_kind(pipe.device),
-        "versions": {
-            "hdzoo": __version__,
-            **{package: version(package) for package in ("torch", "diffusers")},
-        },
+        "versions": versions("torch", "diffusers"),
         "command": command,
     }
 

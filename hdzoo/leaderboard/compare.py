@@ -4,7 +4,6 @@ import inspect
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from accelerate.utils import broadcast_object_list
 from hdzoo import plugins
 from hdzoo.catalog import weights_hash
 from hdzoo.checks import Many, Whole
+from hdzoo.environment import versions
 from hdzoo.errors import HDZooError
 from hdzoo.files import (
     check_folder,
@@ -35,7 +35,6 @@ from hdzoo.processes import all_processes, in_first_process
 from hdzoo.samplers.ladders import MAX_EVALUATIONS
 from hdzoo.sampling import find_dtype, load_pipeline
 from hdzoo.text import counted
-from hdzoo.version import __version__
 
 COST = Whole(2, MAX_EVALUATIONS)
 # What progress calls all the work that is left.
@@ -146,7 +145,6 @@ class Run:
         """All that the entries depend on, but for their samplers and costs."""
         metrics = self.settings.metrics
         settings = vars(self.settings) | {"metrics": None if metrics is None else list(metrics)}
-        packages = ("torch", "diffusers", "torch-fidelity")
         return {
             "model": str(self.model),
             "weights_sha256": weights_hash(resolve_model(self.model)),
@@ -155,7 +153,7 @@ class Run:
             "reference": None if self.settings.reference is None else str(self.settings.reference),
             "reference_sha256": file_hash(self.saved) if self.saved is not None else None,
             "weights": None if self.settings.weights is None else str(self.settings.weights),
-            "versions": {"hdzoo": __version__} | {name: version(name) for name in packages},
+            "versions": versions("torch", "diffusers", "torch-fidelity"),
             "command": self.command,
         }
 

@@ -4,7 +4,6 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 
 from hdzoo.catalog import weights_hash
 from hdzoo.checks import IMAGES, NOISE_LEVEL, SEED, Many, Whole, shown
+from hdzoo.environment import versions
 from hdzoo.errors import HDZooError
 from hdzoo.files import write_json
 from hdzoo.hub.resolve import resolve_model
@@ -29,7 +29,6 @@ from hdzoo.text import counted
 from hdzoo.training.data import image_transform
 from hdzoo.training.fitting import check_images
 from hdzoo.training.setup import has_own_ladder, network_ladder
-from hdzoo.version import __version__
 
 # Called with what is done, how much of it, and of how much.
 OnProgress = Callable[[str, float, float], None]
@@ -242,8 +241,7 @@ def find_outliers(
         resize=resize,
         seed=seed,
         findings=findings,
-        versions={"hdzoo": __version__}
-        | {name: version(name) for name in ("torch", "diffusers", "scipy")},
+        versions=versions("torch", "diffusers", "scipy"),
         command=command,
         seconds=round(time.perf_counter() - begin, 1),
     )

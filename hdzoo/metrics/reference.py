@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 
 from hdzoo.checks import SEED
 from hdzoo.checksums import check_tensors, save_tensors
+from hdzoo.environment import versions
 from hdzoo.errors import HDZooError
 from hdzoo.files import check_file
 from hdzoo.hub.resolve import resolve_model
@@ -19,7 +19,6 @@ from hdzoo.metrics.features import Extractor
 from hdzoo.metrics.image_sets import Features, ImageSet, OnProgress
 from hdzoo.metrics.metrics import LEAST_IMAGES, Moments, moments
 from hdzoo.text import counted
-from hdzoo.version import __version__
 
 # The entry of a file's metadata.
 PROTOCOL = "hdzoo_reference"
@@ -155,10 +154,7 @@ def make_reference(
             "extractor": extractor.name,
             "label": extractor.label,
             "weights_sha256": extractor.weights_sha256,
-            "versions": {
-                "hdzoo": __version__,
-                **{package: version(package) for package in ("torch", "torch-fidelity")},
-            },
+            "versions": versions("torch", "torch-fidelity"),
             "command": command,
         },
     )

@@ -5,12 +5,12 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from hdzoo import plugins
 from hdzoo.checks import IMAGES, Whole
+from hdzoo.environment import versions
 from hdzoo.errors import HDZooError
 from hdzoo.files import write_json
 from hdzoo.metrics.comparison import REPEATS, EqualSize, Result, judge
@@ -26,7 +26,6 @@ from hdzoo.metrics.reference import (
     reference_of,
 )
 from hdzoo.text import counted
-from hdzoo.version import __version__
 
 LEAST_SUBSETS = 5
 
@@ -249,10 +248,7 @@ def evaluate(
         seed=seed,
         results=results,
         notes=list(notes(len(generated), found.image_size, real, extractor)),
-        versions={
-            "hdzoo": __version__,
-            **{package: version(package) for package in ("torch", "torch-fidelity", "numpy")},
-        },
+        versions=versions("torch", "torch-fidelity", "numpy"),
         command=command,
         seconds=round(time.perf_counter() - begin, 1),
     )

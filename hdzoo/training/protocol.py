@@ -6,13 +6,13 @@ import json
 import platform
 import warnings
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import ModelMixin
 
+from hdzoo.environment import versions
 from hdzoo.errors import HDZooError
 from hdzoo.images.images import Images
 from hdzoo.images.sources import IMAGE
@@ -69,12 +69,11 @@ def images_hash(images: Images) -> str:
 
 def surroundings() -> dict[str, Any]:
     """What the weights depend on in their rounding alone."""
-    packages = ("hdzoo", "torch", "diffusers", "accelerate", "datasets")
     return {
         "threads_per_process": torch.get_num_threads(),
         "device": device_name(),
         "versions": {"python": platform.python_version()}
-        | {name: version(name) for name in packages},
+        | versions("torch", "diffusers", "accelerate", "datasets"),
     }
 
 

@@ -19,11 +19,10 @@ from filelock import FileLock
 from huggingface_hub import DatasetCard
 from PIL import Image
 
-from hdzoo import HDPipeline, get_sampler
+from hdzoo import HDPipeline, environment, get_sampler
 from hdzoo.catalog import weights_hash
 from hdzoo.errors import HDZooError
 from hdzoo.generation import generate as generation
-from hdzoo.generation import manifest
 from hdzoo.generation.generate import generate
 from hdzoo.pipelines.generators import sample_generators
 from hdzoo.targets.mixture import GaussianMixtureScore
@@ -353,7 +352,7 @@ def test_other_weights_and_versions_are_refused(model, copy, tmp_path, monkeypat
     pipe.save_pretrained(tmp_path / "other")
     with pytest.raises(HDZooError, match=r"another protocol: weights_sha256 was '\w{64}' and is"):
         generate(tmp_path / "other", copy, **SET)
-    monkeypatch.setattr(manifest, "version", lambda package: "9.9")
+    monkeypatch.setattr(environment, "version", lambda package: "9.9")
     with pytest.raises(HDZooError, match=r"versions\.torch was '2.* and is '9\.9'"):
         generate(model, copy, **SET)
 
