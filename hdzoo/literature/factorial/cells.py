@@ -108,6 +108,7 @@ class Ladder(NamedTuple):
             sigma_max=self.sigma_max,
             sigma_min=self.sigma_min,
             num_levels=self.num_levels,
+            steps_per_level=self.evaluations // self.num_levels,
             step_size=chain.eta * self.sigma_min**2,
             hand_off=chain.hand_off,
             readout=None,

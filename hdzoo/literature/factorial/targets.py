@@ -262,4 +262,5 @@ def told(target: "Sampled | Spectrum") -> Mapping[str, Any]:
     settings = {"name": target.name, "kind": target.kind, **target.ladder._asdict()}
     if isinstance(target, Spectrum):
         return settings | {"exact": True}
-    return settings | target.protocol | {"seeds": list(SEEDS)}
+    own = {"num_samples": target.num_samples, "seeds": list(SEEDS)}
+    return settings | target.protocol | own

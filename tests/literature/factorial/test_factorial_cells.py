@@ -50,8 +50,8 @@ def test_laws_are_the_closed_forms_of_samplers_with_a_readout(chain: Chain) -> N
 @pytest.mark.parametrize("eta", [0.2, 1.1])
 @pytest.mark.parametrize("readout", [0.0, 0.2, 0.8, 1.0])
 def test_dropped_noise_on_one_level(eta: float, readout: float) -> None:
-    """Fresh noise: v <- A^2 v + 2 alpha, once or twice without the noise. Averaged noise begins with
-    half a step, (1 - alpha / 2V)^2 V + alpha, and what that is above V falls as A^2."""
+    """Fresh noise: v <- A^2 v + 2 alpha, once or twice without the noise. Averaged noise begins
+    with half a step, (1 - alpha / 2V)^2 V + alpha, and what that is above V falls as A^2."""
     sigma, steps = 0.5, 7
     ladder = Ladder(sigma, sigma, 1, steps, RECORD)
     total, alpha = VARIANCES + sigma**2, eta * sigma**2

@@ -1,6 +1,7 @@
 """The run: distances of digests, what is kept of it, and the files that it writes."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,8 @@ def test_spectrum_counts_every_direction() -> None:
     assert spectrum.ladder.held_out_loss["loss"][-1] == pytest.approx(mean_loss)
 
 
-def test_digits_are_measured_over_seeds_together() -> None:
+def test_digits_are_measured_over_seeds_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(targets, "LOSS_POINTS", 100)
     digits = Digits(30, 20)
     points = [digits.target.sample(30, torch.Generator().manual_seed(s)).double() for s in (0, 1)]
     found = digits.measure([digits.sums(one) for one in points])
@@ -58,6 +60,11 @@ def test_digits_are_measured_over_seeds_together() -> None:
     # Of at least 60 numbers: standard error sqrt(2 / 60).
     assert left == pytest.approx(1, abs=0.8)
     assert found["mode TV"] < 0.5
+    # In two batches, of which the second is smaller.
+    monkeypatch.setattr(targets, "BATCH", 20)
+    drawn = digits.digests(CHAIN, 0)
+    assert set(drawn) == set(ENDS)
+    assert all(one["count"] == 30 for one in drawn.values())
 
 
 def test_network_is_measured_as_evaluate_does() -> None:
@@ -102,6 +109,10 @@ class Counted:
         self.asked.append((chain, seed))
         return {end: {"a b": np.array([seed, n])} for n, end in enumerate(ENDS)}
 
+    def measure(self, seeds: Sequence[Digest]) -> dict[str, float]:
+        values = np.array([one["a b"] for one in seeds])
+        return {"FD": float(1 + values[:, 1].mean() + values[:, 0].var()), "TV": 0.1}
+
 
 def test_what_is_done_is_not_done_again(tmp_path: Path) -> None:
     target = Counted()
@@ -124,32 +135,33 @@ def test_what_is_done_is_not_done_again(tmp_path: Path) -> None:
 
 
 def test_the_whole_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small: two seeds, and the ladders' least."""
-    monkeypatch.setattr(run, "SEEDS", (0, 1))
-    monkeypatch.setattr(targets, "SEEDS", (0, 1))
     monkeypatch.setattr(run, "Spectrum", lambda _, share: Spectrum(20, share))
-    monkeypatch.setattr(run, "Digits", lambda *_: Digits(20, 20))
+    monkeypatch.setattr(run, "Digits", lambda *_: Counted())
     name, said = "half-denoising-factorial", list[str]()
     options = {"quick": True, "network": None}
     result = reproduce(name, tmp_path, "test", lambda text, *_: said.append(text), options)
     assert len(result.claims) == len(RULES)
     written = json.loads((tmp_path / f"{name}.json").read_text())
-    digits = written["numbers"]["targets"]["digits"]
-    assert len(digits["cells"]["Frechet"]) == 448
-    assert {verdict["rule"] for verdict in digits["verdicts"]} == {rule.name for rule in RULES}
-    assert written["settings"]["targets"][-1]["seeds"] == [0, 1]
+    found = written["numbers"]["targets"]["some/where"]
+    assert {metric: len(cells) for metric, cells in found["cells"].items()} == {
+        "FD": 448,
+        "TV": 448,
+    }
+    assert {verdict["rule"] for verdict in found["verdicts"]} == {rule.name for rule in RULES}
+    assert written["settings"]["targets"][-1]["seeds"] == [0, 1, 2, 3, 4]
     page = (tmp_path / f"{name}.md").read_text()
     for rule in RULES:
         assert rule.statement in page
-    assert "Of 6" in page or "predictions on 5 targets" in page
     assert (tmp_path / f"{name}.png").stat().st_size > 50_000
-    assert len(list((tmp_path / name).glob("digits-*.npz"))) == 64
+    assert len(list((tmp_path / name).glob("where-*.npz"))) == 32 * 5
     with pytest.raises(HDZooError, match="no option 'chains'; it has dequantised, network, quick"):
         reproduce(name, tmp_path, "test", lambda *_: None, {"chains": 1})
-    # An exact distance has no width, one of two seeds has.
-    for target, exact in (("digits", False), ("spectrum, smooth, 20 evaluations", True)):
-        cells = written["numbers"]["targets"][target]["cells"]["Frechet"].values()
-        assert all((c["low"] == c["high"]) == exact for c in cells)
+    # An exact distance has no width; that of seeds here has the variance of 0 to 4, 2.5.
+    exact = written["numbers"]["targets"]["spectrum, smooth, 20 evaluations"]["cells"]["Frechet"]
+    assert all(cell["low"] == cell["high"] for cell in exact.values())
+    assert found["cells"]["FD"]["own, fresh, eta 0.1, kept, lambda 0"]["value"] == (
+        pytest.approx(1 + 0 + 2.5)
+    )
 
 
 def test_pooled_seeds() -> None:
