@@ -12,7 +12,7 @@ import torch
 from hdzoo.distances.wasserstein import gaussian_wasserstein2
 from hdzoo.errors import HDZooError
 from hdzoo.literature.base import reproduce
-from hdzoo.literature.factorial import run, targets
+from hdzoo.literature.factorial import findings, run, targets
 from hdzoo.literature.factorial.cells import ENDS, Chain, Ladder
 from hdzoo.literature.factorial.intervals import without_each
 from hdzoo.literature.factorial.rules import MNIST, RULES
@@ -137,6 +137,7 @@ def test_what_is_done_is_not_done_again(tmp_path: Path) -> None:
 def test_the_whole_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "Spectrum", lambda _, share: Spectrum(20, share))
     monkeypatch.setattr(run, "Digits", lambda *_: Counted())
+    monkeypatch.setattr(findings, "SHOWN", (0.2,))
     name, said = "half-denoising-factorial", list[str]()
     options = {"quick": True, "network": None}
     result = reproduce(name, tmp_path, "test", lambda text, *_: said.append(text), options)
