@@ -5,6 +5,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, TypeVar
 
+from hdzoo.errors import HDZooError
+from hdzoo.plugins import describe
+
 # Seconds between two looks whether the work is still wanted.
 PATIENCE = 0.25
 
@@ -62,10 +65,13 @@ class _Letterbox(Generic[News]):
         try:
             self._tell(None)
             work(self._tell)
-        except Exception as error:
-            self._error = error
         except UnwantedError:
             pass
+        except Exception as error:
+            self._error = error
+        # Such as SystemExit, which somebody's sampler has raised.
+        except BaseException as error:
+            self._error = HDZooError(describe(error))
         with self._changed:
             self._ended = True
             self._changed.notify()

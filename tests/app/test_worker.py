@@ -32,6 +32,15 @@ def test_what_the_work_raises_is_raised_and_the_next_is_done():
     assert seen(in_steps(lambda tell: tell(2))) == [2]
 
 
+def test_work_cannot_end_the_program():
+    def work(tell):
+        raise SystemExit(3)
+
+    with pytest.raises(HDZooError, match="SystemExit: 3"):
+        list(in_steps(work))
+    assert seen(in_steps(lambda tell: tell(2))) == [2]
+
+
 def test_work_that_nobody_waits_for_ends_at_its_next_word():
     told, ended = [], threading.Event()
 

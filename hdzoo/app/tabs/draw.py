@@ -39,6 +39,8 @@ def build(site: Site, page: gr.Blocks) -> None:
                 label="Samplers",
                 info=f"1 to {MOST_SAMPLERS}, side by side from the same noise",
             )
+            # What asks for them comes later, with the options' fields.
+            own: dict[str, Any] = {"interactive": True}
             steps = gr.Slider(
                 1,
                 MOST_EVALUATIONS,
@@ -46,9 +48,10 @@ def build(site: Site, page: gr.Blocks) -> None:
                 step=1,
                 label="Evaluations",
                 info="of the network, for each image",
+                **own,
             )
-            images = gr.Slider(1, MOST_IMAGES, IMAGES, step=1, label="Images of each")
-            seed = gr.Number(0, label="Seed", precision=0)
+            images = gr.Slider(1, MOST_IMAGES, IMAGES, step=1, label="Images of each", **own)
+            seed = gr.Number(0, label="Seed", precision=0, **own)
             go, stop = run_buttons("Draw")
             options = gr.Column(elem_classes="hz-options")
         with gr.Column(scale=5, min_width=320, elem_classes="hz-pictures"):
@@ -149,7 +152,12 @@ def option_boxes(
 
 def box(field: Field, key: str) -> Any:
     """The field of an option."""
-    common: dict[str, Any] = {"label": field.name, "value": field.text, "key": key}
+    common: dict[str, Any] = {
+        "label": field.name,
+        "value": field.text,
+        "key": key,
+        "interactive": True,
+    }
     if field.words:
         return gr.Dropdown(list(field.words), min_width=130, **common)
     return gr.Textbox(
