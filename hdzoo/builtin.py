@@ -109,4 +109,5 @@ def hdzoo_reproductions() -> dict[str, str]:
         "consistent-annealing": "hdzoo.literature.consistent_annealing:run",
         "alpha-half-denoising": "hdzoo.literature.alpha_half:run",
         "half-denoising-factorial": "hdzoo.literature.factorial.run:run",
+        "frontier": "hdzoo.leaderboard.frontier:run",
     }

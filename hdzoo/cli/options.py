@@ -24,6 +24,10 @@ Evaluations = Annotated[
         help="Network evaluations for each image. Default: the sampler's own.",
     ),
 ]
+Preset = Annotated[
+    str | None,
+    typer.Option(help="fast, balanced or best: a sampler with its options and evaluations."),
+]
 Seed = Annotated[int, typer.Option(help="Image i depends on (seed, i) alone.")]
 Dtype = Annotated[str, typer.Option(help="Weights: float32, bfloat16 (bf16), float16 (fp16).")]
 ClassLabel = Annotated[

@@ -51,7 +51,7 @@ def train(
         typer.Option(
             "--sampler",
             "-s",
-            help="The sampler to save with the network. Default: one of about 200 evaluations.",
+            help="The sampler to save with the network. Default: a preset, where it has one.",
         ),
     ] = None,
     option: Options = None,
@@ -94,6 +94,9 @@ def train(
     ] = "no",
     random_flip: Annotated[
         bool, typer.Option("--random-flip", help="Mirror half of the images.")
+    ] = False,
+    dequantize: Annotated[
+        bool, typer.Option("--dequantize", help="Add noise within one grey level to images.")
     ] = False,
     resize: Annotated[
         bool,
@@ -145,6 +148,7 @@ def train(
         loss_weighting=loss_weighting,
         mixed_precision=mixed_precision,
         random_flip=random_flip,
+        dequantize=dequantize,
         resize=resize,
         seed=seed,
         objective=objective,

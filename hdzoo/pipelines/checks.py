@@ -26,9 +26,10 @@ def check_part(name: str, part: Any) -> None:
     """
     # Some schedulers of diffusers' have no `step`, which is said when they are asked for one.
     needed = ("set_timesteps", "config") if name == "scheduler" else ("config",)
-    given = f"{name} is {shown(part)}"
     if isinstance(part, type):
-        raise HDZooError(f"{given}, a class; give an instance, as {part.__name__}(...)")
+        raise HDZooError(
+            f"{name} is {shown(part)}, a class; give an instance, as {part.__name__}(...)"
+        )
     if all(hasattr(part, attribute) for attribute in needed) and (
         name == "scheduler" or callable(part)
     ):
@@ -38,6 +39,7 @@ def check_part(name: str, part: Any) -> None:
                 "score network. It must be called as unet(sample, timestep)"
             )
         return
+    given = f"{name} is {shown(part)}"
     if name == "scheduler":
         raise HDZooError(
             f"{given}; it must be a sampler or a scheduler of diffusers', as "

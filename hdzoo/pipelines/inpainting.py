@@ -144,7 +144,7 @@ class HDInpaintPipeline(HDPipeline):
         known, painted = self._given(image, mask_image, num_samples_per_image)
         start = self._start(start_image, latents, len(known))
         self._check(len(known), generator, latents, start, output_type)
-        scheduler = self._ready_scheduler(num_inference_steps, sigmas)
+        scheduler = self._ready_scheduler(num_inference_steps, sigmas, known.device)
         labels = check_class_labels(self.unet, class_labels, len(known), known.device)
         walk = Walk(
             self,
@@ -178,7 +178,7 @@ class HDInpaintPipeline(HDPipeline):
             noisy = scheduler.add_noise(known, z, timesteps[step : step + 1])
             return torch.where(painted, state, noisy)
 
-        first = self._first_state(scheduler, len(known), generator, latents, start)
+        first = self._first_state(scheduler, len(known), generator, latents, start, known.device)
         states = walk.run(known_in_place(0, first), generator, between=known_in_place)
         images = self.decode(check_finite(states), output_type)
         self.maybe_free_model_hooks()

@@ -176,8 +176,10 @@ class HDPipeline(StoredPipeline):
             output_type = "latent" if self.data_range is None else "pil"
         clean = None if image is None else self._clean(image)
         batch_size = self._check(batch_size, generator, latents, clean, output_type)
-        labels = check_class_labels(self.unet, class_labels, batch_size, self._execution_device)
-        scheduler = self._ready_scheduler(num_inference_steps, sigmas)
+        # It goes through all modules.
+        device = self._execution_device
+        labels = check_class_labels(self.unet, class_labels, batch_size, device)
+        scheduler = self._ready_scheduler(num_inference_steps, sigmas, device)
         walk = Walk(
             self,
             scheduler,
@@ -190,9 +192,8 @@ class HDPipeline(StoredPipeline):
             clean = self._starting_samples(
                 HDPipeline, batch_size=batch_size, generator=generator, class_labels=labels
             )
-        states = walk.run(
-            self._first_state(scheduler, batch_size, generator, latents, clean), generator
-        )
+        first = self._first_state(scheduler, batch_size, generator, latents, clean, device)
+        states = walk.run(first, generator)
         images = self.decode(check_finite(states), output_type)
         self.maybe_free_model_hooks()
         return ImagePipelineOutput(images=images) if return_dict else (images,)
@@ -245,11 +246,12 @@ class HDPipeline(StoredPipeline):
         Raises:
             HDZooError: it does not, or has no chain of that length.
         """
-        self._ready_scheduler(num_inference_steps, None)
+        self._ready_scheduler(num_inference_steps, None, self._execution_device)
 
-    def _ready_scheduler(self, num_inference_steps: int | None, sigmas: list[float] | None) -> Any:
+    def _ready_scheduler(
+        self, num_inference_steps: int | None, sigmas: list[float] | None, device: torch.device
+    ) -> Any:
         """A copy of the scheduler with its chain fixed, once it is known to go with the network."""
-        device = self._execution_device
         starter = () if self.starter is None else (self.starter.config,)
         told = checks.network_options(self.unet, *starter)
         if checks.diffusers_names(self.scheduler):
@@ -309,9 +311,9 @@ class HDPipeline(StoredPipeline):
         generator: Generator,
         latents: torch.Tensor | None,
         clean: torch.Tensor | None,
+        device: torch.device,
     ) -> torch.Tensor:
         """Where the chain starts; ``clean`` in the network's units."""
-        device = self._execution_device
         if latents is not None:
             return latents.to(device, torch.float32)
         shape, centre = (batch_size, *self.sample_shape), self.data_mean

@@ -68,7 +68,6 @@ class Walk:
         asked = (*getattr(scheduler, "needs", ()), *getattr(scheduler, "uses", ()))
         self.extras = tuple(name for name in asked if name in provided)
         self.asked_with = {} if class_labels is None else {"class_labels": class_labels}
-        self.step_takes = taken(scheduler.step, ("generator", "return_dict"))
 
     def run(
         self,
@@ -94,6 +93,10 @@ class Walk:
         # Networks of ours take the float32 state as it is and round inside, after preconditioning.
         keeps_state = hasattr(self.network, "prediction_type")
         dtype = latents.dtype if keeps_state else self.network.dtype
+        takes = taken(scheduler.step, ("generator", "return_dict"))
+        given = {"generator": generator} if "generator" in takes else {}
+        every = self.samples_every
+        shows_more = self.callback is not None and self.tensor_inputs != ("latents",)
         on_the_way: list[torch.Tensor] = []
         with evaluating(self.network), pipe.progress_bar(total=len(timesteps)) as progress:
             for i, t in enumerate(timesteps):
@@ -101,12 +104,10 @@ class Walk:
                     break
                 model_input = scheduler.scale_model_input(latents, t).to(dtype)
                 prediction, extras = self._ask(model_input, t)
-                every = self.samples_every
                 wanted = every is not None and (i + 1) % every == 0
-                full = wanted or (self.callback is not None and self.tensor_inputs != ("latents",))
-                options = {"generator": generator, "return_dict": full}
-                options = {k: v for k, v in options.items() if k in self.step_takes}
-                output = scheduler.step(prediction, t, latents, **options, **extras)
+                if "return_dict" in takes:
+                    given["return_dict"] = wanted or shows_more
+                output = scheduler.step(prediction, t, latents, **given, **extras)
                 latents = output[0]
                 if wanted:
                     on_the_way.append(_part(output, "pred_original_sample", scheduler))
@@ -115,7 +116,7 @@ class Walk:
                 if self.callback is not None:
                     latents = self._call_back(i, t, latents, output)
                 progress.update()
-        if self.samples_every is None:
+        if every is None:
             return latents
         return torch.stack(on_the_way, 1).flatten(0, 1) if on_the_way else latents[:0]
 
@@ -157,11 +158,11 @@ def evaluating(network: torch.nn.Module) -> Iterator[None]:
     Walks of several threads may share it: the last one gives it back.
     """
     with _EVALUATING:
-        walks, training = _IN_TRAIN_MODE.get(network, (0, None))
-        if training is None:
-            training = [module for module in network.modules() if module.training]
-        _IN_TRAIN_MODE[network] = walks + 1, training
-        network.eval()
+        walks, before = _IN_TRAIN_MODE.get(network, (0, []))
+        training = [module for module in network.modules() if module.training]
+        _IN_TRAIN_MODE[network] = walks + 1, before if walks else training
+        if training:
+            network.eval()
     try:
         yield
     finally:

@@ -51,6 +51,10 @@ class Edge(NamedTuple):
     b: float
     scale_after: float
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Edge":
+        # Of numbers alone; a sampler, which has one for each evaluation, is copied at every call.
+        return self
+
     def to_ve(
         self, state: torch.Tensor, prediction: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:

@@ -344,7 +344,8 @@ def test_networks_say_how_wide_their_data_are() -> None:
     options = {"start": "gaussian", "sigmas": [0.1]}
     sampler = get_sampler(ANNEALED)(**options)
     pipe.scheduler = type(sampler).from_config(pipe.scheduler.config, **options)
-    drawn = pipe._first_state(pipe.scheduler, 200, torch.Generator().manual_seed(0), None, None)
+    generator = torch.Generator().manual_seed(0)
+    drawn = pipe._first_state(pipe.scheduler, 200, generator, None, None, pipe.device)
     # Of 156,800 numbers the deviation is known to 0.2 %.
     assert float(drawn.std()) == pytest.approx(math.hypot(0.1, 0.3081), rel=0.01)
     with pytest.raises(HDZooError, match=r"data_std.*use start='normal'"):
