@@ -95,6 +95,9 @@ def train(
     random_flip: Annotated[
         bool, typer.Option("--random-flip", help="Mirror half of the images.")
     ] = False,
+    dequantize: Annotated[
+        bool, typer.Option("--dequantize", help="Add noise within one grey level to images.")
+    ] = False,
     resize: Annotated[
         bool,
         typer.Option("--resize", help="Crop to squares and bring to -m sample_size."),
@@ -149,6 +152,7 @@ def train(
         loss_weighting=loss_weighting,
         mixed_precision=mixed_precision,
         random_flip=random_flip,
+        dequantize=dequantize,
         resize=resize,
         seed=seed,
         objective=objective,

@@ -46,7 +46,10 @@ def finish(
     from hdzoo.pipelines.pipeline import HDPipeline
 
     if held_out is not None:
-        losses = held_out_loss(network, held_out, record["config"]["seed"])
+        config = record["config"]
+        losses = held_out_loss(
+            network, held_out, config["seed"], dequantize=config.get("dequantize", False)
+        )
         network.register_to_config(**{RESULT: losses})
     HDPipeline(unet=network, scheduler=scheduler).save_pretrained(folder)
     save_curve(log.lines, folder / CURVE)

@@ -30,7 +30,14 @@ from hdzoo.training.checkpoints import (
 )
 from hdzoo.training.clock import Clock
 from hdzoo.training.config import TrainingConfig
-from hdzoo.training.data import StepBatchSampler, flip_half, image_loader, image_transform
+from hdzoo.training.data import (
+    StepBatchSampler,
+    data_range_of,
+    dequantized,
+    flip_half,
+    image_loader,
+    image_transform,
+)
 from hdzoo.training.interrupts import Interrupts, agreed
 from hdzoo.training.losses import LOG, LossLog, held_out_loss
 from hdzoo.training.objectives import Network, Objective, build_objective
@@ -100,7 +107,7 @@ class Run:
         self.transform = image_transform(
             network.config.get("sample_size"),
             network.config.get("in_channels"),
-            network.config.get("data_range", (-1.0, 1.0)),
+            data_range_of(network),
         )
         processes, parts = accelerator.num_processes, config.gradient_accumulation_steps
         if config.train_batch_size % (processes * parts):
@@ -287,6 +294,8 @@ class Run:
         draws = self.objective.draw(self.seen, images)
         if config.random_flip:
             images = flip_half(images)
+        if config.dequantize:
+            images = dequantized(images, data_range_of(self.network))
         number = config.gradient_accumulation_steps
         parts = zip(*(whole.chunk(number) for whole in (images, *draws)), strict=True)
         for i, part in enumerate(parts, 1):
@@ -362,6 +371,7 @@ class Run:
                 image_loader(part, self.transform, batch_size=500),
                 self.config.seed,
                 most_levels=HELD_OUT_LEVELS,
+                dequantize=self.config.dequantize,
             )
         step, mean = self.progress.step, statistics.fmean(loss["loss"])
         self.log.add(step, held_out_loss=loss)

@@ -253,14 +253,24 @@ def page(title: str, found: Sequence[Found]) -> str:
             ],
         ),
         "## Decision rules",
-        "The difference is below 0 where the statement holds, or for equality within the margin.",
+        "Of each statement whether it holds, as predicted or AGAINST the prediction, and the "
+        "difference of distances that decides: below 0 where the statement holds, or within the "
+        "margin where it is one of equality.",
+        markdown.table(
+            ("statement", "predicted because", *(one.name for one in found)),
+            [
+                (
+                    rule.statement,
+                    rule.why,
+                    *(_cell(one.verdicts[number]) for one in found),
+                )
+                for number, rule in enumerate(RULES)
+            ],
+        ),
     ]
-    for number, rule in enumerate(RULES):
-        verdicts = [(one.name, one.verdicts[number]) for one in found]
-        parts += [f"**{rule.name}.** {rule.statement}. Predicted: {rule.why}.", _table(verdicts)]
     cross = cross_verdict(found)
     if cross is not None:
-        parts += [f"**{cross.rule.name}.** {cross.rule.statement}.", _table([("both", cross)])]
+        parts += [f"{cross.rule.statement}: {_cell(cross)}."]
     parts += ["## Distances"]
     for one in found:
         rows = [(name, c, one.of(c)) for name, c in NAMED.items()]
@@ -286,14 +296,9 @@ def page(title: str, found: Sequence[Found]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _table(verdicts: Sequence[tuple[str, Verdict]]) -> str:
-    return markdown.table(
-        ("target", "difference", "margin", "outcome"),
-        [
-            (name, v.difference, "" if v.margin is None else v.margin, v.said)
-            for name, v in verdicts
-        ],
-    )
+def _cell(verdict: Verdict) -> str:
+    within = "" if verdict.margin is None else f", margin {verdict.margin.value:.2g}"
+    return f"{verdict.said}; {verdict.difference}{within}"
 
 
 # ---- the picture --------------------------------------------------------------------------------

@@ -62,7 +62,7 @@ def test_bias_of_first_order_is_gone() -> None:
 
 def test_what_is_exact_has_no_width() -> None:
     assert interval([0.3]) == (0.3, 0.3, 0.3)
-    assert (str(interval([0.3])), str(Interval(1.0, 0.5, 2.0))) == ("0.3", "1 [0.5, 2]")
+    assert (str(interval([0.3])), str(Interval(1.0, 0.5, 2.0))) == ("0.3", "1 (0.5 to 2)")
 
 
 # ---- rules --------------------------------------------------------------------------------------
