@@ -2,11 +2,12 @@
 # With CPU=1, PyTorch comes without its libraries for GPUs.
 PYTHON ?= python3
 CPU ?=
+QUICK ?=
 TORCH_CPU = https://download.pytorch.org/whl/cpu
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test lint format clean
+.PHONY: demo test lint format docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/hdzoo sample --output samples/demo.png
@@ -24,6 +25,11 @@ lint: $(VENV)/.dev-installed
 format: $(VENV)/.dev-installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The pictures are made once and kept in docs/.cache; with QUICK=1 none is made.
+docs: $(VENV)/.docs-installed
+	NO_MKDOCS_2_WARNING=1 OMP_NUM_THREADS=1 HDZOO_DOCS_QUICK=$(QUICK) $(BIN)/mkdocs build --strict
+	@echo "$(CURDIR)/build/site/index.html"
 
 clean:
 	rm -rf $(VENV) samples .pytest_cache .ruff_cache .mypy_cache
@@ -45,4 +51,8 @@ $(VENV)/.tests-installed: $(VENV)/.installed
 
 $(VENV)/.dev-installed: $(VENV)/.tests-installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
+	touch $@
+
+$(VENV)/.docs-installed: $(VENV)/.tests-installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[docs]"
 	touch $@

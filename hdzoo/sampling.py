@@ -75,17 +75,35 @@ def load_pipeline(
     """
     check_preset(preset, sampler, options)
     weights_dtype = find_dtype(dtype)
-    chosen = plugins.get_sampler(sampler) if sampler else None
+    if sampler:
+        plugins.get_sampler(sampler)
     pipe = HDPipeline.from_pretrained(model, dtype=weights_dtype)
     if preset is not None:
         pipe.scheduler = get_preset(preset).for_model(pipe)
-        return pipe.to(PartialState().device)
-    chosen, given = chosen or type(pipe.scheduler), dict(options or {})
+    else:
+        pipe.scheduler = sampler_for(pipe, sampler, options)
+    return pipe.to(PartialState().device)
+
+
+def sampler_for(
+    pipe: HDPipeline, sampler: str | None = None, options: dict[str, Any] | None = None
+) -> Any:
+    """A sampler of choice for a pipeline that is loaded, which stays as it is.
+
+    Args:
+        pipe: with the model's own sampler.
+        sampler: as in `load_pipeline`.
+        options: as in `load_pipeline`.
+
+    Raises:
+        HDZooError: something is not found or does not fit.
+    """
+    chosen = plugins.get_sampler(sampler) if sampler else type(pipe.scheduler)
+    given = dict(options or {})
     takes_loss = "held_out_loss" in inspect.signature(chosen.__init__).parameters
     if takes_loss and any(given.get(option) == word for option, word in MATCHED.items()):
         given.setdefault("held_out_loss", pipe.unet.config.get("held_out_loss"))
-    pipe.scheduler = chosen.from_config(pipe.scheduler.config, **given)
-    return pipe.to(PartialState().device)
+    return chosen.from_config(pipe.scheduler.config, **given)
 
 
 def check_preset(

@@ -107,7 +107,11 @@ def train(
     sample_every: Annotated[
         int, typer.Option(min=0, help="Steps between grids of samples; 0 for none.")
     ] = 0,
-    tracker: Annotated[str | None, typer.Option(help="Such as tensorboard.")] = None,
+    max_train_minutes: Annotated[
+        float | None,
+        typer.Option(help="Stop this call after so long; the same command goes on."),
+    ] = None,
+    tracker: Annotated[str | None, typer.Option(help="tensorboard or wandb.")] = None,
     num_workers: Annotated[int, typer.Option(min=0, help="Processes that decode images.")] = 0,
 ) -> None:
     """Train a score network. The same command resumes a run that was stopped.
@@ -123,7 +127,7 @@ def train(
     from hdzoo.training import trainer
     from hdzoo.training.fitting import options_for
     from hdzoo.training.objectives import SIGMA_DISTRIBUTIONS
-    from hdzoo.training.outcome import loss_lines
+    from hdzoo.training.outcome import result_lines
     from hdzoo.training.setup import (
         build_network,
         build_scheduler,
@@ -183,6 +187,7 @@ def train(
         held_out_every=held_out_every,
         checkpoint_every=checkpoint_every,
         sample_every=sample_every,
+        max_train_minutes=max_train_minutes,
         scheduler=build_scheduler(sampler, sampler_options, network),
         tracker=tracker,
         num_workers=num_workers,
@@ -191,7 +196,7 @@ def train(
         init_from=init_from,
     )
     if os.environ.get("RANK", "0") == "0":
-        for line in loss_lines(folder):
+        for line in result_lines(folder):
             note(line)
         say(folder)
 

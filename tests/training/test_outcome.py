@@ -141,31 +141,6 @@ def test_a_sampler_that_diverges_does_not_end_the_training(tmp_path, digits, mon
     assert (tmp_path / "training.json").is_file()
 
 
-def test_tensorboard_has_the_mean_loss_and_the_rate(tmp_path, digits, monkeypatch, at_step, kill):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    config, losses = with_config(max_train_steps=50, train_batch_size=2), []
-    inner = runs.Run.loss
-
-    def recorded(*args):
-        losses.append(inner(*args))
-        return losses[-1]
-
-    monkeypatch.setattr(runs.Run, "loss", recorded)
-    at_step(25, kill)
-    with pytest.raises(StoppedError):
-        run(tmp_path, digits, config, checkpoint_every=20)
-    del losses[20:]
-    run(tmp_path, digits, config, tracker="tensorboard")
-    assert len(losses) == 50
-    log = EventAccumulator(str(tmp_path / "logs" / "hdzoo")).Reload()
-    (loss,), (rate,) = log.Scalars("loss"), log.Scalars("lr")
-    assert loss.step == rate.step == 50
-    # Sums of 50 float32 numbers.
-    assert loss.value == pytest.approx(torch.stack(losses).mean().item(), rel=1e-5)
-    assert rate.value == pytest.approx(2e-3)
-
-
 # ---- what it says of the loss ------------------------------------------------------------------
 
 

@@ -11,8 +11,8 @@ from hdzoo.errors import HDZooError
 from hdzoo.generation.manifest import read_manifest
 from hdzoo.images.sources import load_images
 from hdzoo.leaderboard.board import Entry
-from hdzoo.leaderboard.frontier import CONTENDERS, LANGEVIN, METRICS, Frontier, contenders, run
 from hdzoo.literature.base import reproduce
+from hdzoo.literature.frontier import CONTENDERS, LANGEVIN, METRICS, Frontier, contenders, run
 from hdzoo.metrics.comparison import EqualSize, Result
 from hdzoo.metrics.features import get_extractor
 from hdzoo.metrics.image_sets import open_images
