@@ -26,6 +26,7 @@ import hdzoo
 from hdzoo.catalog import weights_hash
 from hdzoo.hub.resolve import resolve_model
 from hdzoo.images.sources import load_images
+from hdzoo.samplers.presets import PRESETS
 from hdzoo.sampling import draw, load_pipeline, protocol, start_of
 
 CONFIDENT = 0.9
@@ -91,7 +92,9 @@ def main() -> None:
     parser.add_argument("--train", default="ylecun/mnist")
     parser.add_argument("--test", default="ylecun/mnist")
     parser.add_argument("--model", default="ncsn-mnist")
-    parser.add_argument("--samplers", nargs="*", default=["default", *hdzoo.list_samplers()])
+    parser.add_argument(
+        "--samplers", nargs="*", default=["default", *PRESETS, *hdzoo.list_samplers()]
+    )
     parser.add_argument("--num-images", type=int, default=512)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=6)
@@ -131,7 +134,9 @@ def main() -> None:
 
     add("real test images", "", "", report["real test images"])
     for name in args.samplers:
-        pipe = load_pipeline(args.model, None if name == "default" else name)
+        preset = name if name in PRESETS else None
+        sampler = None if preset or name == "default" else name
+        pipe = load_pipeline(args.model, sampler, preset=preset)
         start = start_of(pipe, args.model)
         begin = time.perf_counter()
         images = draw(pipe, args.num_images, seed=args.seed, start=start)

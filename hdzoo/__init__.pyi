@@ -37,6 +37,7 @@ from .samplers.metropolis import MALASampler as MALASampler
 from .samplers.predictor_corrector import (
     PredictorCorrectorSampler as PredictorCorrectorSampler,
 )
+from .samplers.presets import get_preset as get_preset
 from .samplers.underdamped import (
     UnderdampedAnnealedLangevinSampler as UnderdampedAnnealedLangevinSampler,
 )

@@ -108,4 +108,6 @@ def hdzoo_reproductions() -> dict[str, str]:
         "ncsnv2-techniques": "hdzoo.literature.ncsnv2_techniques:run",
         "consistent-annealing": "hdzoo.literature.consistent_annealing:run",
         "alpha-half-denoising": "hdzoo.literature.alpha_half:run",
+        "frontier": "hdzoo.literature.frontier:run",
+        "half-denoising-factorial": "hdzoo.literature.factorial.run:run",
     }

@@ -157,6 +157,17 @@ def _aim(config: dict[str, Any]) -> str:
     return "denoising score matching" if name == "denoising" else f"the objective {code(name)}"
 
 
+def stopped_at(record: dict[str, Any]) -> str | None:
+    """Where a run was stopped before its last step, in words; None for a finished one.
+
+    Args:
+        record: of the training run, as in ``training.json``.
+    """
+    last = record["config"]["max_train_steps"]
+    step = record.get("step", last)
+    return f"after {step:,} of {last:,} steps" if step < last else None
+
+
 def write_card(folder: Path, record: dict[str, Any], dataset: str | None = None) -> None:
     """Writes ``README.md`` into a pipeline folder.
 
@@ -174,6 +185,7 @@ def write_card(folder: Path, record: dict[str, Any], dataset: str | None = None)
     )
     metadata = describe(unet, sampler, datasets=dataset if on_hub else None, model_name=name)
     origin, cost = record.get("init_from"), record.get("num_inference_steps")
+    where = stopped_at(record)
     shown = [name for name in (SAMPLES, CURVE) if (folder / name).is_file()]
     sections = [
         f"# {prose(name)}",
@@ -187,7 +199,8 @@ def write_card(folder: Path, record: dict[str, Any], dataset: str | None = None)
         f"## Usage\n\n{usage(HERE)}",
         "## Training\n\n" + table(("option", "value"), record["config"].items()),
         f"It took {record['seconds']:,} s on "
-        f"{counted(record['num_processes'], 'process', 'processes')}.",
+        f"{counted(record['num_processes'], 'process', 'processes')}"
+        f"{f', and was stopped {where}' if where else ''}.",
     ]
     if record.get("command"):
         sections.append(fenced(record["command"], "bash"))

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from hdzoo import plugins
+from hdzoo.errors import HDZooError
 from hdzoo.hub.resolve import resolve_model
 from hdzoo.hub.weights import variant_of
 from hdzoo.pipelines.pipeline import HDPipeline
+from hdzoo.samplers.presets import PRESETS, Preset
 
 
 def sampler_rows() -> list[dict[str, Any]]:
@@ -100,11 +102,20 @@ def describe_model(model: str | Path) -> dict[str, Any]:
         },
         "num_inference_steps": pipe.scheduler.num_inference_steps,
     }
+    facts["presets"] = {name: _described(preset, pipe) for name, preset in PRESETS.items()}
     if config.get("sigma_max"):
         facts["sigma_range"] = [config.sigma_min, config.sigma_max]
     if config.get("held_out_loss"):
         facts["held_out_loss_per_dimension"] = _losses(config.held_out_loss)
     return facts
+
+
+def _described(preset: Preset, pipe: HDPipeline) -> str:
+    """What a preset is on a model, or why it has none."""
+    try:
+        return preset.describe(pipe)
+    except HDZooError as error:
+        return f"none: {error}"
 
 
 def _losses(recorded: Any) -> Any:

@@ -243,7 +243,8 @@ LEVELS = Many(NOISE_LEVEL, most=MAX_LEVELS)
 def checked(**rules: Rule) -> Callable[[Init], Init]:
     """Checks the arguments of an ``__init__`` before anything else is done with them.
 
-    Put it above `register_to_config`, which then records what the rules give back.
+    Put it above `register_to_config`, which then records what the rules give back. The rules stay
+    with the ``__init__``, as its attribute ``rules``.
 
     Args:
         **rules: for each argument its own. One without a rule, or that is not given, is let by.
@@ -261,6 +262,7 @@ def checked(**rules: Rule) -> Callable[[Init], Init]:
             named = {name: allowed(name, value) for name, value in kwargs.items()}
             init(self, *given, *args[len(names) :], **named)
 
+        wrapper.rules = rules  # type: ignore[attr-defined]
         return wrapper  # type: ignore[return-value]
 
     return decorate

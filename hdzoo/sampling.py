@@ -16,7 +16,7 @@ from PIL import Image, PngImagePlugin
 
 from hdzoo import plugins
 from hdzoo.catalog import weights_hash
-from hdzoo.checks import IMAGES, SEED, Whole
+from hdzoo.checks import IMAGES, SEED, Whole, shown
 from hdzoo.errors import HDZooError
 from hdzoo.files import whole_file
 from hdzoo.hub.resolve import resolve_model
@@ -25,6 +25,7 @@ from hdzoo.pipelines.labels import labels_by_index, labels_in_words
 from hdzoo.pipelines.pipeline import HDPipeline
 from hdzoo.samplers.held_out import MATCHED
 from hdzoo.samplers.noise import Generator
+from hdzoo.samplers.presets import get_preset
 from hdzoo.version import __version__
 
 DTYPES = {
@@ -57,6 +58,7 @@ def load_pipeline(
     sampler: str | None = None,
     options: dict[str, Any] | None = None,
     dtype: str = "float32",
+    preset: str | None = None,
 ) -> HDPipeline:
     """Loads a model with a sampler of choice, on the device that Accelerate chooses.
 
@@ -66,19 +68,61 @@ def load_pipeline(
         options: of the sampler, over those that the model's own sampler has in common with it. The
             loss that a variance-matched option needs is the network's own, if none is given.
         dtype: of the network's weights, one of `DTYPES`; the state is float32 in any case.
+        preset: the name of a preset, in the place of ``sampler`` and ``options``.
 
     Raises:
         HDZooError: something is not found or does not fit.
     """
+    check_preset(preset, sampler, options)
     weights_dtype = find_dtype(dtype)
-    chosen = plugins.get_sampler(sampler) if sampler else None
+    if sampler:
+        plugins.get_sampler(sampler)
     pipe = HDPipeline.from_pretrained(model, dtype=weights_dtype)
-    chosen, given = chosen or type(pipe.scheduler), dict(options or {})
+    if preset is not None:
+        pipe.scheduler = get_preset(preset).for_model(pipe)
+    else:
+        pipe.scheduler = sampler_for(pipe, sampler, options)
+    return pipe.to(PartialState().device)
+
+
+def sampler_for(
+    pipe: HDPipeline, sampler: str | None = None, options: dict[str, Any] | None = None
+) -> Any:
+    """A sampler of choice for a pipeline that is loaded, which stays as it is.
+
+    Args:
+        pipe: with the model's own sampler.
+        sampler: as in `load_pipeline`.
+        options: as in `load_pipeline`.
+
+    Raises:
+        HDZooError: something is not found or does not fit.
+    """
+    chosen = plugins.get_sampler(sampler) if sampler else type(pipe.scheduler)
+    given = dict(options or {})
     takes_loss = "held_out_loss" in inspect.signature(chosen.__init__).parameters
     if takes_loss and any(given.get(option) == word for option, word in MATCHED.items()):
         given.setdefault("held_out_loss", pipe.unet.config.get("held_out_loss"))
-    pipe.scheduler = chosen.from_config(pipe.scheduler.config, **given)
-    return pipe.to(PartialState().device)
+    return chosen.from_config(pipe.scheduler.config, **given)
+
+
+def check_preset(
+    preset: str | None,
+    sampler: str | None,
+    options: dict[str, Any] | None,
+    num_inference_steps: int | None = None,
+) -> None:
+    """Refuses a preset that there is not, and what contradicts one; all as in `load_pipeline`."""
+    if preset is None:
+        return
+    steps = get_preset(preset).num_inference_steps
+    said = {"sampler": sampler, "option": options, "num_inference_steps": num_inference_steps}
+    for name, value in said.items():
+        if value:
+            raise HDZooError(
+                f"preset {preset!r} is a sampler, its options and {steps} evaluations, and {name} "
+                f"is {shown(value)}; leave one of the two out"
+            )
 
 
 def start_of(pipe: HDPipeline, model: str | Path) -> Any:

@@ -1,6 +1,8 @@
-"""Text for people: what others wrote, made harmless, and numbers of things."""
+"""Text for people: what others wrote, made harmless, numbers of things, and values as typed."""
 
+import json
 import unicodedata
+from typing import Any
 
 # Control characters, invisible ones and those that turn the direction, halves of a character,
 # and separators of lines and paragraphs.
@@ -35,3 +37,16 @@ def counted(number: int, singular: str, plural: str | None = None) -> str:
         plural: what several are called; with an s by default.
     """
     return f"{number:,} {singular if number == 1 else plural or f'{singular}s'}"
+
+
+def typed_value(text: str) -> Any:
+    """A value as people type it: JSON (0.1, [1, 2], null, true), or else a word.
+
+    Args:
+        text: what they have typed.
+    """
+    try:
+        return json.loads(text)
+    # Also of lists in lists without end, and of numbers of thousands of digits.
+    except (ValueError, RecursionError):
+        return text

@@ -6,12 +6,13 @@ import pytest
 import torch
 from given import digits
 
-from hdzoo import HDPipeline
+from hdzoo import HDPipeline, get_preset, get_sampler
 from hdzoo.bundled import bundled_models
 from hdzoo.cards import pictures_in
 from hdzoo.checksums import check_tensors
 from hdzoo.images.sources import load_images
 from hdzoo.pipelines.generators import sample_generators
+from hdzoo.samplers.presets import DEFAULT_PRESET
 from hdzoo.training.data import image_loader, image_transform
 from hdzoo.training.losses import held_out_loss
 
@@ -43,6 +44,17 @@ def test_its_range_covers_the_published_ladder_and_more(pipe):
     assert losses["sigmas"][-1] == 10.0
     # A share of the noise's variance, which no noise level leaves whole.
     assert all(0 < loss < 1 for loss in losses["loss"])
+
+
+def test_its_own_sampler_is_a_preset(pipe):
+    preset = get_preset(DEFAULT_PRESET)
+    assert type(pipe.scheduler) is get_sampler(preset.sampler)
+    own = preset.options(pipe.unet, pipe.scheduler.config)
+    assert {key: pipe.scheduler.config[key] for key in own} == own
+    assert pipe.scheduler.num_inference_steps == preset.num_inference_steps
+    # A walk that takes its place is on the whole ladder.
+    walk = get_sampler("annealed-langevin").from_config(pipe.scheduler.config)
+    assert (walk.levels[0], walk.levels[-2], len(walk.timesteps)) == (5.0, 0.01, 200)
 
 
 def test_the_recorded_loss_is_that_of_held_out_images(pipe):

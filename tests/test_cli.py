@@ -16,6 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from hdzoo import HDPipeline, HDZooError, MALASampler, list_samplers
+from hdzoo.generation.manifest import read_manifest
 from hdzoo.sampling import draw
 from hdzoo.training.config import TrainingConfig
 
@@ -54,6 +55,38 @@ def test_sample_writes_a_grid_that_says_what_made_it(run, model):
     assert made_by["seed"] == 3
     assert made_by["num_inference_steps"] == 9
     assert made_by["sampler"] == "AnnealedLangevinSampler"
+
+
+def test_a_preset_is_sampler_options_and_cost(run, model):
+    code, out, err = run("sample", model, "--preset", "fast", "-n", 2, "--images-dir", "single")
+    assert code == 0
+    assert Path(out.strip()).name.startswith("tiny-fast-10")
+    assert "preset fast: 10 evaluations at noise levels from 8.11 to 0.243, those for dig" in err
+    with Image.open(out.strip()) as grid:
+        made_by = json.loads(grid.text["hdzoo"])
+    assert (made_by["sampler"], made_by["num_inference_steps"]) == ("DPMSolverPP2MSampler", 10)
+    assert made_by["options"]["noise_scale"] == 1.05
+    assert run("generate", model, "--preset", "fast", "-n", 2, "-O", "set")[0] == 0
+    drawn = read_manifest(Path("set"))
+    assert (drawn["sampler"], drawn["num_inference_steps"]) == ("DPMSolverPP2MSampler", 10)
+    assert "fast (10 evaluations), balanced (20 evaluations)" in run("samplers")[1]
+
+
+@pytest.mark.parametrize("command", ["sample", "generate"])
+@pytest.mark.parametrize(
+    ("more", "name"),
+    [
+        (("-s", "heun"), "sampler is 'heun'"),
+        (("-o", "eta=1"), "option is {'eta': 1}"),
+        (("-t", 10), "num_inference_steps is 10"),
+    ],
+)
+def test_what_contradicts_a_preset(run, model, command, more, name):
+    folder = ("-O", "set") if command == "generate" else ()
+    message = error_of(run(command, model, "--preset", "fast", *more, *folder))
+    assert f"'fast' is a sampler, its options and 10 evaluations, and {name}; leave one" in message
+    assert "no preset 'quick'" in error_of(run(command, model, "--preset", "quick", *folder))
+    assert not Path("set").exists()
 
 
 def test_single_images_are_the_grids_and_do_not_depend_on_the_batch(run, model, tmp_path):
@@ -350,6 +383,8 @@ def test_info_tells_what_a_model_is(run, model):
     assert facts["weights_bytes"] == next(model.glob("unet/*.safetensors")).stat().st_size
     assert facts["sigma_range"] == [0.01, 10.0]
     assert facts["num_inference_steps"] == 8
+    levels = "from 8.11 to 0.243, those for digits times 1.62, by data_std: not measured"
+    assert facts["presets"]["fast"] == f"10 evaluations at noise levels {levels}"
     assert "UNetScoreModel" in run("info", model)[1]
 
 
@@ -370,14 +405,14 @@ def test_train_writes_a_pipeline_that_samples(run):
     card = Path("mine/README.md").read_text()
     assert "](samples.png)" in card
     assert "](loss.png)" in card
-    assert "ConsistentAnnealedSampler with 200 network evaluations" in card
+    assert "DPMSolverPP2MSampler with 10 network evaluations" in card
     record = json.loads(Path("mine/training.json").read_text())
     assert record["command"].startswith("hdzoo train --dataset digits")
     # Hardly trained: between the best there is, 0, and about that of a score of zero, 1.
     losses = json.loads(run("info", "mine", "--json")[1])["held_out_loss_per_dimension"]
     assert all(0 < loss < 1.5 for loss in losses.values())
     assert run("sample", "mine", "-n", 2, "-t", 6)[0] == 0
-    assert run("info", "mine", "--json")[1].count('"num_inference_steps": 200') == 1
+    assert run("info", "mine", "--json")[1].count('"num_inference_steps": 10') == 1
 
     more = ("train", "--dataset", "digits", "--init-from", "mine", "--output-dir", "more")
     steps = ("--max-train-steps", 2, "--train-batch-size", 16, "--dtype", "float32")

@@ -18,6 +18,7 @@ from hdzoo.cli import (
     listing,
     publishing,
     scaffolding,
+    showing,
     training,
 )
 from hdzoo.cli.terminal import ending_on_sigterm, note, results_alone, say, speak_plainly
@@ -32,6 +33,7 @@ app = typer.Typer(
 
 # The extra that brings a package.
 EXTRAS = {
+    "gradio": "app",
     "datasets": "train",
     "sklearn": "train",
     "tensorboard": "train",
@@ -102,6 +104,7 @@ for command in (
     judging.verify,
     judging.reproduce,
     drawing.demo_2d,
+    showing.app,
     converting.convert,
     publishing.push,
     publishing.pull,

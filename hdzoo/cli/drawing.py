@@ -17,6 +17,7 @@ from hdzoo.cli.options import (
     Evaluations,
     Model,
     Options,
+    Preset,
     SamplerName,
     Seed,
     parse_options,
@@ -53,6 +54,7 @@ def sample(
         ),
     ] = None,
     option: Options = None,
+    preset: Preset = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-O", help="Where the grid goes, a PNG.")
     ] = None,
@@ -72,9 +74,13 @@ def sample(
     each = num_images if num_images is not None else 16 if pairs else 64
     seed = seed or 0
     from hdzoo import sampling
+    from hdzoo.samplers.presets import get_preset
 
     sampling.check_numbers(each, batch_size, seed, pairs)
-    pipe = sampling.load_pipeline(model, sampler, options, dtype)
+    sampling.check_preset(preset, sampler, options, num_inference_steps)
+    pipe = sampling.load_pipeline(model, sampler, options, dtype, preset)
+    if preset is not None:
+        note(f"preset {preset}: {get_preset(preset).describe(pipe)}")
     start = sampling.start_of(pipe, model)
     if start is not None:
         note(
@@ -92,7 +98,7 @@ def sample(
     made_by |= {"samples_every": samples_every} if samples_every else {}
     if output is None:
         drawn = made_by | {"num_images": num_images, "scale": scale}
-        name = f"{sampler or type(pipe.scheduler).__name__}-{pipe.scheduler.num_inference_steps}"
+        name = f"{preset or sampler or type(pipe.scheduler).__name__}-{steps}"
         output = sampling.picture_path(model, name, drawn)
     check_file(output, ".png")
     if gif is not None:
@@ -142,6 +148,7 @@ def generate(
     num_inference_steps: Evaluations = None,
     seed: Seed = 0,
     option: Options = None,
+    preset: Preset = None,
     chunk_size: Annotated[int, typer.Option(help="Images drawn together: a shard.")] = 250,
     dtype: Dtype = "float32",
     class_label: ClassLabel = None,
@@ -160,7 +167,9 @@ def generate(
         from hdzoo.generation import dataset_card
         from hdzoo.generation.generate import generate as generate_set
         from hdzoo.hub.client import check_repo_id
+        from hdzoo.sampling import check_preset
 
+        check_preset(preset, sampler, options, num_inference_steps)
         if push_to_hub is not None:
             check_repo_id(push_to_hub)
         with work_progress() as on_work:
@@ -170,6 +179,7 @@ def generate(
                 num_images,
                 sampler=sampler,
                 options=options,
+                preset=preset,
                 num_inference_steps=num_inference_steps,
                 seed=seed,
                 chunk_size=chunk_size,

@@ -19,6 +19,7 @@ from hdzoo.version import __version__
 def samplers(as_json: JsonOutput = False) -> None:
     """List the samplers: source, family, options, and the package each comes from."""
     from hdzoo.catalog import sampler_rows
+    from hdzoo.samplers.presets import PRESETS
 
     rows = sampler_rows()
     if as_json:
@@ -36,6 +37,8 @@ def samplers(as_json: JsonOutput = False) -> None:
     others = [row["name"] for row in rows if not shared <= set(row["options"])]
     but = f", but for {', '.join(others)}" if others else ""
     say(f"All take {', '.join(sorted(shared))} as well{but}.")
+    presets = [f"{p.name} ({p.num_inference_steps} evaluations)" for p in PRESETS.values()]
+    say(f"Presets, by `hdzoo sample --preset`: {', '.join(presets)}; see `hdzoo info`.")
 
 
 def plugins(as_json: JsonOutput = False) -> None:

@@ -1,6 +1,5 @@
 """Options that several commands share."""
 
-import json
 import re
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from hdzoo.errors import HDZooError
+from hdzoo.text import typed_value
 
 DEFAULT_MODEL = "ncsn-mnist"
 
@@ -23,6 +23,10 @@ Evaluations = Annotated[
         "-t",
         help="Network evaluations for each image. Default: the sampler's own.",
     ),
+]
+Preset = Annotated[
+    str | None,
+    typer.Option(help="fast, balanced or best: a sampler with its options and evaluations."),
 ]
 Seed = Annotated[int, typer.Option(help="Image i depends on (seed, i) alone.")]
 Dtype = Annotated[str, typer.Option(help="Weights: float32, bfloat16 (bf16), float16 (fp16).")]
@@ -54,11 +58,7 @@ def parse_options(pairs: list[str] | None) -> dict[str, Any]:
             raise HDZooError(
                 f"option {pair!r} is not of the form KEY=VALUE, such as step_size=2e-5"
             )
-        try:
-            options[key.replace("-", "_")] = json.loads(value)
-        # Also of lists in lists without end, and of numbers of thousands of digits.
-        except (ValueError, RecursionError):
-            options[key.replace("-", "_")] = value
+        options[key.replace("-", "_")] = typed_value(value)
     return options
 
 

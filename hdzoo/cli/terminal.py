@@ -31,7 +31,7 @@ _make_record = logging.getLogRecordFactory()
 
 def say(text: object) -> None:
     """Prints a result."""
-    print(plain(text), file=_results or sys.stdout)
+    print(plain(text), file=_results or sys.stdout, flush=True)
 
 
 def note(message: object) -> None:

@@ -51,7 +51,7 @@ def train(
         typer.Option(
             "--sampler",
             "-s",
-            help="The sampler to save with the network. Default: one of about 200 evaluations.",
+            help="The sampler to save with the network. Default: a preset, where it has one.",
         ),
     ] = None,
     option: Options = None,
@@ -95,6 +95,9 @@ def train(
     random_flip: Annotated[
         bool, typer.Option("--random-flip", help="Mirror half of the images.")
     ] = False,
+    dequantize: Annotated[
+        bool, typer.Option("--dequantize", help="Add noise within one grey level to images.")
+    ] = False,
     resize: Annotated[
         bool,
         typer.Option("--resize", help="Crop to squares and bring to -m sample_size."),
@@ -104,7 +107,11 @@ def train(
     sample_every: Annotated[
         int, typer.Option(min=0, help="Steps between grids of samples; 0 for none.")
     ] = 0,
-    tracker: Annotated[str | None, typer.Option(help="Such as tensorboard.")] = None,
+    max_train_minutes: Annotated[
+        float | None,
+        typer.Option(help="Stop this call after so long; the same command goes on."),
+    ] = None,
+    tracker: Annotated[str | None, typer.Option(help="tensorboard or wandb.")] = None,
     num_workers: Annotated[int, typer.Option(min=0, help="Processes that decode images.")] = 0,
 ) -> None:
     """Train a score network. The same command resumes a run that was stopped.
@@ -120,7 +127,7 @@ def train(
     from hdzoo.training import trainer
     from hdzoo.training.fitting import options_for
     from hdzoo.training.objectives import SIGMA_DISTRIBUTIONS
-    from hdzoo.training.outcome import loss_lines
+    from hdzoo.training.outcome import result_lines
     from hdzoo.training.setup import (
         build_network,
         build_scheduler,
@@ -145,6 +152,7 @@ def train(
         loss_weighting=loss_weighting,
         mixed_precision=mixed_precision,
         random_flip=random_flip,
+        dequantize=dequantize,
         resize=resize,
         seed=seed,
         objective=objective,
@@ -179,6 +187,7 @@ def train(
         held_out_every=held_out_every,
         checkpoint_every=checkpoint_every,
         sample_every=sample_every,
+        max_train_minutes=max_train_minutes,
         scheduler=build_scheduler(sampler, sampler_options, network),
         tracker=tracker,
         num_workers=num_workers,
@@ -187,7 +196,7 @@ def train(
         init_from=init_from,
     )
     if os.environ.get("RANK", "0") == "0":
-        for line in loss_lines(folder):
+        for line in result_lines(folder):
             note(line)
         say(folder)
 

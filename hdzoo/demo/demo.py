@@ -93,7 +93,7 @@ def demo_2d(
     seed: int = 0,
     options: dict[str, Any] | None = None,
     num_frames: int = 60,
-    on_frame: Callable[[str], None] | None = None,
+    on_frame: Callable[[Image.Image], None] | None = None,
 ) -> Demo:
     """Runs samplers on a target in the plane, and draws their chains side by side.
 
@@ -113,7 +113,7 @@ def demo_2d(
         seed: of the set.
         options: of the samplers, over those that fit the target; each is for all that have it.
         num_frames: pictures, at least 2; no more than there are steps, and the start.
-        on_frame: called with a line of text for each picture.
+        on_frame: called with each picture.
 
     Raises:
         HDZooError: something is not found, not in the plane, or out of its range.
@@ -170,17 +170,22 @@ def planar_target(name: str) -> AnalyticScore:
     target = plugins.get("targets", name)()
     if isinstance(target, AnalyticScore) and target.dimension == 2:
         return target
-    planar = []
-    for other in plugins.names("targets"):
-        # One that cannot be built is no reason to be silent about the others.
-        with suppress(Exception):
-            if plugins.get("targets", other)().dimension == 2:
-                planar.append(other)
     found = getattr(target, "dimension", None)
     raise HDZooError(
         f"target {name!r} has dimension {found}; a picture shows 2. Those in the plane are "
-        + ", ".join(planar)
+        + ", ".join(planar_targets())
     )
+
+
+def planar_targets() -> list[str]:
+    """The names of all registered targets in the plane."""
+    planar = []
+    for name in plugins.names("targets"):
+        # One that cannot be built is no reason to be silent about the others.
+        with suppress(Exception):
+            if plugins.get("targets", name)().dimension == 2:
+                planar.append(name)
+    return planar
 
 
 def scale_of(target: AnalyticScore) -> Scale:

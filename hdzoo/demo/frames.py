@@ -76,7 +76,7 @@ def draw_frames(
     view: View,
     chains: Sequence[Chains],
     num_frames: int,
-    on_frame: Callable[[str], None] | None = None,
+    on_frame: Callable[[Image.Image], None] | None = None,
 ) -> list[Image.Image]:
     """Draws the chains side by side, at most three in a row.
 
@@ -88,7 +88,7 @@ def draw_frames(
         chains: all of as many steps.
         num_frames: how many pictures, evenly over the steps, the first and the last included; no
             more than there are states.
-        on_frame: called with a line of text for each.
+        on_frame: called with each.
     """
     rows = math.ceil(len(chains) / 3)
     columns = math.ceil(len(chains) / rows)
@@ -114,17 +114,21 @@ def draw_frames(
         unused.set_axis_off()
     background = _Background(view)
     panels = [_Panel(ax, background, one) for ax, one in zip(axes, chains, strict=False)]
-    last = len(chains[0].states) - 1
-    count = min(num_frames, last + 1)
     frames = []
-    for i in range(count):
+    for step in frame_steps(len(chains[0].states) - 1, num_frames):
         for panel in panels:
-            panel.show(round(last * i / (count - 1)))
+            panel.show(step)
         canvas.draw()
         frames.append(Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy()))
         if on_frame is not None:
-            on_frame(f"picture {i + 1} of {count}")
+            on_frame(frames[-1])
     return frames
+
+
+def frame_steps(num_steps: int, num_frames: int) -> list[int]:
+    """After how many of a chain's evaluations there is a picture of it."""
+    count = min(num_frames, num_steps + 1)
+    return [round(num_steps * i / (count - 1)) for i in range(count)]
 
 
 def _caption(chains: Sequence[Chains]) -> str:

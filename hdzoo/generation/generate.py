@@ -22,7 +22,7 @@ from hdzoo.generation.manifest import MANIFEST, check_same_protocol, make_manife
 from hdzoo.generation.shards import Shards
 from hdzoo.pipelines.pipeline import HDPipeline
 from hdzoo.processes import all_processes, fail_together, in_first_process
-from hdzoo.sampling import check_batch, draw_batch, load_pipeline, start_of
+from hdzoo.sampling import check_batch, check_preset, draw_batch, load_pipeline, start_of
 from hdzoo.text import counted
 
 
@@ -54,6 +54,7 @@ def generate(
     *,
     sampler: str | None = None,
     options: dict[str, Any] | None = None,
+    preset: str | None = None,
     num_inference_steps: int | None = None,
     start_num_inference_steps: int | None = None,
     seed: int = 0,
@@ -85,6 +86,7 @@ def generate(
         sampler: a registered name; the model's own sampler by default. One that walks at a single
             level starts from images of the model's own.
         options: of the sampler.
+        preset: the name of a preset, in the place of these and of ``num_inference_steps``.
         num_inference_steps: network evaluations for each image; the sampler's own by default.
         start_num_inference_steps: those of the images to start from, on top; the model's own
             sampler's number by default.
@@ -116,7 +118,8 @@ def generate(
     shards = Shards(named_path(output_dir, "output_dir"), num_images, chunk_size)
     state = all_processes()
     in_first_process(state, lambda: check_folder(shards.folder))
-    pipe = load_pipeline(model, sampler, options, dtype)
+    check_preset(preset, sampler, options, num_inference_steps)
+    pipe = load_pipeline(model, sampler, options, dtype, preset)
     if pipe.data_range is None:
         raise HDZooError(
             f"the samples of {type(pipe.unet).__name__} are no images; take a model of images"

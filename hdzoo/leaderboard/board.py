@@ -1,14 +1,19 @@
 """Leaderboards: what a comparison of samplers has found."""
 
 import dataclasses
+import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hdzoo.errors import HDZooError
 from hdzoo.leaderboard.ranking import difference
 from hdzoo.metrics.comparison import RANKINGS, Result
-from hdzoo.metrics.report import Report
+from hdzoo.metrics.report import Report, report_of
+
+DATA = "leaderboard.json"
 
 
 @dataclass(frozen=True)
@@ -122,3 +127,55 @@ def rank(entry: Entry) -> tuple[int, float]:
 def loss(metric: str, value: float) -> float:
     """What is the less, the better a value of a metric is."""
     return -value if RANKINGS[metric] else value
+
+
+def places(entries: list[Entry]) -> list[int]:
+    """The place of each of some entries of one cost: 1 more than how many are better and no tie.
+
+    So those that cannot be told apart from the best share the first place.
+    """
+    return [
+        1
+        + sum(
+            loss(other.rank_by, other.objective.value) < loss(entry.rank_by, entry.objective.value)
+            and not difference(other.objective, entry.objective).is_tie
+            for other in entries
+        )
+        for entry in entries
+    ]
+
+
+def read_board(folder: Path) -> Leaderboard:
+    """Reads the board of a folder that `hdzoo.leaderboard.compare.compare` has filled.
+
+    Raises:
+        HDZooError: there is none, or it is damaged or of another version.
+    """
+    path = folder / DATA
+    try:
+        content = json.loads(path.read_text())
+        entries = [_entry(entry) for entry in content["entries"]]
+        board = Leaderboard(folder, dict(content["protocol"]), sorted(entries, key=rank))
+        # What is not there, or no number, is to be heard of here.
+        for cost in board.costs:
+            places(board.at(cost))
+        return board
+    except OSError as error:
+        raise HDZooError(
+            f"{path} cannot be read: {error.strerror}; `hdzoo compare` makes such a file"
+        ) from error
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise HDZooError(
+            f"{path} is no leaderboard of this version, or damaged: {error}; make it again by "
+            "`hdzoo compare`, which keeps the images"
+        ) from error
+
+
+def _entry(content: Mapping[str, Any]) -> Entry:
+    report = content["report"]
+    own: dict[str, Any] = {
+        "trials": [Trial(**trial) for trial in content["trials"]],
+        "images": Path(content["images"]),
+        "report": None if report is None else report_of(report),
+    }
+    return Entry(**{**content, **own})

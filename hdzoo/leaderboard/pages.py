@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from hdzoo.files import whole_file, write_json
-from hdzoo.leaderboard.board import Entry, Leaderboard
+from hdzoo.leaderboard.board import DATA, Entry, Leaderboard
 from hdzoo.leaderboard.ranking import WIDTH, difference, matrix
 from hdzoo.markdown import fenced, prose, table
 from hdzoo.metrics.image_sets import open_images
@@ -15,7 +15,7 @@ from hdzoo.metrics.report import plus_minus
 from hdzoo.plots import save_figure, style
 from hdzoo.text import counted, plain
 
-PAGE, DATA, PLOT, PICTURE = "leaderboard.md", "leaderboard.json", "quality.png", "samples.png"
+PAGE, PLOT, PICTURE = "leaderboard.md", "quality.png", "samples.png"
 PICTURES = 12
 
 

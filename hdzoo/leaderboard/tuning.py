@@ -15,14 +15,23 @@ ETA = (0.05, 1.0)
 NUM_LEVELS = (5, 100)
 # Of the noise level of a single-level sampler, in terms of its own.
 SIGMA_FACTOR = 4.0
+# The first level of a ladder in terms of its own, and the last one, at most, of its own first.
+SIGMA_MAX_SHARE = 0.4
+SIGMA_MIN_SHARE = 0.05
+# How much noise a solver adds, in each way that it may be said; what is 0 is left at that.
+AMOUNTS = {"eta": (1.0, 16.0), "noise_scale": (1.0, 1.1)}
+# What decides on a chain beside its noise levels.
+BESIDE_LEVELS = ("step_size", *AMOUNTS)
 
 
 def search_space(scheduler: Any, num_inference_steps: int) -> dict[str, tuple[float, float]]:
     r"""The options that decide on a sampler's steps, with the range of each.
 
     They are those of the following that it has: ``sigma``, from a quarter of its own to four times
-    of it; ``num_levels``, from 5 to 100 and at most the number of evaluations; ``step_size`` in
-    units of :math:`\sigma^2` on the last level, from 0.05 to 1.
+    of it; ``sigma_max``, from two fifths of its own; ``sigma_min``, from its own to a twentieth of
+    the first level; ``num_levels``, from 5 to 100 and at most the number of evaluations;
+    ``step_size`` in units of :math:`\sigma^2` on the last level, from 0.05 to 1; ``eta``, from 1 to
+    16; ``noise_scale``, from 1 to 1.1. One of the last two that is 0 stays so.
 
     Args:
         scheduler: with the options that are not tuned.
@@ -31,12 +40,17 @@ def search_space(scheduler: Any, num_inference_steps: int) -> dict[str, tuple[fl
     config, space = own_options(scheduler), dict[str, tuple[float, float]]()
     if "sigma" in config:
         space["sigma"] = (config["sigma"] / SIGMA_FACTOR, config["sigma"] * SIGMA_FACTOR)
+    if "sigma_min" in config and not config.get("sigmas"):
+        high, low = config["sigma_max"], config["sigma_min"]
+        space["sigma_max"] = (high * SIGMA_MAX_SHARE, high)
+        if low < high * SIGMA_MIN_SHARE:
+            space["sigma_min"] = (low, high * SIGMA_MIN_SHARE)
     if "num_levels" in config and not config.get("sigmas"):
         low, high = NUM_LEVELS
         space["num_levels"] = (min(low, num_inference_steps), min(high, num_inference_steps))
     if "step_size" in config:
         space["step_size"] = ETA
-    return space
+    return space | {name: limits for name, limits in AMOUNTS.items() if config.get(name)}
 
 
 def own_options(scheduler: Any) -> dict[str, Any]:
@@ -91,7 +105,7 @@ def place(space: dict[str, tuple[float, float]], point: Any, own: dict[str, Any]
     for (name, (low, high)), share in zip(space.items(), point, strict=True):
         value = low * (high / low) ** float(share)
         if name == "step_size":
-            ladder = own.get("sigmas") or [own.get("sigma_min")]
+            ladder = own.get("sigmas") or [(own | options).get("sigma_min")]
             value *= options.get("sigma", own.get("sigma", ladder[-1])) ** 2
         options[name] = round(value) if name == "num_levels" else float(f"{value:.3g}")
     return options
@@ -100,7 +114,7 @@ def place(space: dict[str, tuple[float, float]], point: Any, own: dict[str, Any]
 def chain_of(
     pipe: HDPipeline, num_inference_steps: int, options: dict[str, Any]
 ) -> tuple[Any, ...]:
-    """What tells one chain from another: its noise levels and its step size.
+    """What tells one chain from another: its noise levels, step size and amounts of noise.
 
     Raises:
         HDZooError: the sampler or the network refuses it.
@@ -111,4 +125,4 @@ def chain_of(
     if hasattr(pipe.unet, "check_sigmas"):
         pipe.unet.check_sigmas(sigmas)
     # A ladder that is refined from another one is the same but for rounding.
-    return (*(f"{sigma:.6g}" for sigma in sigmas), options.get("step_size"))
+    return (*(f"{sigma:.6g}" for sigma in sigmas), *map(options.get, BESIDE_LEVELS))

@@ -9,12 +9,10 @@ from typing import Any
 
 import torch
 
-from hdzoo.catalog import weights_hash
 from hdzoo.checks import IMAGES, NOISE_LEVEL, SEED, Many, Whole, shown
 from hdzoo.environment import versions
 from hdzoo.errors import HDZooError
 from hdzoo.files import write_json
-from hdzoo.hub.resolve import resolve_model
 from hdzoo.images.images import Images
 from hdzoo.images.picture import read_picture
 from hdzoo.images.sources import load_images
@@ -24,7 +22,7 @@ from hdzoo.pipelines.generators import sample_generators
 from hdzoo.pipelines.pipeline import HDPipeline
 from hdzoo.pipelines.walk import evaluating
 from hdzoo.samplers.noise import Noise
-from hdzoo.sampling import load_pipeline
+from hdzoo.sampling import load_pipeline, network_protocol
 from hdzoo.text import counted
 from hdzoo.training.data import image_transform
 from hdzoo.training.fitting import check_images
@@ -228,10 +226,11 @@ def find_outliers(
         for name, other in others.items()
         for key, values in judged(other).items()
     ]
+    made_by = network_protocol(pipe, str(model))
+    # `versions` has it.
+    del made_by["hdzoo"]
     return OutlierReport(
-        model=str(model),
-        weights_sha256=weights_hash(resolve_model(model)),
-        dtype=str(network.dtype).removeprefix("torch."),
+        **made_by,
         inside={"source": inside, "split": inside_split, "image_column": image_column},
         outside=[
             {"source": name, "split": None if name in MADE else outside_split} for name in outside

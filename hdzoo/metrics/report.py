@@ -114,24 +114,32 @@ def load_report(path: Path) -> Report:
         HDZooError: it is damaged, or of another version.
     """
     try:
-        content = json.loads(path.read_text())
-        results = [
-            Result(
-                **result
-                | {
-                    "equal_size": EqualSize(**result["equal_size"]),
-                    "halves": tuple(result["halves"]),
-                    "replicates": tuple(result["replicates"]),
-                }
-            )
-            for result in content["results"]
-        ]
-        return Report(**content | {"results": results})
-    except (ValueError, TypeError, KeyError) as error:
+        return report_of(json.loads(path.read_text()))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise HDZooError(
             f"{path} is no report of this version, or damaged: {error}; take it away and judge the "
             "images again"
         ) from error
+
+
+def report_of(content: Any) -> Report:
+    """A report from what `Report.to_dict` has made of it.
+
+    Raises:
+        TypeError, KeyError, AttributeError: it is damaged, or of another version.
+    """
+    results = [
+        Result(
+            **result
+            | {
+                "equal_size": EqualSize(**result["equal_size"]),
+                "halves": tuple(result["halves"]),
+                "replicates": tuple(result["replicates"]),
+            }
+        )
+        for result in content["results"]
+    ]
+    return Report(**content | {"results": results})
 
 
 def plus_minus(value: float, spread: float) -> str:

@@ -13,6 +13,9 @@ from hdzoo.samplers.coordinates import NETWORK_OPTIONS
 from hdzoo.samplers.ladders import whole_number
 from hdzoo.scores.clocks import discrete_clock
 
+# What a sampler's method of that name takes.
+FIRST_STATE = ("shape", "noise", "centre", "data_range", "data_std")
+
 
 def check_part(name: str, part: Any) -> None:
     """Refuses what can be no part of a pipeline.
@@ -237,3 +240,19 @@ def check_sigmas(scheduler: Any, network: Any) -> None:
     """Refuses noise levels that a network does not know."""
     if hasattr(network, "check_sigmas") and hasattr(scheduler, "sigmas"):
         network.check_sigmas(scheduler.sigmas[:-1].unique().tolist())
+
+
+def check_first_state(scheduler: Any) -> None:
+    """Refuses a sampler whose ``first_state`` does not take what `Sampler.first_state` does.
+
+    Args:
+        scheduler: the sampler.
+    """
+    taken = inspect.signature(scheduler.first_state)
+    try:
+        taken.bind(*FIRST_STATE)
+    except TypeError:
+        raise HDZooError(
+            f"{type(scheduler).__name__}.first_state takes {taken}; it must take "
+            f"({', '.join(FIRST_STATE)}), as Sampler.first_state does"
+        ) from None

@@ -1,7 +1,7 @@
 """`HDInpaintPipeline`: images of which a part is given, from a score network and a sampler."""
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -269,8 +269,8 @@ class HDInpaintPipeline(HDPipeline):
 
 def paint(
     pipe: HDPipeline,
-    image: str | Path,
-    mask_image: str | Path,
+    image: str | Path | Image.Image,
+    mask_image: str | Path | Image.Image,
     num_images: int = 1,
     *,
     num_inference_steps: int | None = None,
@@ -279,12 +279,13 @@ def paint(
     start: Any = None,
     known_noise: str = "step",
     class_label: int | None = None,
+    on_step: Callable[[int, Any], None] | None = None,
 ) -> list[Image.Image]:
-    """Paints the missing part of an image file, each time a function of (seed, index) alone.
+    """Paints the missing part of an image, each time a function of (seed, index) alone.
 
     Args:
         pipe: network and sampler.
-        image: the file, or a URL.
+        image: a file, a URL, or the image itself.
         mask_image: its mask, white where is to be painted; likewise.
         num_images: how many, from index 0.
         num_inference_steps: network evaluations for each; the sampler's own by default.
@@ -295,6 +296,7 @@ def paint(
         known_noise: as in `HDInpaintPipeline`.
         class_label: for a class-conditional network, the class of all; evenly over all classes by
             index by default.
+        on_step: called as ``f(step, latents)`` after each step of the first batch.
 
     Raises:
         HDZooError: a file cannot be read, a number is out of its range, or the chain does not go
@@ -304,14 +306,23 @@ def paint(
     IMAGES("batch_size", batch_size)
     SEED("seed", seed)
     given: dict[str, Any] = {
-        "image": open_picture(image),
-        "mask_image": open_picture(mask_image),
+        "image": image if isinstance(image, Image.Image) else open_picture(image),
+        "mask_image": (
+            mask_image if isinstance(mask_image, Image.Image) else open_picture(mask_image)
+        ),
         "known_noise": known_noise,
         "return_dict": False,
     }
     painter = HDInpaintPipeline(pipe.unet, pipe.scheduler)
+    painter.set_progress_bar_config(**getattr(pipe, "_progress_bar_config", {}))
     first = HDInpaintPipeline(pipe.unet, start) if start is not None else None
     images: list[Image.Image] = []
+
+    def after_step(_: Any, step: int, __: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        if on_step is not None and begin == 0:
+            on_step(step, tensors["latents"])
+        return tensors
+
     for begin in range(0, num_images, batch_size):
         indices = range(begin, min(begin + batch_size, num_images))
         common = given | {
@@ -320,7 +331,12 @@ def paint(
             "class_labels": labels_by_index(pipe.unet, indices, class_label),
         }
         begun = None if first is None else first(**common, output_type="pt")[0]
-        images += painter(**common, num_inference_steps=num_inference_steps, start_image=begun)[0]
+        images += painter(
+            **common,
+            num_inference_steps=num_inference_steps,
+            start_image=begun,
+            callback_on_step_end=None if on_step is None else after_step,
+        )[0]
     return images
 
 

@@ -322,6 +322,7 @@ class HDPipeline(StoredPipeline):
             clean = clean.to(device, torch.float32)
             return scheduler.add_noise(clean, noise.normal(shape), scheduler.timesteps[:1])
         if hasattr(scheduler, "first_state"):
+            checks.check_first_state(scheduler)
             return scheduler.first_state(shape, noise, centre, self.data_range, self.data_std)
         return centre + scheduler.init_noise_sigma * noise.normal(shape)
 

@@ -13,7 +13,7 @@ from diffusers.configuration_utils import register_to_config
 from hdzoo.checks import MAX_LEVELS, NOT_NEGATIVE, Many, OneOf, checked, refuse
 from hdzoo.errors import HDZooError
 from hdzoo.samplers.base import Limit, Move
-from hdzoo.samplers.families import RefinedLadderSampler
+from hdzoo.samplers.families import OwnLadderSampler
 from hdzoo.samplers.gaussian import GaussianLaw, JointLaw, published_curve
 from hdzoo.samplers.ladders import asked_once
 from hdzoo.samplers.noise import Noise
@@ -49,7 +49,7 @@ def eta_at(eta: Etas, sigma: float) -> float:
     return next(value for level, value in eta if sigma >= level)
 
 
-class DPMSolverPP2MSampler(RefinedLadderSampler):
+class DPMSolverPP2MSampler(OwnLadderSampler):
     r"""DPM-Solver++ (2M): from one denoised state to the next, along the line through the last two.
 
     With :math:`D_i = x + \sigma_i^2 s(x, \sigma_i)` and :math:`h_i = \log(\sigma_i / \sigma_{i+1})`
@@ -87,7 +87,7 @@ class DPMSolverPP2MSampler(RefinedLadderSampler):
         noise_scale: :math:`\nu`, what the noise is multiplied by; 0 or more. ``s_noise`` in
             k-diffusion.
 
-    The other options are those of `RefinedLadderSampler`.
+    The other options are those of `OwnLadderSampler`.
 
     Raises:
         HDZooError: ``eta`` is negative, or is not said for all levels, or a schedule of one's own
@@ -102,6 +102,7 @@ class DPMSolverPP2MSampler(RefinedLadderSampler):
         "eta": (1.0, 0.0, 0.3, 4.0, [[1.3, 1.44], [0.3, 6.76], [0.0, 0.0]]),
         "solver_type": SOLVER_TYPES,
         "noise_scale": (1.0, 1.05, 0.0),
+        "geomspace": (None, [2.0, 0.3, 5]),
     }
 
     @checked(**LADDER_RULES, eta=etas, solver_type=OneOf(SOLVER_TYPES), noise_scale=NOT_NEGATIVE)
@@ -116,6 +117,7 @@ class DPMSolverPP2MSampler(RefinedLadderSampler):
         eta: float | list[list[float]] = 1.0,
         solver_type: str = "midpoint",
         noise_scale: float = 1.0,
+        geomspace: list[float] | None = None,
         start: str = "normal",
         prediction_type: str = "score",
         timestep_type: str = "sigma",
@@ -152,7 +154,10 @@ class DPMSolverPP2MSampler(RefinedLadderSampler):
         return moved
 
     def closed_form(self, start: GaussianLaw) -> GaussianLaw:
-        levels = published_curve(self.config, self.num_inference_steps).tolist()
+        ladder = dict(self.config)
+        if ladder["geomspace"] is not None:
+            ladder |= {"sigmas": ladder["geomspace"][:2], "rho": None}
+        levels = published_curve(ladder, self.num_inference_steps).tolist()
         law, last, eta = JointLaw.of(start), math.inf, self.config.eta
         by_level = sorted(eta, reverse=True) if isinstance(eta, list | tuple) else [(0.0, eta)]
         for sigma, below in pairwise(levels):

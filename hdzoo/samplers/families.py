@@ -3,7 +3,7 @@ evaluations allow, and at a single level."""
 
 import math
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from diffusers.configuration_utils import register_to_config
@@ -219,6 +219,41 @@ class RefinedLadderSampler(LadderSampler):
         if num_levels == 1:
             return ladder[:1]
         return refine_ladder(ladder, num_levels, self.config.rho)
+
+
+class OwnLadderSampler(RefinedLadderSampler):
+    """A sampler on a refined ladder, or on a geometric one that is its own.
+
+    A short ladder that ends early, with a denoising step, is good for one sampler and bad for the
+    next, which takes the range of noise levels over by ``from_config``. What ``geomspace`` says
+    stays with the sampler. There an option that says otherwise (``sigma_max``, ``sigma_min``,
+    ``sigmas``, ``rho``, ``num_steps``) takes away a ``geomspace`` that is not given with it.
+
+    Args:
+        geomspace: first level, last level and how many, as in `numpy.geomspace`, in the place of
+            those options; another number of evaluations makes another number of levels. None for
+            the ladder of `RefinedLadderSampler`, which has the other options.
+    """
+
+    @classmethod
+    def from_config(
+        cls, config: Any = None, return_unused_kwargs: bool = False, **kwargs: Any
+    ) -> Self | tuple[Self, dict[str, Any]]:
+        if not {"sigma_max", "sigma_min", "sigmas", "rho", "num_steps"}.isdisjoint(kwargs):
+            kwargs.setdefault("geomspace", None)
+        return super().from_config(config, return_unused_kwargs, **kwargs)
+
+    @property
+    def default_num_inference_steps(self) -> int:
+        own = self.config.geomspace
+        return super().default_num_inference_steps if own is None else int(own[2])
+
+    def rungs(self, num_inference_steps: int) -> Sequence[float]:
+        if self.config.geomspace is None:
+            return super().rungs(num_inference_steps)
+        first, last, _ = self.config.geomspace
+        levels = self.levels_for(num_inference_steps)
+        return [first] if levels == 1 else geometric_ladder(first, last, levels)
 
 
 def root(share: float) -> float:

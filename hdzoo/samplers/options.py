@@ -33,6 +33,19 @@ def ladder(name: str, value: Any) -> Any:
     return check_ladder(value)
 
 
+def geomspace(name: str, value: Any) -> Any:
+    """The rule of geometric ladders: first level, last level, how many."""
+    allowed = "three numbers: the first noise level, a lower last one, and how many"
+    try:
+        first, last, number = Many(POSITIVE, 3, 3)(name, value)
+        # An array has it as a float.
+        whole = int(number) if number == number // 1 else number
+        found = [NOISE_LEVEL(name, first), NOISE_LEVEL(name, last), EVALUATIONS(name, whole)]
+    except HDZooError:
+        refuse(name, value, allowed)
+    return found if found[0] > found[1] else refuse(name, value, allowed)
+
+
 def step_size(name: str, value: Any) -> Any:
     """The rule of step sizes on a ladder."""
     if value is None or (isinstance(value, str) and value == "ncsnv2"):
@@ -68,6 +81,7 @@ LADDER_RULES: dict[str, Rule] = {
     **NETWORK_RULES,
     "sigma_max": NOISE_LEVEL,
     "sigma_min": NOISE_LEVEL,
+    "geomspace": Maybe(geomspace),
     "num_levels": Whole(1, MAX_LEVELS),
     "sigmas": Maybe(ladder),
     "steps_per_level": EVALUATIONS,

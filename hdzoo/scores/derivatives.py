@@ -5,9 +5,9 @@ from typing import NoReturn
 
 import torch
 from torch.autograd import forward_ad
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hdzoo.errors import HDZooError
+from hdzoo.scores.kernels import forward_mode, plain_attention
 
 Function = Callable[[torch.Tensor], torch.Tensor]
 
@@ -16,6 +16,9 @@ Function = Callable[[torch.Tensor], torch.Tensor]
 SAME, STEP = 0.1, 1e-2
 # How far v . J v and v . J^T v may be apart, as a share: half precision rounds by 0.01.
 APART, ROUNDING = 0.05, 0.02
+# Steps of the differences that a first product is compared with, in units of the noise; how near
+# they are to one another where they tell what the derivative is; and how far that may be from it.
+DIFFERENCES, AGREE, FAR = (0.05, 0.02), 0.05, 0.2
 
 
 class Jacobian:
@@ -34,14 +37,16 @@ class Jacobian:
     Args:
         function: of a tensor of shape (batch, ...), to one of the same shape.
         sigma: the noise level of the states.
+        uncounted: the same function, for the four values that the first product is compared with.
 
     Attributes:
         mode: how ``J v`` is made, ``"forward"`` or ``"double-reverse"``, once the first is.
     """
 
-    def __init__(self, function: Function, sigma: float) -> None:
-        self.function, self.sigma = function, sigma
+    def __init__(self, function: Function, sigma: float, uncounted: Function) -> None:
+        self.function, self.sigma, self.uncounted = function, sigma, uncounted
         self.mode = "forward"
+        self._compared = False
 
     def times(self, x: torch.Tensor, value: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         """``J v``."""
@@ -58,13 +63,17 @@ class Jacobian:
                 found = self._double_reverse(x, v)
             except (NotImplementedError, RuntimeError) as error:
                 _refuse(error)
-        return self._checked(x, value, v, *found)
+        product = self._checked(x, value, v, *found)
+        if not self._compared:
+            self._compared = True
+            self._compare(x[:1], v[:1], product[:1])
+        return product
 
     def transposed_times(
         self, x: torch.Tensor, value: torch.Tensor, v: torch.Tensor
     ) -> torch.Tensor:
         """``J^T v``."""
-        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+        with torch.enable_grad(), plain_attention():
             x = x.detach().clone().requires_grad_()
             y = self.function(x)
             try:
@@ -91,7 +100,7 @@ class Jacobian:
         return (ahead + back) / 2
 
     def _forward(self, x: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        with torch.no_grad(), forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH):
+        with torch.no_grad(), forward_mode(), forward_ad.dual_level():
             dual = self.function(forward_ad.make_dual(x.detach().clone(), v))
             y, product = forward_ad.unpack_dual(dual)
             return y, torch.zeros_like(y) if product is None else product
@@ -99,7 +108,7 @@ class Jacobian:
     def _double_reverse(
         self, x: torch.Tensor, v: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+        with torch.enable_grad(), plain_attention():
             x = x.detach().clone().requires_grad_()
             y = self.function(x)
             u = torch.zeros_like(y, requires_grad=True)
@@ -135,6 +144,28 @@ class Jacobian:
                     "is computed without its gradient; take detach and NumPy out of the denoiser"
                 )
         return product
+
+    def _compare(self, x: torch.Tensor, v: torch.Tensor, product: torch.Tensor) -> None:
+        """Refuses a product that is not that of differences, where these tell what it is.
+
+        They do not in half precision, nor where the denoiser bends within a small part of the
+        noise: then they differ from one another.
+        """
+        largest = v.abs().max()
+        if not largest > 0:
+            return
+        steps = [self.sigma * step / largest for step in DIFFERENCES]
+        with torch.no_grad():
+            wide, narrow = (
+                (self.uncounted(x + h * v) - self.uncounted(x - h * v)) / (2 * h) for h in steps
+            )
+        size = product.norm() + narrow.norm()
+        agree = (wide - narrow).norm() <= AGREE * size
+        if agree and (product - narrow).norm() > FAR * size + ROUNDING * v.norm():
+            raise HDZooError(
+                "the derivative of the denoiser is not that of what it computes: a part of it is "
+                "computed without its gradient; take torch.no_grad and detach out of the denoiser"
+            )
 
 
 def _refuse(error: Exception) -> NoReturn:

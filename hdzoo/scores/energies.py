@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hdzoo.checks import floating, refuse
 from hdzoo.errors import HDZooError
+from hdzoo.scores.kernels import plain_attention
 from hdzoo.scores.output import ScoreOutput
 
 
@@ -73,8 +73,7 @@ class HasEnergy:
             each = self.energy(x, timestep)
             return each.sum(), each
 
-        # The other kernels of attention have no second derivatives.
-        with sdpa_kernel(SDPBackend.MATH):
+        with plain_attention():
             slope, energy = torch.func.grad(total, has_aux=True)(sample)
         output = ScoreOutput(sample=-slope, energy=energy if "energy" in extras else None)
         return output if return_dict else output.to_tuple()

@@ -86,8 +86,8 @@ class PosteriorCovariance:
             an exact target's or one made by `hdzoo.wrap`; `HDPipeline.denoise` for every network,
             in VE or VP coordinates, whatever it predicts; or a function that PyTorch can
             differentiate. A network must be in eval mode. A function that is computed without its
-            gradient is refused; one that detaches a part of itself alone cannot be told from one
-            that is made so.
+            gradient, or of which a large part is, is refused: the first product is compared with
+            differences of the first sample's denoised states, by four evaluations.
         x: noisy states :math:`x_0 + \sigma z` in VE coordinates, shape (batch, ...). In half
             precision they are widened to float32; in float64 everything is computed in it that the
             network does not round.
@@ -99,7 +99,7 @@ class PosteriorCovariance:
     Attributes:
         mean: the denoised states :math:`E[x_0 | x]`, the shape of ``x``.
         num_evaluations: how many states the denoiser was evaluated at, all samples together, with
-            derivatives or without.
+            derivatives or without, but for the four with which the first product is compared.
 
     Raises:
         HDZooError: an argument is out of its range, the denoiser does not know the noise level,
@@ -127,7 +127,7 @@ class PosteriorCovariance:
         self.x = x.detach().to(torch.promote_types(x.dtype, torch.float32))
         self.num_evaluations = 0
         self._denoise, self._on_evaluation = denoise, on_evaluation
-        self._jacobian = Jacobian(self._denoised, self.sigma)
+        self._jacobian = Jacobian(self._denoised, self.sigma, lambda x: denoise(x, self.sigma))
         self._matrix: torch.Tensor | None = None
         with torch.no_grad():
             self.mean = torch.cat([self._denoised(part) for part in self.x.split(self.batch_size)])

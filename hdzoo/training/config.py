@@ -65,6 +65,8 @@ class TrainingConfig:
             the dtype.
         seed: of the order of the data, and of the noise.
         random_flip: whether each image is mirrored with probability 1/2.
+        dequantize: whether noise within one grey level is added to each image, anew at each step,
+            and to held-out ones (`hdzoo.training.data.dequantized`).
         resize: whether images of another size than the network's are cropped to squares around
             their centres and resized; else they are refused.
         initial_weights: the hash of the weights that the run starts from
@@ -89,6 +91,7 @@ class TrainingConfig:
     mixed_precision: str = "no"
     seed: int = 0
     random_flip: bool = False
+    dequantize: bool = False
     resize: bool = False
     initial_weights: str | None = None
     objective: str = "denoising"

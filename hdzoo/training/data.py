@@ -57,6 +57,12 @@ def image_tensor(
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
+def data_range_of(network: Any) -> tuple[float, float]:
+    """Where a network has black and white: as its configuration says, or as in diffusers."""
+    low, high = network.config.get("data_range", (-1.0, 1.0))
+    return low, high
+
+
 def flip_half(images: torch.Tensor) -> torch.Tensor:
     """Mirrors each image with probability 1/2, from torch's global generator.
 
@@ -65,6 +71,23 @@ def flip_half(images: torch.Tensor) -> torch.Tensor:
     """
     mirrored = torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5
     return torch.where(mirrored, images.flip(-1), images)
+
+
+def dequantized(images: torch.Tensor, data_range: tuple[float, float]) -> torch.Tensor:
+    r"""Adds noise within one of 256 grey levels, from torch's global generator.
+
+    The level :math:`k`, of 0 to 255, becomes :math:`(k + u) / 256` of the range, :math:`u` uniform
+    on [0, 1): data of a density, in the same range, from data on a grid.
+
+    Source: Uria, Murray, Larochelle (arXiv 1306.0186); Theis, van den Oord, Bethge (arXiv
+    1511.01844).
+
+    Args:
+        images: shape (batch, channels, height, width).
+        data_range: where black and white are.
+    """
+    low, high = data_range
+    return low + (255 * (images - low) + (high - low) * torch.rand_like(images)) / 256
 
 
 class StepBatchSampler(Sampler[list[int]]):

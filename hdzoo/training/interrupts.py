@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, as a wish that is granted at the end of a step."""
+"""Ctrl-C and SIGTERM, as a wish that is granted at the end of a step; and wishes of several."""
 
 import os
 import signal
@@ -54,16 +54,18 @@ class Interrupts:
             raise KeyboardInterrupt
         self.signal = signal.Signals(number)
 
-    def wanted(self, accelerator: Accelerator, step: int) -> bool:
-        """Whether to stop now: the same answer in every process.
 
-        Args:
-            accelerator: of the run.
-            step: that is done.
-        """
-        if accelerator.num_processes == 1:
-            return self.signal is not None
-        if step % AGREE_EVERY:
-            return False
-        wish = torch.tensor(float(self.signal is not None), device=accelerator.device)
-        return bool(accelerator.reduce(wish, "sum") > 0)
+def agreed(accelerator: Accelerator, step: int, *wishes: bool) -> list[bool]:
+    """Which wishes any process has: the same answer in every one.
+
+    Args:
+        accelerator: of the run.
+        step: that is done.
+        *wishes: of this process.
+    """
+    if accelerator.num_processes == 1:
+        return list(wishes)
+    if step % AGREE_EVERY:
+        return [False] * len(wishes)
+    counts = torch.tensor(wishes, dtype=torch.float32, device=accelerator.device)
+    return [bool(count > 0) for count in accelerator.reduce(counts, "sum")]

@@ -10,6 +10,7 @@ from diffusers import ModelMixin
 from matplotlib.figure import Figure
 
 from hdzoo.files import whole_file, writing
+from hdzoo.training.data import data_range_of, dequantized
 from hdzoo.training.objectives import loss_per_dimension
 from hdzoo.training.setup import has_own_ladder, network_ladder, prediction_type, seed_step
 
@@ -89,6 +90,7 @@ def held_out_loss(
     seed: int,
     sigmas: tuple[float, ...] = HELD_OUT_SIGMAS,
     most_levels: int | None = None,
+    dequantize: bool = False,
 ) -> dict[str, list[float]]:
     """The denoising loss per dimension on held-out images, at each noise level in turn.
 
@@ -99,6 +101,7 @@ def held_out_loss(
         sigmas: noise levels; those outside the network's range are left out. A network with a
             ladder of its own, or of a single level, has that one's in their place.
         most_levels: of such a ladder, evenly spread; all by default.
+        dequantize: whether noise within one grey level is added to the images first.
 
     Returns:
         ``{"sigmas": [...], "loss": [...]}``, plain floats.
@@ -114,6 +117,8 @@ def held_out_loss(
         seed_step(seed, 0, 0)
         for images in loader:
             images = images.to(device)
+            if dequantize:
+                images = dequantized(images, data_range_of(model))
             noise = torch.randn_like(images)
             for i, sigma in enumerate(levels):
                 noisy = images + sigma * noise

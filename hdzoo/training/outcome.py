@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffusers import ModelMixin
+from PIL import Image
 
-from hdzoo.cards import CARD, CURVE, SAMPLES, write_card
+from hdzoo.cards import CARD, CURVE, SAMPLES, stopped_at, write_card
 from hdzoo.errors import HDZooError
 from hdzoo.files import file_hash, whole_file, write_json
 from hdzoo.training.losses import LOG, LossLog, held_out_loss, save_curve
@@ -45,7 +46,10 @@ def finish(
     from hdzoo.pipelines.pipeline import HDPipeline
 
     if held_out is not None:
-        losses = held_out_loss(network, held_out, record["config"]["seed"])
+        config = record["config"]
+        losses = held_out_loss(
+            network, held_out, config["seed"], dequantize=config.get("dequantize", False)
+        )
         network.register_to_config(**{RESULT: losses})
     HDPipeline(unet=network, scheduler=scheduler).save_pretrained(folder)
     save_curve(log.lines, folder / CURVE)
@@ -71,8 +75,8 @@ def save_samples(
     number: int = 16,
     num_inference_steps: int | None = None,
     quiet: bool = True,
-) -> None:
-    """Draws a grid of samples, the same noise each time.
+) -> Image.Image | None:
+    """Draws and saves a grid of samples, the same noise each time; None if they are not finite.
 
     Args:
         network: that draws.
@@ -94,13 +98,15 @@ def save_samples(
     except HDZooError as error:
         # A young network may well send a chain to infinity; its training goes on.
         warnings.warn(f"no samples in {path.name}: {error}", stacklevel=2)
-        return
+        return None
+    grid = image_grid(images)
     with whole_file(path) as partial:
-        image_grid(images).save(partial)
+        grid.save(partial)
+    return grid
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
-    """The record of a finished run; None if there is none.
+    """The record of a run that has left its pipeline folder; None if there is none.
 
     Raises:
         HDZooError: it is damaged.
@@ -133,14 +139,17 @@ def run_record(
     }
 
 
-def loss_lines(folder: Path) -> list[str]:
-    """What the loss of a finished run is, in lines for people.
+def result_lines(folder: Path) -> list[str]:
+    """How far a run is and what its loss is, in lines for people.
 
     Args:
         folder: of the run.
     """
     record = read_record(folder) or {}
     lines = []
+    if (where := stopped_at(record)) is not None:
+        lines.append(f"stopped {where}; the folder is a pipeline of the weights so far. To go on:")
+        lines.append(record.get("command") or "call train again, with the same arguments")
     if (loss := record.get("loss")) is not None:
         lines.append(f"loss {loss:.4g}, the mean of the last steps; all of them are in {LOG}")
     held_out = json.loads((folder / "unet" / "config.json").read_text()).get(RESULT)

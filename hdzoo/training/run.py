@@ -3,7 +3,8 @@
 import dataclasses
 import json
 import math
-import time
+import statistics
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -15,6 +16,7 @@ from accelerate.utils import tqdm
 from diffusers import ModelMixin
 from diffusers.optimization import get_scheduler
 
+from hdzoo.cards import stopped_at
 from hdzoo.checks import shown
 from hdzoo.errors import HDZooError, StoppedError
 from hdzoo.files import check_no_link, inner_folder, sweep
@@ -26,9 +28,17 @@ from hdzoo.training.checkpoints import (
     load_checkpoint,
     save_checkpoint,
 )
+from hdzoo.training.clock import Clock
 from hdzoo.training.config import TrainingConfig
-from hdzoo.training.data import StepBatchSampler, flip_half, image_loader, image_transform
-from hdzoo.training.interrupts import Interrupts
+from hdzoo.training.data import (
+    StepBatchSampler,
+    data_range_of,
+    dequantized,
+    flip_half,
+    image_loader,
+    image_transform,
+)
+from hdzoo.training.interrupts import Interrupts, agreed
 from hdzoo.training.losses import LOG, LossLog, held_out_loss
 from hdzoo.training.objectives import Network, Objective, build_objective
 from hdzoo.training.outcome import RECORD_FILE, read_record, run_record
@@ -39,6 +49,7 @@ from hdzoo.training.protocol import (
     warn_of_rounding,
 )
 from hdzoo.training.setup import seed_step
+from hdzoo.training.trackers import start_tracker
 
 LOG_EVERY = 50
 # Held-out images and noise levels on the way; at the end it is all of them.
@@ -96,7 +107,7 @@ class Run:
         self.transform = image_transform(
             network.config.get("sample_size"),
             network.config.get("in_channels"),
-            network.config.get("data_range", (-1.0, 1.0)),
+            data_range_of(network),
         )
         processes, parts = accelerator.num_processes, config.gradient_accumulation_steps
         if config.train_batch_size % (processes * parts):
@@ -144,6 +155,11 @@ class Run:
             return False
         before = record["config"] | record.get("protocol", {})
         check_same_run(self.output_dir / RECORD_FILE, before, self.protocol)
+        if (where := stopped_at(record)) is not None:
+            raise HDZooError(
+                f"{self.output_dir} holds a run that was stopped {where}, without the checkpoint "
+                "that it could go on from; put that back, or give another output folder"
+            )
         return True
 
     def start(self, tracker: str | None) -> None:
@@ -176,7 +192,7 @@ class Run:
         if tracker is not None:
             # TensorBoard has no place for a dict.
             options = {"objective_options": json.dumps(config.objective_options)}
-            accelerator.init_trackers("hdzoo", config=dataclasses.asdict(config) | options)
+            start_tracker(accelerator, self.output_dir, dataclasses.asdict(config) | options)
         self.batches.steps = range(self.progress.step, config.max_train_steps)
         log = self.output_dir / LOG if accelerator.is_main_process else None
         self.log = LossLog(log, self.progress.losses)
@@ -207,25 +223,34 @@ class Run:
             self.accelerator.num_processes,
         )
         record["protocol"] = {k: v for k, v in self.protocol.items() if k not in config}
-        return record | {"loss": self.log.last("loss")}
+        return record | {"step": self.progress.step, "loss": self.log.last("loss")}
 
     # ---- its steps --------------------------------------------------------------------------
 
-    def loop(self, on_step: Callable[[int], None], checkpoint_every: int) -> None:
-        """Makes all steps that are left.
+    def loop(
+        self,
+        on_step: Callable[[int], None],
+        checkpoint_every: int,
+        max_train_minutes: float | None = None,
+    ) -> None:
+        """Makes all steps that are left, or those that there is time for.
 
         Args:
             on_step: called after each, in every process. What it writes is there before the
                 checkpoint is, lest a kill between the two lose it.
             checkpoint_every: steps between checkpoints.
+            max_train_minutes: after which no step is begun but the first; None for no end. The
+                checkpoint is written.
 
         Raises:
             HDZooError: the run has diverged.
             StoppedError: it was; the checkpoint is written.
         """
         progress, last = self.progress, self.config.max_train_steps
-        before, begin, interrupts = progress.seconds, time.monotonic(), Interrupts()
-        bar = tqdm(total=last, initial=progress.step, desc="training", unit="step", smoothing=0.05)
+        before, interrupts = progress.seconds, Interrupts()
+        self.clock = Clock(progress.step, last, max_train_minutes)
+        options = {"desc": "training", "unit": "step", "smoothing": 0.05}
+        self.bar = bar = tqdm(total=last, initial=progress.step, **options)
         try:
             with bar, interrupts, torch.random.fork_rng():
                 for step, images in zip(self.batches.steps, self.loader, strict=True):
@@ -235,14 +260,19 @@ class Run:
                     if done % LOG_EVERY == 0 or done == last:
                         bar.set_postfix(loss=f"{self.log_loss():.4g}")
                     on_step(done)
-                    stop = interrupts.wanted(self.accelerator, done)
-                    if stop or done % checkpoint_every == 0 or done == last:
+                    if (notice := self.clock.notice(done)) is not None:
+                        self.say(notice)
+                    wishes = interrupts.signal is not None, self.clock.is_over()
+                    stop, over = agreed(self.accelerator, done, *wishes)
+                    if stop or over or done % checkpoint_every == 0 or done == last:
                         # Before it takes the place of a good one.
                         self.check_finite(all_finite(self.network), "weights are not finite")
-                        progress.seconds = before + time.monotonic() - begin
+                        progress.seconds = before + self.clock.seconds
                         self.save()
                     if stop:
                         raise KeyboardInterrupt
+                    if over:
+                        break
         except KeyboardInterrupt:
             kept = latest_checkpoint(self.checkpoints)
             where = "from the start" if kept is None else f"from step {kept.progress.step}"
@@ -264,6 +294,8 @@ class Run:
         draws = self.objective.draw(self.seen, images)
         if config.random_flip:
             images = flip_half(images)
+        if config.dequantize:
+            images = dequantized(images, data_range_of(self.network))
         number = config.gradient_accumulation_steps
         parts = zip(*(whole.chunk(number) for whole in (images, *draws)), strict=True)
         for i, part in enumerate(parts, 1):
@@ -301,6 +333,11 @@ class Run:
         self.accelerator.log({"loss": mean, "lr": rate}, step=progress.step)
         return mean
 
+    def say(self, text: str) -> None:
+        """Says where the run is, above the progress."""
+        if self.accelerator.is_main_process:
+            self.bar.write(f"step {self.progress.step:,}: {text}", file=sys.stderr)
+
     def check_finite(self, finite: bool, what: str) -> None:
         """Ends a run that has diverged; the last checkpoint stays as it is."""
         if not finite:
@@ -334,8 +371,15 @@ class Run:
                 image_loader(part, self.transform, batch_size=500),
                 self.config.seed,
                 most_levels=HELD_OUT_LEVELS,
+                dequantize=self.config.dequantize,
             )
-        self.log.add(self.progress.step, held_out_loss=loss)
+        step, mean = self.progress.step, statistics.fmean(loss["loss"])
+        self.log.add(step, held_out_loss=loss)
+        named = zip(loss["sigmas"], loss["loss"], strict=True)
+        curves = {f"held_out_loss/{sigma:.3g}": value for sigma, value in named}
+        self.accelerator.log(curves | {"held_out_loss/mean": mean}, step=step)
+        left = self.clock.time_left(step)
+        self.say(f"held-out loss {mean:.4g}{f', {left}' if left else ''}")
 
 
 def all_finite(network: ModelMixin) -> bool:

@@ -1,5 +1,6 @@
 """What a training run starts from: a network and the sampler to save with it."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,12 @@ from hdzoo import plugins
 from hdzoo.checksums import content_hash
 from hdzoo.errors import HDZooError
 from hdzoo.samplers.ladders import geometric_ladder
+from hdzoo.samplers.presets import DEFAULT_PRESET, get_preset
 
-# What a sampler costs that nobody has chosen.
+# What a sampler costs that nobody has chosen, where there is no preset.
 EVALUATIONS = 200
+# Of a sampler that takes the preset's place.
+WALKS = {"num_levels": 20, "steps_per_level": 10, "readout": "full"}
 
 
 def build_network(name: str, options: dict[str, Any], seed: int) -> ModelMixin:
@@ -112,15 +116,19 @@ def build_scheduler(name: str | None, options: dict[str, Any], network: ModelMix
 def default_sampler(network: ModelMixin) -> tuple[str, dict[str, Any]]:
     """The sampler that a network is saved with when none is asked for: its name and options.
 
-    About 200 evaluations. On a range of noise levels, and on a long ladder, it is consistent
-    annealed sampling with the denoising step at its end, which asks the network once at each level.
-    A short ladder must be walked on: there it is annealed Langevin dynamics with half-denoising
-    hand-offs.
+    On a range of noise levels, the preset `DEFAULT_PRESET`, if it admits one. Else of about 200
+    evaluations: on a long ladder consistent annealed sampling with the denoising step at its end,
+    which asks the network once at each level; a short one must be walked on, by annealed Langevin
+    dynamics with half-denoising hand-offs.
 
     Args:
         network: the score network.
     """
     ladder = network_ladder(network)
+    if len(ladder) > 1 and not has_own_ladder(network):
+        with suppress(HDZooError):
+            preset = get_preset(DEFAULT_PRESET)
+            return preset.sampler, WALKS | preset.options(network, network.config)
     num_levels = len(ladder) if has_own_ladder(network) or len(ladder) == 1 else EVALUATIONS
     steps = max(1, EVALUATIONS // num_levels)
     options = {"num_levels": num_levels, "steps_per_level": steps, "readout": "full"}

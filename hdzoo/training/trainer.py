@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType, GradientAccumulationPlugin, ProjectConfiguration
 from diffusers import ModelMixin
 
+from hdzoo.checks import POSITIVE, Maybe
 from hdzoo.errors import HDZooError
 from hdzoo.files import check_folder, exclusive, named_path
 from hdzoo.images.folder import check_apart
@@ -22,6 +23,7 @@ from hdzoo.training.objectives import build_objective
 from hdzoo.training.outcome import finish, save_samples
 from hdzoo.training.run import Run
 from hdzoo.training.setup import build_scheduler
+from hdzoo.training.trackers import check_tracker, track_picture
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -44,6 +46,7 @@ def train(
     keep_checkpoints: bool = True,
     sample_every: int = 0,
     num_samples: int = 16,
+    max_train_minutes: float | None = None,
     scheduler: Any = None,
     tracker: str | None = None,
     num_workers: int = 0,
@@ -59,8 +62,9 @@ def train(
     same run if all is that its weights depend on: the options, the network's too, the images and
     the number of processes. A call that finds the run finished trains no more.
 
-    On Ctrl-C or SIGTERM a checkpoint is written. Run it in every process of ``accelerate launch``
-    or, on CPUs, of ``torchrun``.
+    On Ctrl-C or SIGTERM a checkpoint is written. After ``max_train_minutes`` that, and the pipeline
+    folder as far as it is; ``step`` in ``training.json`` says how far. Run it in every process of
+    ``accelerate launch`` or, on CPUs, of ``torchrun``.
 
     Args:
         model: a score network: `hdzoo.models`, or any ``ModelMixin`` that is told the noise level
@@ -77,13 +81,17 @@ def train(
         held_out_every: steps between measurements on the way, with the averaged weights and at most
             1,000 of these images, for ``losses.jsonl`` and the card; 0 for none.
         checkpoint_every: steps between checkpoints.
-        keep_checkpoints: whether the last checkpoint outlives the end of the run.
+        keep_checkpoints: whether the last checkpoint outlives the last step of the run.
         sample_every: steps between grids of samples in ``samples/``, drawn with about 100
             evaluations; 0 for none.
         num_samples: images for the card, drawn at the end; 0 for none.
+        max_train_minutes: of this call, after which it makes no further step; None for no end. The
+            call makes at least one, and what follows the last takes its own time: held-out loss,
+            samples, card. Several processes look at the clock every 10 steps.
         scheduler: the sampler to save with the network; by default that of
             `hdzoo.training.setup.default_sampler`.
-        tracker: Accelerate's name of a tracker, such as ``"tensorboard"``; logs go to ``logs/``.
+        tracker: Accelerate's name of a tracker, ``"tensorboard"`` or ``"wandb"``; logs go to
+            ``logs/``: what ``losses.jsonl`` has, the grids of samples, and ``config``.
         num_workers: processes that decode images.
         command: what the user typed, for the record.
         dataset_name: where the images are from, for the record and the card.
@@ -99,6 +107,8 @@ def train(
         StoppedError: the run was.
     """
     output_dir = named_path(output_dir, "output_dir")
+    max_train_minutes = Maybe(POSITIVE)("max_train_minutes", max_train_minutes)
+    check_tracker(tracker)
     build_objective(config.objective, config.objective_options).check(model, config)
     if held_out_every and held_out is None:
         raise HDZooError("held_out_every needs images to measure on; give held_out as well")
@@ -123,7 +133,9 @@ def train(
         if is_main and sample_every and step % sample_every == 0:
             path = output_dir / "samples" / f"{step:06d}.png"
             with run.averaged_weights() as network:
-                save_samples(network, scheduler, path, num_inference_steps=sample_steps)
+                grid = save_samples(network, scheduler, path, num_inference_steps=sample_steps)
+            if grid is not None:
+                track_picture(accelerator, "samples", grid, step)
 
     with ExitStack() as stack:
         in_first_process(accelerator, lambda: stack.enter_context(exclusive(output_dir)))
@@ -131,7 +143,7 @@ def train(
         if run.is_finished():
             return output_dir
         run.start(tracker)
-        run.loop(on_step, checkpoint_every)
+        run.loop(on_step, checkpoint_every, max_train_minutes)
         if is_main:
             run.ema.copy_to(model.parameters())
             names = {"dataset": dataset_name, "command": command, "init_from": init_from}
@@ -147,7 +159,7 @@ def train(
                 held_out=loader,
                 num_samples=num_samples,
             )
-            if not keep_checkpoints:
+            if not keep_checkpoints and run.progress.step == config.max_train_steps:
                 shutil.rmtree(run.checkpoints)
         accelerator.wait_for_everyone()
     # Last, since it takes the processes apart.

@@ -1,5 +1,6 @@
 """How far a sampler ends from Gaussian data, exactly, against cost, step size and noise level."""
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -35,15 +36,23 @@ def bias(sampler: Any, target: Gaussian = IMAGE_LIKE) -> float:
 
 
 def bias_curves(
-    sampler_class: type[Any], target: Gaussian = IMAGE_LIKE
+    sampler_class: type[Any],
+    target: Gaussian = IMAGE_LIKE,
+    *,
+    options: Mapping[str, Any] | None = None,
+    budget: int = BUDGET,
+    on_value: Callable[[str, float, float], None] | None = None,
 ) -> dict[str, dict[float, float]]:
     """The bias against the number of network evaluations, the step size, and the noise level.
 
     Settings that the sampler refuses are left out.
 
     Args:
-        sampler_class: a scheduler; its options other than the one that varies are its defaults.
+        sampler_class: a scheduler.
         target: the law of the data.
+        options: of the sampler, over its defaults; the one that varies is varied all the same.
+        budget: network evaluations where the step size and the noise level are varied.
+        on_value: called with each option, value and distance as it is found.
 
     Returns:
         For each of ``num_inference_steps``, ``step_size`` and ``sigma_min`` (``sigma`` for a
@@ -53,7 +62,8 @@ def bias_curves(
         NotAffineError: the sampler's update is not affine.
     """
     known = option_names(sampler_class)
-    default = sampler_class()
+    common = dict(options or {})
+    default = sampler_class(**common)
     level = "sigma" if "sigma" in known else "sigma_min"
     sigma = default.config.get(level)
     curves: dict[str, dict[float, float]] = {"num_inference_steps": {}}
@@ -62,26 +72,29 @@ def bias_curves(
     ]
     if "step_size" in known and sigma is not None:
         settings += [
-            ("step_size", value, BUDGET, {"step_size": value})
+            ("step_size", value, budget, {"step_size": value})
             for value in (0.2 * sigma**2 * np.array(FACTORS)).tolist()
         ]
     if level in known and sigma is not None:
         settings += [
-            (level, value, BUDGET, {level: value}) for value in (sigma * np.array(FACTORS)).tolist()
+            (level, value, budget, {level: value}) for value in (sigma * np.array(FACTORS)).tolist()
         ]
-    for option, value, steps, options in settings:
+    for option, value, steps, own in settings:
         try:
-            sampler = sampler_class(**options)
+            sampler = sampler_class(**common | own)
             sampler.set_timesteps(steps)
         except HDZooError:
             continue
         try:
-            curves.setdefault(option, {})[value] = bias(sampler, target)
+            found = bias(sampler, target)
         except NotAffineError:
             raise
         except Exception as error:
-            with on_options(options | {"num_inference_steps": steps}):
+            with on_options(common | own | {"num_inference_steps": steps}):
                 raise error
+        curves.setdefault(option, {})[value] = found
+        if on_value is not None:
+            on_value(option, value, found)
     return curves
 
 

@@ -426,9 +426,34 @@ def test_given_options_are_not_tuned(pipe):
     assert len(found) == 8
 
 
+FIXED = {"num_levels": 4, "sigma_max": 2.0, "sigma_min": 0.01}
+
+
+def test_a_step_size_is_in_units_of_the_last_level_that_is_tried(pipe):
+    for options in candidates(pipe, 60, 30, {})[1:]:
+        assert 0.049 < options["step_size"] / options["sigma_min"] ** 2 < 1.01
+    assert len({options["sigma_min"] for options in candidates(pipe, 60, 30, {})[1:]}) == 29
+
+
+def test_amounts_of_noise_are_tuned_where_there_is_some(pipe):
+    solver = HDPipeline(
+        pipe.unet, get_sampler("dpm-solver-pp-2m").from_config(pipe.scheduler.config)
+    )
+    ranges = {"sigma_max", "sigma_min"}
+    assert set(search_space(solver.scheduler, 10)) == ranges | {"eta", "noise_scale"}
+    found = candidates(solver, 10, 20, {})
+    assert len({options.get("eta") for options in found}) == 20
+    assert all(1 <= o["eta"] <= 16 and 1 <= o["noise_scale"] <= 1.1 for o in found[1:])
+    # Of one ladder, so that the amounts alone tell the chains apart.
+    alike = candidates(solver, 10, 20, {"sigma_max": 2.0, "sigma_min": 0.1})
+    assert len({options.get("eta") for options in alike}) == len(alike) == 20
+    silent = type(solver.scheduler).from_config(solver.scheduler.config, eta=0.0, noise_scale=0.0)
+    assert set(search_space(silent, 10)) == ranges
+
+
 def test_step_sizes_are_spread_evenly_over_their_range(pipe):
     etas = np.array(
-        [options["step_size"] / 1e-4 for options in candidates(pipe, 60, 17, {"num_levels": 4})[1:]]
+        [options["step_size"] / 1e-4 for options in candidates(pipe, 60, 17, FIXED)[1:]]
     )
     # Sixteen points of a Sobol sequence: one in each sixteenth.
     places = np.log(etas / 0.05) / np.log(20) * 16

@@ -262,6 +262,16 @@ def test_latents_are_the_first_state():
     assert torch.equal(pipe.unet.inputs[0], latents.float())
 
 
+def test_a_first_state_of_another_signature_is_refused():
+    class Old(get_sampler("annealed-langevin")):
+        def first_state(self, shape, noise, centre=0.0, data_range=None):
+            return centre + noise.normal(shape)
+
+    pipe = HDPipeline(GaussianScore(), Old(sigma_max=2, sigma_min=0.1, num_levels=3))
+    with pytest.raises(HDZooError, match=r"Old.first_state takes .*; it must take \(shape, "):
+        pipe(1)
+
+
 def test_image_is_brought_to_the_first_noise_level():
     network = GaussianScore(data_range=(-1.0, 1.0))
     pipe = exact(network=network)

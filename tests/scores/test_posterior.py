@@ -230,7 +230,8 @@ def test_a_network_by_both_modes_and_by_differences(network: UNetScoreModel) -> 
     v, w = randn(2, 3, 8, 8, seed=1), randn(2, 3, 8, 8, seed=2)
     ahead = posterior.product(v, "forward")
     assert posterior.mode == "forward"
-    twice = Jacobian(lambda x: network.denoise(x, SIGMA), SIGMA)
+    denoise = lambda x: network.denoise(x, SIGMA)  # noqa: E731
+    twice = Jacobian(denoise, SIGMA, denoise)
     twice.mode = "double-reverse"
     torch.testing.assert_close(SIGMA**2 * twice.times(x, posterior.mean, v), ahead)
     step = 1e-5
@@ -287,6 +288,10 @@ DENOISERS = {
     "inference mode": (torch.inference_mode()(mixture().denoise), "derivative .* is zero"),
     "no_grad": (torch.no_grad()(mixture().denoise), "cannot be differentiated"),
     "part of it with no_grad": (no_grad, "not of one function"),
+    "half of it detached": (
+        lambda x, sigma: 0.5 * (mixture().denoise(x, sigma) + mixture().denoise(x.detach(), sigma)),
+        "not that of what it computes",
+    ),
     "dropout": (
         lambda x, sigma: torch.nn.functional.dropout(mixture().denoise(x, sigma), 0.5),
         "draws random numbers",

@@ -11,6 +11,7 @@ from hdzoo.errors import HDZooError
 from hdzoo.images.sources import load_images
 from hdzoo.training.data import (
     StepBatchSampler,
+    dequantized,
     flip_half,
     image_loader,
     image_transform,
@@ -133,3 +134,26 @@ def test_half_of_the_images_are_mirrored():
     assert abs(mirrored.sum().item() - 2000) < 127
     torch.manual_seed(0)
     assert torch.equal(flip_half(images), flipped)
+
+
+@pytest.mark.parametrize("data_range", [(0.0, 1.0), (-1.0, 1.0)])
+def test_noise_within_a_grey_level(data_range):
+    """The level is known again exactly, and what is added to it is uniform."""
+    low, high = data_range
+    levels = torch.arange(256.0).expand(200, 1, 1, 256)
+    images = low + (high - low) * levels / 255
+    torch.manual_seed(0)
+    found = dequantized(images, data_range)
+    assert found.dtype == images.dtype
+    assert low <= found.min()
+    assert found.max() < high
+    at = 256 * (found.double() - low) / (high - low)
+    # float32 rounds k + u to 256 / 2^24 of a level.
+    within = at - levels
+    assert within.min() > -2e-5
+    assert within.max() < 1 + 2e-5
+    # 51,200 numbers: a mean of 1/2 to .0013, a variance of 1/12 to .0004; four of each.
+    assert within.mean().item() == pytest.approx(1 / 2, abs=0.0052)
+    assert within.var().item() == pytest.approx(1 / 12, abs=0.0016)
+    torch.manual_seed(0)
+    assert torch.equal(dequantized(images, data_range), found)

@@ -29,6 +29,7 @@ from hdzoo.checksums import save_tensors
 from hdzoo.errors import HDZooError, StoppedError
 from hdzoo.images.sources import load_images
 from hdzoo.training.checkpoints import STATE, latest_checkpoint
+from hdzoo.training.outcome import result_lines
 from hdzoo.training.protocol import check_same_run
 
 
@@ -143,6 +144,43 @@ def test_half_written_checkpoints_are_not_taken(tmp_path, digits, reference, at_
     run(tmp_path, digits, checkpoint_every=7)
     assert same(everything(tmp_path), everything(reference))
     assert not list(tmp_path.rglob(".partial-*"))
+
+
+def test_time_that_is_up_leaves_a_pipeline_and_a_checkpoint(tmp_path, digits, reference):
+    """Each call makes the one step that it always does."""
+    for step in (1, 2):
+        run(
+            tmp_path,
+            digits,
+            keep_checkpoints=False,
+            max_train_minutes=1e-9,
+            command="hdzoo train --and-so on",
+        )
+        assert last_step(tmp_path) == step
+        HDPipeline.from_pretrained(tmp_path)
+        assert json.loads((tmp_path / "training.json").read_text())["step"] == step
+        where = f"stopped after {step} of 30 steps"
+        assert where in (tmp_path / "README.md").read_text()
+        (first, second) = result_lines(tmp_path)
+        assert where in first
+        assert second == "hdzoo train --and-so on"
+    (tmp_path / "checkpoints").rename(tmp_path / "kept")
+    with pytest.raises(HDZooError, match="stopped after 2 of 30 steps, without the checkpoint"):
+        run(tmp_path, digits)
+    (tmp_path / "kept").rename(tmp_path / "checkpoints")
+    run(tmp_path, digits, max_train_minutes=1000)
+    assert same(everything(tmp_path), everything(reference))
+    assert same(weights(tmp_path), weights(reference))
+    assert (tmp_path / "losses.jsonl").read_bytes() == (reference / "losses.jsonl").read_bytes()
+    assert "stopped" not in (tmp_path / "README.md").read_text()
+    assert len(result_lines(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("minutes", [0, -1, float("nan"), "5", True])
+def test_time_is_a_positive_number(tmp_path, digits, minutes):
+    with pytest.raises(HDZooError, match="max_train_minutes"):
+        run(tmp_path, digits, max_train_minutes=minutes)
+    assert not list(tmp_path.iterdir())
 
 
 def test_more_steps_go_on_with_a_constant_schedule(tmp_path, digits, reference):

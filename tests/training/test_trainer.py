@@ -31,6 +31,7 @@ from hdzoo.errors import HDZooError, StoppedError
 from hdzoo.images.sources import load_images
 from hdzoo.models.ncsn import NCSNModel
 from hdzoo.models.ncsnv2 import NCSNv2Model
+from hdzoo.training import losses
 from hdzoo.training import run as runs
 from hdzoo.training.data import image_loader, image_transform
 from hdzoo.training.losses import held_out_loss
@@ -212,12 +213,27 @@ def test_bf16_trains_and_the_loss_is_measured_in_float32(tmp_path, digits, refer
     assert np.mean(recorded["loss"]) == pytest.approx(np.mean(full["loss"]), rel=0.1)
 
 
-def test_random_flips_follow_seed_and_step(tmp_path, digits, reference):
-    flipped = with_config(random_flip=True)
+@pytest.mark.parametrize("option", ["random_flip", "dequantize"])
+def test_what_changes_images_follows_seed_and_step(tmp_path, digits, reference, option):
+    changed = with_config(**{option: True})
     for name in ("one", "two"):
-        run(tmp_path / name, digits, flipped)
+        run(tmp_path / name, digits, changed)
     assert same(weights(tmp_path / "one"), weights(tmp_path / "two"))
     assert not same(weights(tmp_path / "one"), weights(reference))
+
+
+def test_held_out_images_have_the_noise_of_those_trained_on(monkeypatch):
+    asked = []
+
+    def black(images, data_range):
+        asked.append(data_range)
+        return torch.zeros_like(images)
+
+    monkeypatch.setattr(losses, "dequantized", black)
+    images = torch.rand(4, 1, 8, 8)
+    expected = held_out_loss(unet(), [torch.zeros_like(images)], seed=0)
+    assert held_out_loss(unet(), [images], seed=0, dequantize=True) == expected
+    assert asked == [(0.0, 1.0)]
 
 
 def test_training_does_not_touch_the_callers_generator(tmp_path, digits):

@@ -108,6 +108,7 @@ class Ladder(NamedTuple):
             sigma_max=self.sigma_max,
             sigma_min=self.sigma_min,
             num_levels=self.num_levels,
+            steps_per_level=self.evaluations // self.num_levels,
             step_size=chain.eta * self.sigma_min**2,
             hand_off=chain.hand_off,
             readout=None,
@@ -146,7 +147,7 @@ def ends(
         batch_size: samples.
         stream: whole numbers that the randomness is a function of.
     """
-    draws, sampler = torch.Generator(), ladder.sampler(chain)
+    draws = torch.Generator()
     states: list[torch.Tensor] = []
     scores: list[torch.Tensor] = []
 
@@ -158,7 +159,8 @@ def ends(
         return {}
 
     draws.manual_seed(seed_of(*stream, 0))
-    pipe = HDPipeline(network, sampler)
+    pipe = HDPipeline(network, ladder.sampler(chain))
+    pipe.scheduler = pipe.scheduler.from_config(pipe.scheduler.config, **pipe.network_options())
     pipe.set_progress_bar_config(disable=True)
     pipe(
         batch_size,

@@ -32,7 +32,7 @@ class Interval(NamedTuple):
     def __str__(self) -> str:
         if self.low == self.high:
             return f"{self.value:.3g}"
-        return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
+        return f"{self.value:.3g} ({self.low:.3g} to {self.high:.3g})"
 
 
 def without_each(seeds: Sequence[Sums]) -> list[list[Sums]]:

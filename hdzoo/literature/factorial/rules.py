@@ -276,8 +276,8 @@ def judge(rule: Rule, tables: Sequence[Table], kind: str) -> Verdict:
 
     # Two one-sided statements: neither is above the other by more than the margin.
     sides = [
-        below_zero(contrast(lambda table: s * rule.difference(table) - margin(table), tables))
-        for s in (1, -1)
+        below_zero(contrast(lambda table: rule.difference(table) - margin(table), tables)),
+        below_zero(contrast(lambda table: -rule.difference(table) - margin(table), tables)),
     ]
     holds = False if False in sides else None if None in sides else True
     return Verdict(rule, difference, contrast(margin, tables), holds, predicted)

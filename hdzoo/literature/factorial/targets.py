@@ -22,8 +22,8 @@ from hdzoo.metrics.comparison import weighted_distance
 from hdzoo.metrics.features import Extractor, get_extractor
 from hdzoo.metrics.metrics import class_shares, frechet_distance, moments
 from hdzoo.metrics.reference import Reference, load_reference, reference_of
-from hdzoo.sampling import load_pipeline
 from hdzoo.samplers.gaussian import GaussianLaw
+from hdzoo.sampling import load_pipeline
 from hdzoo.targets import named
 from hdzoo.targets.mixture import GaussianMixtureScore
 
@@ -157,13 +157,11 @@ class Digits:
 
 
 def expected_loss(target: GaussianMixtureScore, sigma: float) -> float:
-    r"""The denoising loss per dimension of an exact score, :math:`1 - \sigma^2 E |s|^2 / d`."""
+    r"""The denoising loss per dimension of an exact score, :math:`E |\sigma s + z|^2 / d`."""
     draws = torch.Generator().manual_seed(seed_of(LOSS_POINTS))
     points = target.sample(LOSS_POINTS, draws).double()
-    noisy = points + sigma * torch.randn(points.shape, generator=draws, dtype=points.dtype)
-    score = target.score(noisy, sigma)
-    # Less noisy than |sigma s + z|^2 where the loss is near 1, and where it is near 0 no worse.
-    return float((1 - sigma**2 * score.square().mean()).clamp(0, 1))
+    z = torch.randn(points.shape, generator=draws, dtype=points.dtype)
+    return float((sigma * target.score(points + sigma * z, sigma) + z).square().mean())
 
 
 def _added(seeds: Sequence[Digest]) -> Digest:
@@ -235,7 +233,7 @@ class Network:
         return {end: self.features(samples) for end, samples in found.items()}
 
     def features(self, samples: torch.Tensor) -> Digest:
-        """Features and classes of samples in the network's units, as pictures of 256 grey levels."""
+        """Features and classes of samples, as pictures of 256 grey levels."""
         low, high = self.network.config.data_range
         pixels = ((samples - low) / (high - low)).clamp(0, 1).mul(255).round().byte()
         layers = self.extractor(pixels.expand(-1, 3, -1, -1))
@@ -264,4 +262,5 @@ def told(target: "Sampled | Spectrum") -> Mapping[str, Any]:
     settings = {"name": target.name, "kind": target.kind, **target.ladder._asdict()}
     if isinstance(target, Spectrum):
         return settings | {"exact": True}
-    return settings | target.protocol | {"seeds": list(SEEDS)}
+    own = {"num_samples": target.num_samples, "seeds": list(SEEDS)}
+    return settings | target.protocol | own

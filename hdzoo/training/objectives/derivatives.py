@@ -3,9 +3,9 @@
 from collections.abc import Callable
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hdzoo.errors import HDZooError
+from hdzoo.scores.kernels import forward_mode
 
 # Of a batch of points, shape (batch, ...): a vector at each, same shape. None depends on another's.
 Score = Callable[[torch.Tensor], torch.Tensor]
@@ -47,8 +47,7 @@ def along(
         HDZooError: there are no such derivatives of it in torch.
     """
     try:
-        # The other kernels of attention have no derivatives in forward mode, nor second ones.
-        with sdpa_kernel(SDPBackend.MATH):
+        with forward_mode():
             # It refuses what is expanded.
             points, directions = x.contiguous(), direction.contiguous()
             pair = torch.func.jvp(function, (points,), (directions,))
