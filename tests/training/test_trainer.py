@@ -233,7 +233,7 @@ def test_held_out_images_have_the_noise_of_those_trained_on(monkeypatch):
     images = torch.rand(4, 1, 8, 8)
     expected = held_out_loss(unet(), [torch.zeros_like(images)], seed=0)
     assert held_out_loss(unet(), [images], seed=0, dequantize=True) == expected
-    assert asked == [(-1.0, 1.0)]
+    assert asked == [(0.0, 1.0)]
 
 
 def test_training_does_not_touch_the_callers_generator(tmp_path, digits):
