@@ -123,7 +123,7 @@ def kept(target: Sampled, chain: Chain, seed: int, folder: Path) -> dict[End, Di
 
 def write(path: Path, digests: Mapping[End, Digest]) -> None:
     """Keeps what comes of a chain."""
-    arrays = {
+    arrays: dict[str, Any] = {
         f"{last} {spelled(readout)} {key}": array
         for (last, readout), digest in digests.items()
         for key, array in digest.items()
