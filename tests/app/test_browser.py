@@ -69,7 +69,7 @@ def toast(page):
     found = page.locator(".toast-body").last
     found.wait_for()
     text = found.inner_text()
-    found.get_by_role("button").click()
+    found.get_by_test_id("toast-close").click()
     found.wait_for(state="detached")
     return text
 
@@ -88,14 +88,14 @@ def test_the_whole_page(page):
     chosen.press("Escape")
     options = page.get_by_role("button", name="Options of example-ddim")
     options.click()
-    page.get_by_label("num_levels").fill("4")
+    page.get_by_label("num_levels").fill("3")
     page.get_by_label(re.compile("number input for Evaluations", re.I)).first.fill("6")
     page.get_by_label(re.compile("number input for Images", re.I)).first.fill("4")
     page.get_by_role("button", name="Draw", exact=True).click()
     playwright.expect(page.locator("#draw-films .hz-film")).to_have_count(1)
     finished(page, "#draw-films")
     command = page.locator("#draw-command .cm-content")
-    assert "-s example-ddim -o num_levels=4 -n 4 -t 6 --seed 0" in command.inner_text()
+    assert "-s example-ddim -o num_levels=3 -n 4 -t 6 --seed 0" in command.inner_text()
     assert page.locator("#draw-films img:visible").evaluate("image => image.naturalWidth") == 16
 
     # Back through the trajectory.

@@ -49,7 +49,8 @@ def test_it_writes_a_figure_numbers_and_tables(found):
     at = [(row["contender"], row["num_inference_steps"]) for row in rows]
     # A preset is at its own cost alone.
     assert sorted(at) == [("preset fast", 10), (TWO[1], 5), (TWO[1], 10)]
-    assert all(row[metric]["spread"] > 0 for row in rows for metric in METRICS)
+    # Images of random weights are of one class, so that nothing spreads its share.
+    assert all(row[metric]["spread"] > 0 for row in rows for metric in ("fid", "wfid"))
     page = (folder / "frontier.md").read_text()
     assert all(f"## {metric}\n" in page for metric in METRICS)
     assert "20 images of each" in page
@@ -87,9 +88,10 @@ def test_contenders_are_what_their_names_say():
         return sampler
 
     for name in CONTENDERS:
-        assert chain(name, 200).levels[0] == 5
-        if not name.startswith("preset"):
-            assert chain(name, 200).levels[-2] == 0.01
+        levels = chain(name, 200).levels
+        assert levels[0] == 5
+        # The last is raised too.
+        assert levels[-2] == 0.01 or (name == "Heun, churn" and 0.01 < levels[-2] < 0.0142)
     for name in ("Heun", "DPM-Solver++ 2M"):
         assert all(move.noise == 0 for move in chain(name).moves)
     raised = [move for move in chain("Heun, churn").moves if move.noise > 0]
