@@ -18,7 +18,8 @@ SAMPLERS: dict[str, dict[str, Any]] = {
     "consistent-annealed-sampling": {},
 }
 ROWS, SCALE, GAP, HEAD = 4, 2, 12, 22
-GREYS = 16
+# What GitHub shows at once is small: below 700 kB.
+FRAMES, GREYS = 16, 8
 
 
 def main() -> None:
@@ -38,7 +39,7 @@ def main() -> None:
             format="GIF",
             save_all=True,
             append_images=made[1:],
-            duration=[90] * (len(made) - 1) + [3000],
+            duration=[200] * (len(made) - 1) + [3000],
             loop=0,
         )
 
@@ -54,7 +55,8 @@ def frames(model: str, name: str, options: dict[str, Any], steps: int) -> list[I
         on_step=trajectory.record,
         on_progress=lambda done: None,
     )
-    return trajectory.frames
+    kept = trajectory.frames
+    return [kept[round((len(kept) - 1) * i / (FRAMES - 1))] for i in range(FRAMES)]
 
 
 def beside(names: list[str], panels: Any) -> Image.Image:

@@ -5,6 +5,7 @@ import inspect
 import json
 import logging
 import os
+import shutil
 import time
 from collections.abc import Callable
 from functools import cache
@@ -68,7 +69,7 @@ def reproduction(name: str) -> tuple[Path, dict[str, Any]]:
         reproduce(name, folder, f"hdzoo reproduce {name}", lambda *_, **__: None)
         (folder / f"{name}.png").replace(path.with_suffix(".png"))
         (folder / f"{name}.json").replace(path)
-        folder.rmdir()
+        shutil.rmtree(folder)
 
     note = kept(f"reproduce-{name}", ".json", depends, make)
     return note.with_suffix(".png"), json.loads(note.read_text())
