@@ -30,9 +30,9 @@ FULL: dict[str, Any] = {
 # ... and minutes, by which little can be told apart.
 QUICK: dict[str, Any] = {
     "budgets": (5, 10, 20, 50),
-    "num_images": 192,
+    "num_images": 160,
     "trials": 3,
-    "trial_images": 64,
+    "trial_images": 40,
 }
 
 
