@@ -63,7 +63,8 @@ def build(site: Site, page: gr.Blocks) -> None:
     order = [model, samplers, images, steps, seed]
 
     def run(values: Sequence[Any], texts: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-        checked = check_order(site.models, *values, texts)
+        model, samplers, images, steps, seed = values
+        checked = check_order(site.models, model, samplers, images, steps, seed, texts)
         # At once, and whatever comes of the drawing.
         yield gr.skip(), recipes.command(checked), recipes.python(checked)
         for drawing in draw(site.models, checked):
