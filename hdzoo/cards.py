@@ -163,8 +163,9 @@ def stopped_at(record: dict[str, Any]) -> str | None:
     Args:
         record: of the training run, as in ``training.json``.
     """
-    last = record["config"]["max_train_steps"]
-    step = record.get("step", last)
+    if "step" not in record:
+        return None
+    step, last = record["step"], record["config"]["max_train_steps"]
     return f"after {step:,} of {last:,} steps" if step < last else None
 
 

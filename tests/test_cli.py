@@ -405,14 +405,14 @@ def test_train_writes_a_pipeline_that_samples(run):
     card = Path("mine/README.md").read_text()
     assert "](samples.png)" in card
     assert "](loss.png)" in card
-    assert "DPMSolverPP2MSampler with 10 network evaluations" in card
+    assert "DPMSolverPP2MSampler with 20 network evaluations" in card
     record = json.loads(Path("mine/training.json").read_text())
     assert record["command"].startswith("hdzoo train --dataset digits")
     # Hardly trained: between the best there is, 0, and about that of a score of zero, 1.
     losses = json.loads(run("info", "mine", "--json")[1])["held_out_loss_per_dimension"]
     assert all(0 < loss < 1.5 for loss in losses.values())
     assert run("sample", "mine", "-n", 2, "-t", 6)[0] == 0
-    assert run("info", "mine", "--json")[1].count('"num_inference_steps": 10') == 1
+    assert run("info", "mine", "--json")[1].count('"num_inference_steps": 20') == 1
 
     more = ("train", "--dataset", "digits", "--init-from", "mine", "--output-dir", "more")
     steps = ("--max-train-steps", 2, "--train-batch-size", 16, "--dtype", "float32")

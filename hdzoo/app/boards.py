@@ -9,7 +9,7 @@ from hdzoo.leaderboard.pages import options_of, rows
 from hdzoo.text import plain
 
 HEADERS = ("evaluations", "place", "sampler", "value", "±", "minus the best", "options")
-TYPES = ("number", "number", "str", "number", "number", "str", "str")
+TYPES: tuple[Any, ...] = ("number", "number", "str", "number", "number", "str", "str")
 
 
 def find_boards(folder: Path | None) -> dict[str, Path]:

@@ -87,6 +87,9 @@ def check_order(
         for name in names
         if (given := (texts or {}).get(name))
     }
+    for name in names:
+        # What it refuses is to be heard of before a command with it is shown.
+        models.load(model, name, options.get(name))
     return Order(model, tuple(names), count, steps, number, options)
 
 

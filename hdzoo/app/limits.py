@@ -27,7 +27,7 @@ def whole(name: str, value: object) -> object:
 
 def check_seed(name: str, value: object) -> int:
     """A seed from a field of the page."""
-    return SEED(name, whole(name, value))  # type: ignore[no-any-return]
+    return SEED(name, whole(name, value))
 
 
 def check_samplers(names: object, known: list[str], most: int = MOST_SAMPLERS) -> list[str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,9 @@ FULL: dict[str, Any] = {
 # ... and minutes, by which little can be told apart.
 QUICK: dict[str, Any] = {
     "budgets": (5, 10, 20, 50),
-    "num_images": 192,
+    "num_images": 160,
     "trials": 3,
-    "trial_images": 64,
+    "trial_images": 40,
 }
 
 
@@ -136,7 +137,7 @@ def run(
     defaults = QUICK if quick else FULL
     asked = budgets or defaults["budgets"]
     sizes = {"num_images": num_images, "trials": trials, "trial_images": trial_images}
-    settings = {
+    settings: dict[str, Any] = {
         **{key: defaults[key] if size is None else size for key, size in sizes.items()},
         "seed": seed,
         "trial_seed": trial_seed,
@@ -169,16 +170,16 @@ def run(
         found[name] = board.entries
         said = [f"{e.num_inference_steps}: {_value(e, rank_by)}" for e in board.entries]
         progress(f"{name}: {rank_by} at {', '.join(said)}", number + 1, len(plans))
-    board = Frontier(found, rank_by)
+    frontier = Frontier(found, rank_by)
     return Reproduction(
         title=f"Quality against network evaluations on {model}",
         source="measured here; each sampler's own source is in `hdzoo samplers`",
-        claims=board.claims(),
-        numbers=board.numbers(),
-        draw=board.draw,
-        conclusion=board.conclusion(),
+        claims=frontier.claims(),
+        numbers=frontier.numbers(),
+        draw=frontier.draw,
+        conclusion=frontier.conclusion(),
         settings={"model": model, "budgets": list(asked), "rank_by": rank_by, **settings},
-        page=board.page(model, settings),
+        page=frontier.page(model, settings),
     )
 
 
@@ -311,7 +312,7 @@ class Frontier:
             f"taken as they are. ± is {WIDTH} standard errors.{floor}",
         ]
         for metric in METRICS:
-            parts += [f"## {metric}", self._table(lambda e, m=metric: _value(e, m))]
+            parts += [f"## {metric}", self._table(partial(_value, metric=metric))]
         parts += [
             f"## {self.rank_by}, minus the best of the column",
             "A tie is what cannot be told from the best: a difference within two standard errors "

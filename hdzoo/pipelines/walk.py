@@ -94,7 +94,7 @@ class Walk:
         keeps_state = hasattr(self.network, "prediction_type")
         dtype = latents.dtype if keeps_state else self.network.dtype
         takes = taken(scheduler.step, ("generator", "return_dict"))
-        given = {"generator": generator} if "generator" in takes else {}
+        given: dict[str, Any] = {"generator": generator} if "generator" in takes else {}
         every = self.samples_every
         shows_more = self.callback is not None and self.tensor_inputs != ("latents",)
         on_the_way: list[torch.Tensor] = []

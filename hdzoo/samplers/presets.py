@@ -172,7 +172,7 @@ PRESETS = {
 }
 
 # What models are saved with whose sampler nobody has chosen.
-DEFAULT_PRESET = "fast"
+DEFAULT_PRESET = "balanced"
 
 
 def get_preset(name: str) -> Preset:

@@ -69,7 +69,7 @@ def toast(page):
     found = page.locator(".toast-body").last
     found.wait_for()
     text = found.inner_text()
-    found.get_by_role("button").click()
+    found.get_by_test_id("toast-close").click()
     found.wait_for(state="detached")
     return text
 

@@ -62,9 +62,8 @@ def build(site: Site, page: gr.Blocks) -> None:
     outputs = [shown, command, lines]
     order = [model, samplers, images, steps, seed]
 
-    def run(
-        model: Any, samplers: Any, images: Any, steps: Any, seed: Any, texts: Mapping[str, Any]
-    ) -> Iterator[tuple[str, Any, Any]]:
+    def run(values: Sequence[Any], texts: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+        model, samplers, images, steps, seed = values
         checked = check_order(site.models, model, samplers, images, steps, seed, texts)
         # At once, and whatever comes of the drawing.
         yield gr.skip(), recipes.command(checked), recipes.python(checked)
@@ -94,7 +93,7 @@ def build(site: Site, page: gr.Blocks) -> None:
                 texts: dict[str, dict[str, Any]] = {}
                 for (sampler, name), text in zip(places, values[len(order) :], strict=True):
                     texts.setdefault(sampler, {})[name] = text
-                yield from run(*values[: len(order)], texts)
+                yield from run(values[: len(order)], texts)
 
             drawing = go.click(
                 in_words(on_draw),
@@ -123,7 +122,7 @@ def build(site: Site, page: gr.Blocks) -> None:
         assert last is not None
         return [[film.title, data_uri(film.frames[-1]), film.note] for film in last.films]
 
-    gr.api(in_words(api), api_name="draw", **HEAVY)
+    gr.api(in_words(api), api_name="draw", **HEAVY)  # type: ignore[attr-defined]
 
 
 def option_boxes(

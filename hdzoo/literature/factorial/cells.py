@@ -177,7 +177,10 @@ def ends(
     quiet = earlier + alpha * earlier_score
     with torch.no_grad():
         step = pipe.denoise(quiet, ladder.sigma_min) - quiet
-    found = {("kept", 0.0): last, ("dropped", 0.0): before + alpha * before_score}
+    found: dict[End, torch.Tensor] = {
+        ("kept", 0.0): last,
+        ("dropped", 0.0): before + alpha * before_score,
+    }
     for readout in READOUTS[1:]:
         fraction = ladder.fraction(readout)
         found["kept", readout] = before + fraction * variance * before_score
@@ -214,7 +217,7 @@ def laws(ladder: Ladder, chain: Chain, start: GaussianLaw) -> dict[End, Gaussian
     variance = ladder.sigma_min**2
     alpha = chain.eta * variance
     quiet = law.state.gradient(alpha, ladder.sigma_min)
-    found = {
+    found: dict[End, GaussianLaw] = {
         ("kept", 0.0): _moved(before, first, averaged).state,
         ("dropped", 0.0): before.state.gradient(alpha, ladder.sigma_min),
     }

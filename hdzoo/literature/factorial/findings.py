@@ -81,9 +81,20 @@ class Found:
     def is_exact(self) -> bool:
         return len(self.tables) == 1
 
+    @property
+    def cells(self) -> list[Cell]:
+        """Those that were run."""
+        return [one for one in CELLS if one in self.main[0]]
+
     @cached_property
-    def verdicts(self) -> list[Verdict]:
-        return [judge(rule, self.main, self.target["kind"]) for rule in RULES]
+    def verdicts(self) -> dict[str, Verdict]:
+        """By the rule's name; without those of which some cells were not run."""
+        ran = set(self.cells)
+        return {
+            rule.name: judge(rule, self.main, self.target["kind"])
+            for rule in RULES
+            if rule.asks <= ran
+        }
 
     def of(self, one: Cell, metric: str | None = None) -> Interval:
         """The distance of a cell."""
@@ -93,8 +104,8 @@ class Found:
 
     @cached_property
     def ranking(self) -> list[tuple[Cell, Interval]]:
-        """All cells, the best first."""
-        return sorted(((one, self.of(one)) for one in CELLS), key=lambda row: row[1].value)
+        """The cells that were run, the best first."""
+        return sorted(((one, self.of(one)) for one in self.cells), key=lambda row: row[1].value)
 
 
 def cross_verdict(found: Sequence[Found]) -> Verdict | None:
@@ -125,8 +136,10 @@ AXES: dict[str, tuple[Sequence[Any], Callable[[Cell, Any], Cell]]] = {
 
 def effects(tables: Sequence[Table]) -> dict[str, dict[str, Interval]]:
     """Of each axis, each level's distance over that of the first level, all else equal: the
-    geometric mean over everything else."""
+    geometric mean over everything else. Nothing where not all cells were run."""
     found: dict[str, dict[str, Interval]] = {}
+    if len(tables[0]) < len(CELLS):
+        return found
     for axis, (levels, put) in AXES.items():
         others = list(dict.fromkeys(put(one, levels[0]) for one in CELLS))
         found[axis] = {
@@ -155,13 +168,13 @@ def numbers(found: Sequence[Found]) -> dict[str, Any]:
         "margin of equality": MARGIN,
         "targets": {
             one.name: {
-                "verdicts": [_told(verdict) for verdict in one.verdicts],
+                "verdicts": [_told(verdict) for verdict in one.verdicts.values()],
                 "effects": {
                     axis: {level: ratio._asdict() for level, ratio in levels.items()}
                     for axis, levels in effects(one.main).items()
                 },
                 "cells": {
-                    metric: {str(c): one.of(c, metric)._asdict() for c in CELLS}
+                    metric: {str(c): one.of(c, metric)._asdict() for c in one.cells}
                     for metric in one.tables[0]
                 },
             }
@@ -188,8 +201,8 @@ def _told(verdict: Verdict) -> dict[str, Any]:
 def claims(found: Sequence[Found]) -> list[Claim]:
     """One for each rule, over all targets."""
     rows = []
-    for number, rule in enumerate(RULES):
-        verdicts = {one.name: one.verdicts[number] for one in found}
+    for rule in RULES:
+        verdicts = {one.name: one.verdicts[rule.name] for one in found if rule.name in one.verdicts}
         decided = [v for v in verdicts.values() if None not in (v.holds, v.predicted)]
         rows.append(
             Claim(
@@ -213,7 +226,7 @@ def _by_outcome(outcomes: Mapping[str, bool | None], neither: str) -> str:
 
 def conclusion(found: Sequence[Found]) -> str:
     """How many predictions held, and what is best where."""
-    verdicts = [verdict for one in found for verdict in one.verdicts]
+    verdicts = [verdict for one in found for verdict in one.verdicts.values()]
     made = [verdict for verdict in verdicts if verdict.predicted is not None]
     held = sum(verdict.holds == verdict.predicted for verdict in made)
     open_ = sum(verdict.holds is None for verdict in made)
@@ -262,9 +275,9 @@ def page(title: str, found: Sequence[Found]) -> str:
                 (
                     rule.statement,
                     rule.why,
-                    *(_cell(one.verdicts[number]) for one in found),
+                    *(_cell(one.verdicts.get(rule.name)) for one in found),
                 )
-                for number, rule in enumerate(RULES)
+                for rule in RULES
             ],
         ),
     ]
@@ -287,16 +300,18 @@ def page(title: str, found: Sequence[Found]) -> str:
         markdown.table(
             ("axis", "level", *(one.name for one in found)),
             [
-                (axis, level, *(of[axis][level] for of in by_target))
-                for axis, levels in by_target[0].items()
-                for level in levels
+                (axis, level, *(of.get(axis, {}).get(str(level), "not run") for of in by_target))
+                for axis, (levels, _) in AXES.items()
+                for level in levels[1:]
             ],
         )
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _cell(verdict: Verdict) -> str:
+def _cell(verdict: Verdict | None) -> str:
+    if verdict is None:
+        return "not run"
     within = "" if verdict.margin is None else f", margin {verdict.margin.value:.2g}"
     return f"{verdict.said}; {verdict.difference}{within}"
 
@@ -314,6 +329,8 @@ def draw(found: Sequence[Found], figure: Any) -> None:
             for number, hand_off in enumerate(HAND_OFFS):
                 for noise, line in (("fresh", "-"), ("averaged", "--")):
                     cells = [cell(hand_off, noise, "kept", r, eta) for r in READOUTS]
+                    if cells[0] not in one.main[0]:
+                        continue
                     values = [one.of(c) for c in cells]
                     middle = np.array([value.value for value in values])
                     spread = np.array([value.high - value.value for value in values])

@@ -10,7 +10,15 @@ Algorithm 3, the exact laws on Gaussians, and runs of single settings.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from hdzoo.literature.factorial.cells import ETAS, LAST_NOISES, MATCHED, READOUTS, Cell, Chain
+from hdzoo.literature.factorial.cells import (
+    CELLS,
+    CHAINS,
+    LAST_NOISES,
+    MATCHED,
+    READOUTS,
+    Cell,
+    Chain,
+)
 from hdzoo.literature.factorial.intervals import Interval, contrast
 
 Table = Mapping[Cell, float]
@@ -66,6 +74,22 @@ class Rule:
     at_stake: Callable[[Table], float] | None = None
     predicted: Mapping[str, bool] = field(default_factory=dict)
     why: str = ""
+
+    @property
+    def asks(self) -> set[Cell]:
+        """The cells that it is about."""
+        table = _Asked()
+        for of in (self.difference, self.at_stake):
+            if of is not None:
+                of(table)
+        return set(table)
+
+
+class _Asked(dict[Cell, float]):
+    """A table that has whatever it is asked for."""
+
+    def __missing__(self, one: Cell) -> float:
+        return self.setdefault(one, 1.0)
 
 
 def better(one: Cell, other: Cell) -> Callable[[Table], float]:
@@ -209,13 +233,14 @@ RULES = (
 
 
 def _with(noise: str) -> list[Cell]:
-    return [
-        cell(hand_off, noise, last, readout, eta)
-        for hand_off in ("own", "next", "half", "variance-matched")
-        for last in LAST_NOISES
-        for readout in READOUTS
-        for eta in ETAS
-    ]
+    return [one for one in CELLS if one.chain.noise == noise]
+
+
+def chains_asked_for() -> tuple[Chain, ...]:
+    """The chains without which a rule on single settings could not be judged; not those that only
+    a best of all is looked for among."""
+    asked = {one.chain for rule in RULES if len(rule.asks) < len(CELLS) for one in rule.asks}
+    return tuple(chain for chain in CHAINS if chain in asked)
 
 
 # Between the two networks: a contrast of the one less that of the other.

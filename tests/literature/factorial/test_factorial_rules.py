@@ -6,7 +6,7 @@ from scipy import stats
 
 from hdzoo.literature.factorial import rules
 from hdzoo.literature.factorial.cells import CELLS, Cell
-from hdzoo.literature.factorial.findings import AXES, Found, cross_verdict, effects
+from hdzoo.literature.factorial.findings import AXES, Found, claims, cross_verdict, effects
 from hdzoo.literature.factorial.intervals import Interval, contrast, interval, without_each
 from hdzoo.literature.factorial.rules import (
     ALG_1,
@@ -142,6 +142,22 @@ def test_rules_are_told_apart_and_predict_of_known_targets() -> None:
         assert rule.predicted
         assert set(rule.predicted) <= {SMOOTH, SINGULAR, DIGITS, MNIST, DEQUANTISED}
         assert judge(rule, [dict.fromkeys(CELLS, 1.0)], SMOOTH).difference.value == 0
+
+
+def test_what_was_not_run_is_not_judged() -> None:
+    """The chains that single rules ask for are all that they need."""
+    chains = rules.chains_asked_for()
+    assert len(chains) == 9
+    table = {one: 1.0 for one in CELLS if one.chain in chains}
+    part, whole = (
+        Found({"name": name, "kind": SMOOTH}, [{"FD": distances}])
+        for name, distances in (("part", table), ("whole", dict.fromkeys(CELLS, 1.0)))
+    )
+    assert set(whole.verdicts) - set(part.verdicts) == {"the best has averaged noise"}
+    assert len(part.ranking) == 9 * 14
+    assert effects(part.main) == {}
+    assert [claim.found for claim in claims([part])][-1] == ""
+    assert "whole" in claims([part, whole])[-1].found
 
 
 def test_rule_across_networks() -> None:
