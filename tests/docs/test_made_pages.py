@@ -85,8 +85,8 @@ def test_every_command_and_option_is_in_the_reference() -> None:
     assert set(sections) == set(found.commands)
     for name, command in found.commands.items():
         for option in command.params:
-                is_option = option.param_type_name == "option"
-                for word in option.opts if is_option else [option.metavar or option.name]:
+            is_option = option.param_type_name == "option"
+            for word in option.opts if is_option else [option.metavar or option.name]:
                 assert re.search(rf"^\* `[^`]*{re.escape(word)}", sections[name], re.M), (
                     name,
                     word,
