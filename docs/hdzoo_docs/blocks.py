@@ -79,17 +79,10 @@ def _section(argument: str, _: list[Path]) -> str:
     return re.sub(r"\]\((?![a-z]+:|#)", f"](../{folder}/", section)
 
 
-def _present(file: str, _: list[Path]) -> str:
-    """A file of the repository, in full, once it is there."""
-    path = ROOT / file
-    return path.read_text() if path.exists() else ""
-
-
 KINDS: dict[str, Callable[[str, list[Path]], str]] = {
     "samplers": _samplers,
     "hooks": _hooks,
     "reproductions": _reproductions,
     "reproduction": _reproduction,
     "section": _section,
-    "present": _present,
 }
