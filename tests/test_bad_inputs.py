@@ -101,6 +101,18 @@ WRONG: dict[str, list[Any]] = {
     "sigma_max": NOISE,
     "sigma_min": NOISE,
     "sigma_rounding": WORD,
+    "geomspace": [
+        *("a", 1, {}, [], [5.0, 0.1], [5.0, 0.1, 4, 4], ["a", 0.1, 4], [0.1, 5.0, 4]),
+        *([5.0, 5.0, 4], [5.0, 0.0, 4], [5.0, -0.1, 4], [float("nan"), 0.1, 4]),
+        *(
+            [5.0, 0.1, float("nan")],
+            [5.0, 0.1, 0],
+            [5.0, 0.1, 2.5],
+            [5.0, 0.1, True],
+            [5.0, 0.1, 10**9],
+            object(),
+        ),
+    ],
     "sigmas": LEVELS,
     "skip_rescale": FLAG,
     "snr": [*POSITIVE, 1, 2.0],

@@ -1,5 +1,6 @@
 """The command that says how sure a network is of an image."""
 
+import platform
 import shlex
 import sys
 import time
@@ -90,7 +91,8 @@ def posterior(
     run = {
         "command": command,
         "seconds": round(seconds, 1),
-        "versions": versions("torch", "diffusers", "scipy"),
+        "versions": {"python": platform.python_version()}
+        | versions("torch", "diffusers", "numpy", "scipy"),
     }
     write_json(beside, {"numbers": found.numbers, "made_by": made_by | run})
     numbers = found.numbers

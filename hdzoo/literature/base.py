@@ -98,11 +98,11 @@ def reproduce(
     from matplotlib.figure import Figure
 
     source = plugins.provider("reproductions", name)
-    run = plugins.get("reproductions", name)
-    arguments = _arguments(run, name, options or {}, output_dir)
     files = [output_dir / f"{name}{ending}" for ending in (".png", ".json", ".md")]
     for path in files:
         check_file(path)
+    run = plugins.get("reproductions", name)
+    arguments = _arguments(run, name, options or {}, output_dir)
     begin = time.perf_counter()
     # On matrices this small threads cost more than they give, most of all on a busy machine.
     threads = torch.get_num_threads()

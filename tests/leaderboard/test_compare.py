@@ -146,10 +146,9 @@ def test_trials_have_another_seed_and_equal_budgets(board):
         if entry.trials:
             best = min(entry.trials, key=lambda trial: trial.value)
             assert entry.options == best.options
-    # One step size is all that the first has to choose; the third is refined to the same ladder.
+    # Step sizes of the one, ends of the ladder of the other.
     tried = {entry.sampler: len(entry.trials) for entry in board.entries}
-    assert tried["alpha-half-denoising"] == 2
-    assert tried["example-ddim"] == 0
+    assert tried["alpha-half-denoising"] == tried["example-ddim"] == 2
 
 
 def test_entries_are_ranked_and_differences_have_both_signs(board):
@@ -255,7 +254,7 @@ def test_what_is_left_is_told_in_network_evaluations(board, told):
     assert list(done) == sorted(done)
     # Fewer trials than two make it less, never more.
     assert list(total) == sorted(total, reverse=True)
-    assert done[-1] == total[-1] == evaluations_of(board) < 6400
+    assert done[-1] == total[-1] == evaluations_of(board) <= 6400
 
 
 @pytest.mark.parametrize(
