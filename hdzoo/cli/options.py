@@ -50,6 +50,9 @@ CenterCrop = Annotated[
     int | None,
     typer.Option(help="First crop a square of so many pixels around the centre; 140 for CelebA."),
 ]
+Resolution = Annotated[
+    int | None, typer.Option(help="Then bring them to squares of this side; 64 for CelebA.")
+]
 Interpolation = Annotated[
     str,
     typer.Option(
