@@ -32,6 +32,41 @@ ROWS = 1024
 
 
 @dataclass(frozen=True)
+class Compared:
+    """A number of each image beside that of real ones: the smaller, the more it may be a copy.
+
+    Args:
+        images: of each image, shape (images,).
+        real: of each real image, shape (real images,); empty without any.
+    """
+
+    images: np.ndarray
+    real: np.ndarray
+
+    @property
+    def quantiles(self) -> dict[float, float]:
+        """Those of `QUANTILES` that so many real images tell, and their values."""
+        told = [q for q in QUANTILES if q * len(self.real) >= 1]
+        return {q: float(np.quantile(self.real, q)) for q in told}
+
+    def share(self, quantile: float) -> tuple[float, float]:
+        """The share of images below a quantile of the real ones.
+
+        Args:
+            quantile: one of `quantiles`: the share that is expected.
+
+        Returns:
+            The share, and its standard error by the numbers of images and of real ones.
+        """
+        number = len(self.images)
+        below = int((self.images < self.quantiles[quantile]).sum())
+        # A share of 0 or 1 has an error too (Agresti and Coull 1998).
+        likely = (below + 1) / (number + 2)
+        variance = likely * (1 - likely) / number + quantile * (1 - quantile) / len(self.real)
+        return below / number, math.sqrt(variance)
+
+
+@dataclass(frozen=True)
 class Distances:
     """The nearest data of each image, by one distance.
 
@@ -40,7 +75,7 @@ class Distances:
             images, 0 being black and 1 white; or the features' label, the Euclidean distance.
         values: of each image to its nearest, ascending, shape (images, neighbours).
         indices: the numbers of these in the data, likewise.
-        real: of each real image to its nearest, shape (real images,); empty without any.
+        real: of each real image to its nearest, shape (real images, neighbours).
     """
 
     name: str
@@ -49,27 +84,23 @@ class Distances:
     real: np.ndarray
 
     @property
-    def quantiles(self) -> dict[float, float]:
-        """Those of `QUANTILES` that so many real images tell, with the distance below which they
-        are."""
-        told = [q for q in QUANTILES if q * len(self.real) >= 1]
-        return {q: float(np.quantile(self.real, q)) for q in told}
+    def nearest(self) -> Compared:
+        """The distance to the nearest."""
+        return Compared(self.values[:, 0], self.real[:, 0])
 
-    def share(self, quantile: float) -> tuple[float, float]:
-        """The share of images that are nearer to the data than a quantile of real ones is.
+    @property
+    def relative(self) -> Compared:
+        """The distance to the nearest over that to the last neighbour that was asked for: small for
+        copies, and near 1 for images that are near to everything.
 
-        Args:
-            quantile: one of `quantiles`: the share that is expected.
-
-        Returns:
-            The share, and its standard error by the numbers of images and of real ones.
+        Source: Carlini et al. (arXiv 2301.13188), sec. 5.1, who divide by a mean of distances.
         """
-        number = len(self.values)
-        near = int((self.values[:, 0] < self.quantiles[quantile]).sum())
-        # A share of 0 or 1 has an error too (Agresti and Coull 1998).
-        likely = (near + 1) / (number + 2)
-        variance = likely * (1 - likely) / number + quantile * (1 - quantile) / len(self.real)
-        return near / number, math.sqrt(variance)
+        return Compared(_first_over_last(self.values), _first_over_last(self.real))
+
+
+def _first_over_last(values: np.ndarray) -> np.ndarray:
+    last = values[:, -1]
+    return np.divide(values[:, 0], last, out=np.zeros(len(values)), where=last > 0)
 
 
 @dataclass(frozen=True)
@@ -103,7 +134,8 @@ class Neighbours:
                     "distances": one.values.tolist(),
                     "real": one.real.tolist(),
                     # By quantile: the share, and its standard error.
-                    "nearer_than_real": {f"{q:g}": one.share(q) for q in one.quantiles},
+                    "nearer_than_real": _shares(one.nearest),
+                    "relatively_nearer_than_real": _shares(one.relative),
                 }
                 for one in self.distances
             ],
@@ -120,14 +152,16 @@ class Neighbours:
         def add(what: str, one: Distances, number: str) -> None:
             rows.setdefault(what, {"distance to the nearest": what})[f"by {one.name}"] = number
 
+        last = f"relative to number {self.distances[0].values.shape[1]}"
         for one in self.distances:
-            for name, values in (("images", one.values[:, 0]), ("real images", one.real)):
+            for name, values in (("images", one.nearest.images), ("real images", one.nearest.real)):
                 if len(values):
                     add(f"{name}, least", one, f"{values.min():.4g}")
                     add(f"{name}, median", one, f"{np.median(values):.4g}")
-            for q in one.quantiles:
-                share, error = one.share(q)
+            for q, (share, error) in _shares(one.nearest).items():
                 add(f"images nearer than {q:.0%} of the real", one, f"{share:.1%} ± {error:.1%}")
+            for q, (share, error) in _shares(one.relative).items():
+                add(f"the same, {last}, {q:.0%}", one, f"{share:.1%} ± {error:.1%}")
         return list(rows.values())
 
     def legend(self) -> list[str]:
@@ -145,9 +179,13 @@ class Neighbours:
             f"Real: {of} of {self.real.source}, which are not in the data. If the images are no "
             "nearer to the data than those, 1% of them are nearer than 1% of the real ones are, "
             "and so on (± standard error); where there are copies, more.",
-            "Plain images, of few edges or little contrast, are near to others by pixels whatever "
-            "draws them.",
+            "Plain images, of few edges or little contrast, are near to all others: what tells "
+            "copies from those is the distance to the nearest relative to that of the others.",
         ]
+
+
+def _shares(compared: Compared) -> dict[float, tuple[float, float]]:
+    return {q: compared.share(q) for q in compared.quantiles}
 
 
 class Search:
@@ -279,7 +317,7 @@ def find_neighbours(
         values = search.squares.sqrt().numpy() / (255 * math.sqrt(numbers) if i == 0 else 1)
         name = PIXELS if i == 0 or extractor is None else extractor.label
         indices = search.indices[:number].numpy()
-        distances.append(Distances(name, values[:number], indices, values[number:, 0]))
+        distances.append(Distances(name, values[:number], indices, values[number:]))
     protocol = {
         "sets": {
             role: {

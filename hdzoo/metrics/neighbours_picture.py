@@ -12,6 +12,8 @@ from hdzoo.plots import COLOURS
 
 PANEL_INCHES, CHART_INCHES = 0.85, 2.6
 BINS = 40
+# Points above a picture, beyond its title.
+HEADING = 11
 
 
 def neighbours_figure(found: Neighbours, num_shown: int = 8) -> Figure:
@@ -42,12 +44,13 @@ def neighbours_figure(found: Neighbours, num_shown: int = 8) -> Figure:
     columns = [slice(2 + g * (k + 1), 2 + g * (k + 1) + k) for g in range(len(found.distances))]
     for row, picture in zip(axes, shown, strict=True):
         _show(row[0], picture, "")
-    axes[0, 0].set_title("image", fontsize=7)
+    axes[0, 0].set_title("image", fontsize=7, pad=HEADING)
     for one, places in zip(found.distances, columns, strict=True):
-        # Above the distance, which is the title.
-        heading = {"xy": (0, 1), "xytext": (0, 11), "textcoords": "offset points", "fontsize": 7}
-        first = axes[0, places.start]
-        first.annotate(f"nearest by {one.name}", xycoords="axes fraction", **heading)
+        heading = {"xy": (0, 1), "xytext": (0, HEADING), "textcoords": "offset points"}
+        first, text = axes[0, places.start], f"nearest by {one.name}"
+        words = first.annotate(text, xycoords="axes fraction", fontsize=7, **heading)
+        # It is wider than its column; the title of the first one has made room above.
+        words.set_in_layout(False)
         near = _pictures(found.data, one.indices[order].ravel().tolist())
         values = one.values[order].ravel()
         for ax, picture, value in zip(axes[:, places].flat, near, values, strict=True):
@@ -59,21 +62,24 @@ def neighbours_figure(found: Neighbours, num_shown: int = 8) -> Figure:
 
 
 def _draw_distances(ax: Any, one: Distances) -> None:
-    nearest = one.values[:, 0]
-    both = np.concatenate([nearest, one.real])
+    found = one.nearest
+    both = np.concatenate([found.images, found.real])
     bins = np.linspace(both.min(), both.max(), BINS) if np.ptp(both) else BINS
-    sets = [("images", nearest), ("real, not in the data", one.real)]
+    sets = [("images", found.images), ("real, not in the data", found.real)]
     for colour, (name, values) in zip(COLOURS, sets, strict=False):
         if len(values):
             # Each adds up to 1, whatever its number of images.
             weights = np.full(len(values), 1 / len(values))
             ax.hist(values, bins, weights=weights, histtype="step", color=colour, label=name)
-    for value in one.quantiles.values():
+    for value in found.quantiles.values():
         ax.axvline(value, color="grey", linewidth=0.7, linestyle=":")
-    shares = [(q, *one.share(q)) for q in one.quantiles]
-    said = "   ".join(f"{q:.0%}: {share:.1%} ± {error:.1%}" for q, share, error in shares)
-    if said:
-        ax.set_title(f"images nearer than shares of the real ones\n{said}", fontsize=6)
+    lines = []
+    for what, compared in (("nearer", found), ("relatively nearer", one.relative)):
+        shares = [(q, *compared.share(q)) for q in compared.quantiles]
+        said = (f"{q:.0%}: {share:.1%} ± {error:.1%}" for q, share, error in shares)
+        lines.append(f"images {what} than shares of the real ones: {', '.join(said)}")
+    if found.quantiles:
+        ax.set_title("\n".join(lines), fontsize=6)
     ax.set(xlabel=f"distance to the nearest, by {one.name}", ylabel="share")
     ax.xaxis.label.set_size(7)
     ax.yaxis.label.set_size(7)

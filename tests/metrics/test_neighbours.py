@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from hdzoo import HDZooError, cli
 from hdzoo.images.framing import Framing
 from hdzoo.metrics.features import get_extractor
-from hdzoo.metrics.neighbours import PIXELS, Distances, Search, find_neighbours
+from hdzoo.metrics.neighbours import PIXELS, Compared, Search, find_neighbours
 from hdzoo.metrics.neighbours_picture import neighbours_figure
 
 RNG = np.random.default_rng(0)
@@ -64,7 +64,7 @@ def test_pixel_distances_are_those_of_every_pair(sets, batch_size):
     assert np.array_equal(found.indices, order)
     # Sums of squares are exact; what is left are a root and a division.
     assert np.allclose(found.values, np.take_along_axis(expected, order, 1), rtol=1e-14, atol=0)
-    assert np.allclose(found.real, rms(REAL, DATA).min(1), rtol=1e-14)
+    assert np.allclose(found.nearest.real, rms(REAL, DATA).min(1), rtol=1e-14)
 
 
 def test_copies_are_found(sets):
@@ -73,8 +73,27 @@ def test_copies_are_found(sets):
     assert found.indices[7, 0] == 55
     assert found.values[7, 0] == pytest.approx(10 / 255 / 108**0.5)
     # 25 real ones tell 5 % and half; both copies are nearer than 5 % of them, by far.
-    assert list(found.quantiles) == [0.05, 0.5]
-    assert found.share(0.05)[0] >= 2 / 12
+    for compared in (found.nearest, found.relative):
+        assert list(compared.quantiles) == [0.05, 0.5]
+        assert compared.share(0.05)[0] >= 2 / 12
+    assert found.relative.images[4] == 0
+    others = np.delete(np.arange(12), [4, 7])
+    relative = found.values[others, 0] / found.values[others, 4]
+    assert np.allclose(found.relative.images[others], relative, rtol=1e-15)
+
+
+def test_plain_images_are_near_to_all_and_relatively_to_none(tmp_path):
+    rng = np.random.default_rng(1)
+    data, real = (rng.integers(0, 256, (n, 6, 6, 3), dtype=np.uint8) for n in (200, 50))
+    plain = np.full((20, 6, 6, 3), 127, np.uint8)
+    folders = [
+        save(tmp_path / name, arrays)
+        for name, arrays in (("plain", plain), ("data", data), ("real", real))
+    ]
+    (found,) = find_neighbours(*folders[:2], real=folders[2], real_split="train").distances
+    # Half of the squared distances between independent images.
+    assert found.nearest.share(0.05)[0] == 1
+    assert found.relative.share(0.05)[0] == 0
 
 
 def test_features_are_compared_as_they_are(sets):
@@ -116,8 +135,8 @@ def test_shares_are_what_is_expected_of_images_like_the_real_ones():
     # mean beyond 4 / sqrt(300) has probability 6e-5; their deviation is 1 up to discreteness).
     rng, scores = np.random.default_rng(0), []
     for _ in range(300):
-        values, real = rng.gamma(5, size=(200, 1)), rng.gamma(5, size=200)
-        share, error = Distances("x", values, np.zeros((200, 1)), real).share(0.5)
+        values, real = rng.gamma(5, size=(2, 200))
+        share, error = Compared(values, real).share(0.5)
         scores.append((share - 0.5) / error)
     assert abs(np.mean(scores)) < 4 / 300**0.5
     assert stats.chi2(299).sf(299 * np.var(scores)) > 1e-4
@@ -126,7 +145,7 @@ def test_shares_are_what_is_expected_of_images_like_the_real_ones():
 
 def test_quantiles_that_so_few_do_not_tell_are_left_out():
     def told(count):
-        return list(Distances("x", np.ones((3, 1)), np.ones((3, 1)), np.ones(count)).quantiles)
+        return list(Compared(np.ones(3), np.ones(count)).quantiles)
 
     assert told(0) == []
     assert told(20) == [0.05, 0.5]
