@@ -51,7 +51,7 @@ def runs(
         begun: events that have begun by themselves.
         held: fields that must stay as they are until the work has ended.
     """
-    # While the work goes on, and until its end is heard of, a click would be dropped without a word.
+    # While the work goes on, and until its end is heard of, a click would be dropped unheard.
     # The first of the button's events, since they take place one after the other.
     able = [go, *held]
     go.click(None, outputs=able, js=_able(False, len(able)), api_visibility="private")
