@@ -21,10 +21,11 @@ class SigmaSpaceChain(NetworkCoordinates):
     r"""One chain of a scheduler that has ``sigmas``, as `Walk` runs it.
 
     Such a scheduler steps in :math:`x = x_0 + \sigma z` and divides its network's input by
-    :math:`\sqrt{\sigma^2 + \sigma_d^2}`, or it steps in :math:`x / \sqrt{1 + \sigma^2}` throughout; it
-    takes the output for noise, and asks at the noise levels of a DDPM. Here the network is given the state
-    and told the noise level as it was trained to; the scheduler gets the noise that follows from
-    the prediction, :math:`z = -\sigma s(x, \sigma)`, and noise levels that the network knows.
+    :math:`\sqrt{\sigma^2 + \sigma_d^2}`, or it steps in :math:`x / \sqrt{1 + \sigma^2}`
+    throughout; it takes the output for noise, and asks at the noise levels of a DDPM. Here the
+    network is given the state and told the noise level as it was trained to; the scheduler gets the
+    noise that follows from the prediction, :math:`z = -\sigma s(x, \sigma)`, and noise levels that
+    the network knows.
 
     They are, whatever the scheduler's own are: those given; else rungs of the network's ladder,
     evenly by index; else from ``sigma_max`` to ``sigma_min``, of the scheduler's configuration or

@@ -242,7 +242,8 @@ class OwnEuler(diffusers.EulerDiscreteScheduler):
 
 REFUSED = (
     *("DDIMScheduler", "DDPMScheduler", "PNDMScheduler", "LCMScheduler", "TCDScheduler"),
-    *("SASolverScheduler", "DEISMultistepScheduler", "KDPM2DiscreteScheduler", "IPNDMScheduler", "ScoreSdeVeScheduler"),
+    *("SASolverScheduler", "DEISMultistepScheduler", "KDPM2DiscreteScheduler", "IPNDMScheduler"),
+    "ScoreSdeVeScheduler",
     *("FlowMatchEulerDiscreteScheduler", "UnCLIPScheduler", "CMStochasticIterativeScheduler"),
 )
 
