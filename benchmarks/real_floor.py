@@ -56,8 +56,10 @@ def main() -> None:
     for number, results in found.items():
         table.add_row(f"{number:,}", *(plus_minus(r.value, r.spread) for r in results))
         equal = results[0].equal_size.num_images
-        floors = (plus_minus(r.equal_size.floor, r.equal_size.floor_spread) for r in results)
-        table.add_row(f"{equal:,} of the reference\nagainst {equal:,} others", *floors)
+        # The reference has the features of twice as many at least.
+        if equal == number:
+            floors = (plus_minus(r.equal_size.floor, r.equal_size.floor_spread) for r in results)
+            table.add_row(f"{equal:,} of the reference\nagainst {equal:,} others", *floors)
     table.title = f"{extractor.label}, against {reference.protocol['dataset']}"
     Console().print(table)
     report = {

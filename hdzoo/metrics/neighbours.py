@@ -91,7 +91,7 @@ class Distances:
     @property
     def relative(self) -> Compared:
         """The distance to the nearest over that to the last neighbour that was asked for: small for
-        copies, and near 1 for images that are near to everything.
+        copies, and near 1 for images that are near to everything. Nothing of one neighbour.
 
         Source: Carlini et al. (arXiv 2301.13188), sec. 5.1, who divide by a mean of distances.
         """
@@ -99,6 +99,8 @@ class Distances:
 
 
 def _first_over_last(values: np.ndarray) -> np.ndarray:
+    if values.shape[1] == 1:
+        return np.empty(0)
     last = values[:, -1]
     return np.divide(values[:, 0], last, out=np.zeros(len(values)), where=last > 0)
 

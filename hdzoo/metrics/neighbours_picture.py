@@ -32,7 +32,8 @@ def neighbours_figure(found: Neighbours, num_shown: int = 8) -> Figure:
     widths = [1.0] + [0.25, *[1.0] * k] * len(found.distances)
     height = PANEL_INCHES * 1.2 * len(order)
     figure = Figure((PANEL_INCHES * sum(widths) + 0.4, height + CHART_INCHES), layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=[height, CHART_INCHES])
+    parts: Any = figure.subfigures(2, 1, height_ratios=[height, CHART_INCHES])
+    above, below = parts
     axes: Any = above.subplots(len(order), len(widths), squeeze=False, width_ratios=widths)
     for ax in axes.flat:
         ax.set_axis_off()
@@ -74,12 +75,14 @@ def _draw_distances(ax: Any, one: Distances) -> None:
     for value in found.quantiles.values():
         ax.axvline(value, color="grey", linewidth=0.7, linestyle=":")
     lines = []
-    for what, compared in (("nearer", found), ("relatively nearer", one.relative)):
-        shares = [(q, *compared.share(q)) for q in compared.quantiles]
-        said = (f"{q:.0%}: {share:.1%} ± {error:.1%}" for q, share, error in shares)
-        lines.append(f"images {what} than shares of the real ones: {', '.join(said)}")
-    if found.quantiles:
-        ax.set_title("\n".join(lines), fontsize=6)
+    told = ", ".join(f"{q:.0%}" for q in found.quantiles)
+    last = f"the same, relative to number {one.values.shape[1]}"
+    for what, compared in ((f"nearer than {told} of the real", found), (last, one.relative)):
+        shares = [compared.share(q) for q in compared.quantiles]
+        if shares:
+            said = ", ".join(f"{share:.1%} ± {error:.1%}" for share, error in shares)
+            lines.append(f"{what}: {said}")
+    ax.set_title("\n".join(lines), fontsize=6)
     ax.set(xlabel=f"distance to the nearest, by {one.name}", ylabel="share")
     ax.xaxis.label.set_size(7)
     ax.yaxis.label.set_size(7)

@@ -152,6 +152,13 @@ def test_quantiles_that_so_few_do_not_tell_are_left_out():
     assert told(100) == [0.01, 0.05, 0.5]
 
 
+def test_one_neighbour_is_relative_to_none(sets):
+    found = find(sets, num_neighbours=1)
+    assert found.distances[0].relative.quantiles == {}
+    assert not [row for row in found.rows() if "relative" in row["distance to the nearest"]]
+    neighbours_figure(found)
+
+
 def test_images_are_spread_evenly(sets):
     found = find(sets, num_images=4, real=None)
     assert found.chosen == [0, 3, 6, 9]
