@@ -184,7 +184,7 @@ def test_data_may_be_framed(sets, tmp_path):
         ({"num_images": 10}, "10 real images to compare with; at least 20"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"features": "nonsense"}, "nonsense"),
-        ({"real": "nowhere"}, "nowhere"),
+        ({"real": "nowhere/at all"}, "cannot load images from .nowhere/at all"),
     ],
 )
 def test_errors(sets, options, message):
