@@ -47,7 +47,7 @@ def to_onnxruntime(network: Any) -> Any:
     """
     check_packages()
     name = type(network).__name__
-    unet = network if isinstance(network, UNet2DModel) else getattr(network, "unet", None)
+    unet: Any = network if isinstance(network, UNet2DModel) else getattr(network, "unet", None)
     if isinstance(network, HasEnergy):
         raise HDZooError(
             f"{name} is an energy, whose score is a gradient, and ONNX Runtime computes no "
@@ -290,7 +290,7 @@ class _Traced(torch.nn.Module):
 def _traced(unet: UNet2DModel, inputs: list[Tensor]) -> bytes:
     """The graph of a network, for any number of samples."""
     names = ["sample", "timestep", "class_labels"][: len(inputs)]
-    file = io.BytesIO()
+    file: Any = io.BytesIO()
     # PyTorch advises its newer exporter, which takes thirty times as long for a graph that is not
     # faster; and warns of decisions that a trace keeps, which is why the graph is checked.
     with warnings.catch_warnings():
