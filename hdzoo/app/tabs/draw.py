@@ -13,7 +13,7 @@ from hdzoo.app.film import data_uri, problem
 from hdzoo.app.limits import MOST_EVALUATIONS, MOST_IMAGES, MOST_SAMPLERS
 from hdzoo.app.site import Site
 from hdzoo.app.tabs.events import EXAMPLE, HEAVY, in_words
-from hdzoo.app.tabs.parts import drawing_html, model_field, run_buttons
+from hdzoo.app.tabs.parts import drawing_html, model_field, run_buttons, runs
 from hdzoo.errors import HDZooError
 
 FAVOURITES = ("heun", "consistent-annealed-sampling", "dpm-solver-pp-2m")
@@ -61,6 +61,8 @@ def build(site: Site, page: gr.Blocks) -> None:
                 lines = gr.Code(label="Python", language="python", elem_id="draw-python")
     outputs = [shown, command, lines]
     order = [model, samplers, images, steps, seed]
+    # With others the options' fields change, and what these have begun could not be ended any more.
+    held = [model, samplers]
 
     def run(values: Sequence[Any], texts: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
         model, samplers, images, steps, seed = values
@@ -95,16 +97,7 @@ def build(site: Site, page: gr.Blocks) -> None:
                     texts.setdefault(sampler, {})[name] = text
                 yield from run(values[: len(order)], texts)
 
-            drawing = go.click(
-                in_words(on_draw),
-                [*order, *boxes],
-                outputs,
-                cancels=[begin],
-                show_progress="hidden",
-                api_visibility="private",
-                **HEAVY,
-            )
-            stop.click(None, cancels=[drawing, begin], api_visibility="private")
+            runs(go, stop, on_draw, [*order, *boxes], outputs, [begin], held)
 
     def api(
         model: str,

@@ -1,6 +1,6 @@
 """Parts that several tabs have."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gradio as gr
@@ -38,6 +38,7 @@ def runs(
     inputs: list[Any],
     outputs: list[Any],
     begun: list[Any],
+    held: Sequence[Any] = (),
 ) -> None:
     """Has a button begin some work, in place of what is under way, and another one end it.
 
@@ -48,7 +49,12 @@ def runs(
         inputs: its arguments.
         outputs: where what it yields goes.
         begun: events that have begun by themselves.
+        held: fields that must stay as they are until the work has ended.
     """
+    # While the work goes on, and until its end is heard of, a click would be dropped unheard.
+    # The first of the button's events, since they take place one after the other.
+    able = [go, *held]
+    go.click(None, outputs=able, js=_able(False, len(able)), api_visibility="private")
     event = go.click(
         in_words(handler),
         inputs,
@@ -58,7 +64,16 @@ def runs(
         api_visibility="private",
         **HEAVY,
     )
+    # An error is no end to `then`.
+    for ended in (event.then, event.failure):
+        ended(None, outputs=able, js=_able(True, len(able)), api_visibility="private")
     stop.click(None, cancels=[event, *begun], api_visibility="private")
+
+
+def _able(can: bool, count: int) -> str:
+    """What lets a visitor use so many parts of the page, or not, in the browser itself."""
+    update = f"{{__type__: 'update', interactive: {str(can).lower()}}}"
+    return f"() => [{', '.join([update] * count)}]"
 
 
 def drawing_html(drawing: Drawing | None) -> str:
