@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import repeat
-from typing import NamedTuple, overload
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 
@@ -23,6 +23,11 @@ class Move(NamedTuple):
     sigma: float
     alpha: float = 0.0
     noise: float = 0.0
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Move":
+        # Of numbers alone; a sampler, which may have one for each evaluation, is copied at every
+        # call.
+        return self
 
 
 class Chain(Sequence[Move]):
