@@ -26,6 +26,7 @@ PACKAGES = (
     "torch-fidelity",
     "POT",
     "gradio",
+    "onnx",
     "onnxruntime",
     "openvino",
 )

@@ -20,6 +20,8 @@ from hdzoo.checks import IMAGES, SEED, Whole, shown
 from hdzoo.errors import HDZooError
 from hdzoo.files import whole_file
 from hdzoo.hub.resolve import resolve_model
+from hdzoo.models.onnx_unet import to_onnxruntime
+from hdzoo.pipelines.backends import backend_of, check_backend
 from hdzoo.pipelines.generators import interpolated_generators, sample_generators
 from hdzoo.pipelines.labels import labels_by_index, labels_in_words
 from hdzoo.pipelines.pipeline import HDPipeline
@@ -59,6 +61,7 @@ def load_pipeline(
     options: dict[str, Any] | None = None,
     dtype: str = "float32",
     preset: str | None = None,
+    backend: str = "torch",
 ) -> HDPipeline:
     """Loads a model with a sampler of choice, on the device that Accelerate chooses.
 
@@ -69,12 +72,14 @@ def load_pipeline(
             loss that a variance-matched option needs is the network's own, if none is given.
         dtype: of the network's weights, one of `DTYPES`; the state is float32 in any case.
         preset: the name of a preset, in the place of ``sampler`` and ``options``.
+        backend: what computes the network, one of `hdzoo.pipelines.backends.BACKENDS`.
 
     Raises:
         HDZooError: something is not found or does not fit.
     """
     check_preset(preset, sampler, options)
     weights_dtype = find_dtype(dtype)
+    check_backend(backend, weights_dtype)
     if sampler:
         plugins.get_sampler(sampler)
     pipe = HDPipeline.from_pretrained(model, dtype=weights_dtype)
@@ -82,7 +87,10 @@ def load_pipeline(
         pipe.scheduler = get_preset(preset).for_model(pipe)
     else:
         pipe.scheduler = sampler_for(pipe, sampler, options)
-    return pipe.to(PartialState().device)
+    pipe = pipe.to(PartialState().device)
+    if backend == "onnxruntime":
+        pipe.unet = to_onnxruntime(pipe.unet)
+    return pipe
 
 
 def sampler_for(
@@ -420,6 +428,7 @@ def network_protocol(pipe: HDPipeline, model: str) -> dict[str, Any]:
         "model": model,
         "weights_sha256": weights_hash(resolve_model(model)),
         "dtype": str(pipe.unet.dtype).removeprefix("torch."),
+        "backend": backend_of(pipe.unet),
     }
 
 

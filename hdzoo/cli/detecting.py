@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from hdzoo.cli.options import Dtype, ImageColumn, JsonOutput, Model
+from hdzoo.cli.options import Backend, Dtype, ImageColumn, JsonOutput, Model
 from hdzoo.cli.terminal import note, print_table, say, work_progress
 from hdzoo.files import check_file
 
@@ -50,6 +50,7 @@ def ood(
     seed: Annotated[int, typer.Option(help="The noise of image i depends on (seed, i).")] = 0,
     batch_size: Annotated[int, typer.Option(help="Images judged together.")] = 250,
     dtype: Dtype = "float32",
+    backend: Backend = "torch",
     output: Annotated[Path | None, typer.Option("--output", "-O", help="The report, JSON.")] = None,
     as_json: JsonOutput = False,
 ) -> None:
@@ -75,6 +76,7 @@ def ood(
             seed=seed,
             batch_size=batch_size,
             dtype=dtype,
+            backend=backend,
             command=shlex.join(["hdzoo", *sys.argv[1:]]),
             on_progress=on_work,
         )

@@ -12,6 +12,7 @@ import typer
 
 from hdzoo.cli.options import (
     DEFAULT_MODEL,
+    Backend,
     ClassLabel,
     Dtype,
     Evaluations,
@@ -64,6 +65,7 @@ def sample(
     gif: Annotated[Path | None, typer.Option(help="An animated GIF of the grid forming.")] = None,
     batch_size: Annotated[int, typer.Option(help="Images drawn together.")] = 64,
     dtype: Dtype = "float32",
+    backend: Backend = "torch",
     class_label: ClassLabel = None,
     scale: Annotated[int, typer.Option(min=1, help="Size of a pixel in grid and GIF.")] = 2,
 ) -> None:
@@ -78,7 +80,7 @@ def sample(
 
     sampling.check_numbers(each, batch_size, seed, pairs)
     sampling.check_preset(preset, sampler, options, num_inference_steps)
-    pipe = sampling.load_pipeline(model, sampler, options, dtype, preset)
+    pipe = sampling.load_pipeline(model, sampler, options, dtype, preset, backend)
     if preset is not None:
         note(f"preset {preset}: {get_preset(preset).describe(pipe)}")
     start = sampling.start_of(pipe, model)
@@ -151,6 +153,7 @@ def generate(
     preset: Preset = None,
     chunk_size: Annotated[int, typer.Option(help="Images drawn together: a shard.")] = 250,
     dtype: Dtype = "float32",
+    backend: Backend = "torch",
     class_label: ClassLabel = None,
     num_threads: Annotated[int, typer.Option(help="CPU threads of each process.")] = 1,
     push_to_hub: Annotated[
@@ -184,6 +187,7 @@ def generate(
                 seed=seed,
                 chunk_size=chunk_size,
                 dtype=dtype,
+                backend=backend,
                 class_label=class_label,
                 num_threads=num_threads,
                 command=shlex.join(["hdzoo", *sys.argv[1:]]),

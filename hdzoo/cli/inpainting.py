@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from hdzoo.cli.options import (
+    Backend,
     ClassLabel,
     Dtype,
     Evaluations,
@@ -38,6 +39,7 @@ def inpaint(
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Images painted together.")] = 64,
     dtype: Dtype = "float32",
+    backend: Backend = "torch",
     class_label: ClassLabel = None,
     scale: Annotated[int, typer.Option(min=1, help="Size of a pixel in the grid.")] = 1,
 ) -> None:
@@ -50,7 +52,7 @@ def inpaint(
     from hdzoo.pipelines import inpainting
 
     sampling.check_numbers(num_images, batch_size, seed)
-    pipe = sampling.load_pipeline(model, sampler, options, dtype)
+    pipe = sampling.load_pipeline(model, sampler, options, dtype, backend=backend)
     start = sampling.start_of(pipe, model)
     if start is not None:
         note(

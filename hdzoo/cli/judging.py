@@ -12,6 +12,7 @@ import typer
 
 from hdzoo.cli.options import (
     DEFAULT_MODEL,
+    Backend,
     CenterCrop,
     ClassLabel,
     Dtype,
@@ -275,6 +276,7 @@ def compare(
         int, typer.Option(help="Images drawn together; processes share chunks.")
     ] = 125,
     dtype: Dtype = "float32",
+    backend: Backend = "torch",
     class_label: ClassLabel = None,
     num_threads: Annotated[int, typer.Option(help="CPU threads of each process.")] = 1,
     reference: Annotated[
@@ -330,6 +332,7 @@ def compare(
                 trial_seed=trial_seed,
                 chunk_size=chunk_size,
                 dtype=dtype,
+                backend=backend,
                 class_label=class_label,
                 num_threads=num_threads,
                 reference=reference,

@@ -30,6 +30,10 @@ Preset = Annotated[
 ]
 Seed = Annotated[int, typer.Option(help="Image i depends on (seed, i) alone.")]
 Dtype = Annotated[str, typer.Option(help="Weights: float32, bfloat16 (bf16), float16 (fp16).")]
+Backend = Annotated[
+    str,
+    typer.Option(help="What computes the network: torch, or onnxruntime, which is faster on CPUs."),
+]
 ClassLabel = Annotated[
     int | None,
     typer.Option(help="Of a class-conditional model, one class. Default: evenly over all."),

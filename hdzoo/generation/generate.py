@@ -60,6 +60,7 @@ def generate(
     seed: int = 0,
     chunk_size: int = 250,
     dtype: str = "float32",
+    backend: str = "torch",
     num_threads: int = 1,
     class_label: int | None = None,
     command: str | None = None,
@@ -94,6 +95,7 @@ def generate(
         chunk_size: images drawn together; they have to fit into memory. Part of the protocol, since
             a network may round differently in another batch.
         dtype: of the network's weights, one of `hdzoo.sampling.DTYPES`.
+        backend: what computes the network, one of `hdzoo.pipelines.backends.BACKENDS`.
         num_threads: CPU threads of each process. Part of the protocol, since convolutions may round
             differently with another number; 1 by default, because every machine has it, and
             because more processes use a machine better than more threads.
@@ -119,7 +121,7 @@ def generate(
     state = all_processes()
     in_first_process(state, lambda: check_folder(shards.folder))
     check_preset(preset, sampler, options, num_inference_steps)
-    pipe = load_pipeline(model, sampler, options, dtype, preset)
+    pipe = load_pipeline(model, sampler, options, dtype, preset, backend)
     if pipe.data_range is None:
         raise HDZooError(
             f"the samples of {type(pipe.unet).__name__} are no images; take a model of images"

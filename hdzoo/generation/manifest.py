@@ -12,6 +12,7 @@ from hdzoo.environment import versions
 from hdzoo.errors import HDZooError
 from hdzoo.files import write_json
 from hdzoo.hub.resolve import resolve_model
+from hdzoo.pipelines.backends import backend_of
 from hdzoo.pipelines.labels import labels_in_words
 from hdzoo.pipelines.pipeline import HDPipeline
 from hdzoo.text import counted
@@ -68,6 +69,7 @@ def make_manifest(
         "network": type(pipe.unet).__name__,
         "network_options": options_of(pipe.unet),
         "dtype": str(pipe.unet.dtype).removeprefix("torch."),
+        "backend": backend_of(pipe.unet),
         "sampler": type(pipe.scheduler).__name__,
         "sampler_options": options_of(pipe.scheduler),
         "num_inference_steps": len(pipe.scheduler.timesteps),
@@ -146,7 +148,8 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
 
 def flat(manifest: dict[str, Any]) -> dict[str, Any]:
     """The protocol with keys such as ``versions.torch``."""
-    entries: dict[str, Any] = {}
+    # Sets of a time when there was no other say nothing.
+    entries: dict[str, Any] = {"backend": "torch"}
     for key, value in manifest.items():
         if isinstance(value, dict):
             entries |= {f"{key}.{inner}": content for inner, content in value.items()}

@@ -96,9 +96,11 @@ def markdown(board: Leaderboard) -> str:
 def summary(board: Leaderboard) -> str:
     """The protocol in words."""
     protocol = board.protocol
+    backend = protocol.get("backend", "torch")
+    by = "" if backend == "torch" else f", computed by {backend}"
     said = [
         f"{counted(protocol['num_images'], 'image')} of each, seed {protocol['seed']}, "
-        f"{protocol['dtype']}; image i starts from the same noise with every sampler."
+        f"{protocol['dtype']}{by}; image i starts from the same noise with every sampler."
     ]
     if protocol["trials"]:
         said.append(

@@ -14,6 +14,7 @@ from hdzoo.leaderboard.tuning import MOST_POINTS
 from hdzoo.metrics.comparison import RANKINGS
 from hdzoo.metrics.features import check_metrics
 from hdzoo.metrics.metrics import LEAST_IMAGES
+from hdzoo.pipelines.backends import check_backend
 from hdzoo.sampling import find_dtype
 
 PROTOCOL = "protocol.json"
@@ -35,6 +36,7 @@ class Settings:
         chunk_size: images drawn together. Processes share chunks, so at most
             ``trial_images / chunk_size`` of them are busy while a sampler is tuned.
         dtype: of the network's weights.
+        backend: what computes the network, as `generate` has it.
         num_threads: CPU threads of each process.
         class_label: for a class-conditional network, the class of all images; evenly over all
             classes by index by default.
@@ -61,6 +63,7 @@ class Settings:
     trial_seed: int = 1
     chunk_size: int = 125
     dtype: str = "float32"
+    backend: str = "torch"
     num_threads: int = 1
     class_label: int | None = None
     reference: str | Path | None = None
@@ -86,7 +89,7 @@ class Settings:
         }
         for name, rule in rules.items():
             rule(name, getattr(self, name))
-        find_dtype(self.dtype)
+        check_backend(self.backend, find_dtype(self.dtype))
         if self.metrics is not None:
             check_metrics(self.metrics)
         if self.trial_images is None:
@@ -105,7 +108,7 @@ class Settings:
     @property
     def drawing(self) -> dict[str, Any]:
         """For `generate`."""
-        names = ("chunk_size", "dtype", "num_threads", "class_label")
+        names = ("chunk_size", "dtype", "backend", "num_threads", "class_label")
         return {key: getattr(self, key) for key in names}
 
     @property

@@ -77,6 +77,7 @@ class OutlierReport:
     model: str
     weights_sha256: str
     dtype: str
+    backend: str
     inside: dict[str, Any]
     outside: list[dict[str, Any]]
     sigmas: list[float]
@@ -138,6 +139,7 @@ def find_outliers(
     seed: int = 0,
     batch_size: int = 250,
     dtype: str = "float32",
+    backend: str = "torch",
     command: str | None = None,
     on_progress: OnProgress | None = None,
 ) -> OutlierReport:
@@ -165,6 +167,7 @@ def find_outliers(
         seed: of the noise.
         batch_size: images together.
         dtype: of the weights, as `hdzoo.sampling.find_dtype` takes it.
+        backend: what computes the network, one of `hdzoo.pipelines.backends.BACKENDS`.
         command: what the user typed, for the record.
         on_progress: called with what is done, how much of it, and of how much.
 
@@ -183,7 +186,7 @@ def find_outliers(
             f"outside is {', '.join(outside) or 'empty'}; give each set once: "
             f"{', '.join(MADE)}, or what holds images"
         )
-    pipe = load_pipeline(model, dtype=dtype)
+    pipe = load_pipeline(model, dtype=dtype, backend=backend)
     network = pipe.unet
     levels = levels_of(pipe, sigmas)
     sources = [("inside", inside, inside_split)]

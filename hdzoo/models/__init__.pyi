@@ -4,5 +4,6 @@ from .ncsn import NCSNModel as NCSNModel
 from .ncsn_unet import NCSNUNetModel as NCSNUNetModel
 from .ncsnpp import NCSNppModel as NCSNppModel
 from .ncsnv2 import NCSNv2Model as NCSNv2Model
+from .onnx_unet import to_onnxruntime as to_onnxruntime
 from .unet import UNetScoreModel as UNetScoreModel
 from .wrapped import wrap as wrap

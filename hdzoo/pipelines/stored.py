@@ -5,7 +5,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, ModelMixin
 from huggingface_hub import CommitInfo
 
 from hdzoo.errors import HDZooError
@@ -45,6 +45,14 @@ class StoredPipeline(DiffusionPipeline):
     unet: Any
     scheduler: Any
     starter: Any
+
+    @property
+    def _execution_device(self) -> torch.device:
+        # What diffusers' own comes to for one network that no hook of accelerate's moves; it goes
+        # through all modules three times, in the time of some evaluations' arithmetic.
+        if isinstance(self.unet, ModelMixin) and not hasattr(self.unet, "_hf_hook"):
+            return self.unet.device
+        return super()._execution_device
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Self:

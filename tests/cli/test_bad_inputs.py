@@ -37,6 +37,8 @@ CASES = [
     ("sample {model} -n 2 -t many", "'many'"),
     (f"sample {{model}} -n 2 -t {10**15}", "num_inference_steps is 1000000000000000"),
     (f"sample {{model}} -n 2 -t {GOOGOL}", "num_inference_steps is"),
+    ("sample {model} -n 2 --backend tpu", "unknown backend 'tpu'; allowed are torch, onnxruntime"),
+    ("sample {model} -n 2 --backend onnxruntime --dtype bf16", "dtype is 'bfloat16'"),
     ("sample {model} -n 2 --interpolate 3", "--interpolate is '3'"),
     ("sample {model} -n 2 --interpolate 3:4:5", "--interpolate is '3:4:5'"),
     ("sample {model} -n 2 --interpolate a:b", "--interpolate is 'a:b'"),

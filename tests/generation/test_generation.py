@@ -330,6 +330,7 @@ OTHER = {
     ),
     "option": ({"options": {"sigma_max": 1.5}}, "sampler_options.sigma_max was 2.0 and is 1.5"),
     "dtype": ({"dtype": "bfloat16"}, "dtype was 'float32' and is 'bfloat16'"),
+    "backend": ({"backend": "onnxruntime"}, "backend was 'torch' and is 'onnxruntime 1"),
     "threads": ({"num_threads": 2}, "num_threads was 1 and is 2"),
 }
 
@@ -355,6 +356,15 @@ def test_other_weights_and_versions_are_refused(model, copy, tmp_path, monkeypat
     monkeypatch.setattr(environment, "version", lambda package: "9.9")
     with pytest.raises(HDZooError, match=r"versions\.torch was '2.* and is '9\.9'"):
         generate(model, copy, **SET)
+
+
+def test_a_set_of_a_time_before_backends_goes_on(model, copy):
+    manifest = json.loads((copy / "manifest.json").read_text())
+    assert manifest.pop("backend") == "torch"
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    assert generate(model, copy, **SET).num_drawn == 0
+    with pytest.raises(HDZooError, match="backend was 'torch' and is 'onnxruntime"):
+        generate(model, copy, **SET, backend="onnxruntime")
 
 
 def test_a_model_that_has_moved_is_the_same(model, copy, tmp_path):
@@ -461,6 +471,8 @@ def test_a_chunk_that_does_not_fit_into_memory_is_a_message(model, tmp_path, mon
         ({"num_threads": 0}, ["num_threads is 0", "from 1"]),
         ({"num_inference_steps": 3}, ["3", "at least 4"]),
         ({"dtype": "int8"}, ["int8", "bfloat16"]),
+        ({"backend": "tpu"}, ["unknown backend 'tpu'", "torch, onnxruntime"]),
+        ({"backend": "onnxruntime", "dtype": "bf16"}, ["'onnxruntime'", "'bfloat16'", "float32"]),
         ({"sampler": "nobody"}, ["nobody", "annealed-langevin"]),
     ],
 )

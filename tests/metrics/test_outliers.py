@@ -124,6 +124,20 @@ def test_the_failure_on_simple_images_is_said(gaussian):
     assert not by["inverted", "energy"].is_failure
 
 
+def test_another_backend_finds_the_same_and_is_said(tmp_path):
+    model = save(UNetScoreModel(**SHAPE), tmp_path / "a", sigma_max=1.0, sigma_min=0.1)
+    settings = {"sigmas": [0.5], "num_images": 20}
+    one, other = (
+        find_outliers(model, "digits", ["noise"], backend=backend, **settings)
+        for backend in ("torch", "onnxruntime")
+    )
+    assert one.backend == "torch"
+    assert other.backend.startswith("onnxruntime 1.")
+    for expected, found in zip(one.findings, other.findings, strict=True):
+        # Of some thousand float32 roundings.
+        assert found.inside_median == pytest.approx(expected.inside_median, rel=1e-4)
+
+
 def test_a_denoiser_and_a_ladder_have_no_energy_and_the_rest(tmp_path):
     denoiser = save(UNetScoreModel(**SHAPE), tmp_path / "a", sigma_max=1.0, sigma_min=0.1)
     assert find_outliers(denoiser, "digits", ["noise"], sigmas=[0.5]).num_images == 297
@@ -229,6 +243,7 @@ def test_the_command(gaussian, tmp_path):
         ({"seed": -1}, "seed is -1"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"dtype": "int8"}, "unknown dtype 'int8'"),
+        ({"backend": "tpu"}, "unknown backend 'tpu'"),
     ],
 )
 def test_errors(options, words, gaussian):

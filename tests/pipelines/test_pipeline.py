@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 import zoo
+from accelerate import cpu_offload
 from diffusers import (
     AutoencoderKL,
     AutoencoderTiny,
     ConfigMixin,
+    DiffusionPipeline,
     ModelMixin,
     UNet2DModel,
     VQModel,
@@ -573,3 +575,33 @@ def test_an_exact_score_of_images_draws_pictures() -> None:
     # All of the mass is on one picture, and the read-out of a point mass is exact.
     assert [np.unique(image).tolist() for image in images] == [[191]] * 3
     assert images[0].size == (4, 4)
+
+
+def moved_by_a_hook():
+    network = UNetScoreModel(sample_size=4, block_out_channels=(8,), norm_num_groups=4)
+    return cpu_offload(network, torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("make", "device"),
+    [
+        (GaussianScore, "cpu"),
+        (lambda: GaussianScore().to("meta"), "meta"),
+        # Between calls its weights are nowhere.
+        (moved_by_a_hook, "cpu"),
+        (lambda: GaussianMixtureScore.from_components([[-1.0], [1.0]], [0.09, 0.25]), "cpu"),
+    ],
+    ids=["here", "elsewhere", "hook", "no weights"],
+)
+def test_a_call_runs_on_the_device_that_diffusers_says(make, device):
+    pipe = exact(network=make())
+    assert pipe._execution_device == torch.device(device)
+    assert DiffusionPipeline._execution_device.fget(pipe) == torch.device(device)
+
+
+def test_a_network_that_a_hook_moves_draws():
+    network = moved_by_a_hook()
+    pipe = exact(network=network, prediction_type="sample")
+    assert network.device.type == "meta"
+    images = pipe(2, output_type="pt", generator=sample_generators(0, range(2))).images
+    assert images.isfinite().all()
