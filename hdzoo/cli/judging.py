@@ -13,15 +13,18 @@ import typer
 from hdzoo.cli.options import (
     DEFAULT_MODEL,
     Backend,
+    CenterCrop,
     ClassLabel,
     Dtype,
     Evaluations,
     FeaturesBatch,
     FeaturesWeights,
     ImageColumn,
+    Interpolation,
     JsonOutput,
     Model,
     Options,
+    Resolution,
     SamplerName,
     Seed,
     parse_options,
@@ -371,16 +374,21 @@ def reference(
     max_features: Annotated[
         int, typer.Option(help="Features are kept of so many images; moments are of all.")
     ] = 5000,
+    center_crop: CenterCrop = None,
+    resolution: Resolution = None,
+    image_interpolation_mode: Interpolation = "bicubic",
     seed: Annotated[int, typer.Option(help="Of the choice of these.")] = 0,
     batch_size: FeaturesBatch = 256,
 ) -> None:
     """Keep what `hdzoo evaluate` needs of real images, so that it needs no image."""
+    from hdzoo.images.framing import Framing
     from hdzoo.metrics.features import get_extractor
     from hdzoo.metrics.image_sets import open_images
     from hdzoo.metrics.reference import check_place, make_reference
 
     check_place(output)
-    images = open_images(dataset, split, image_column)
+    framing = Framing(resolution, center_crop, image_interpolation_mode)
+    images = open_images(dataset, split, image_column, framing)
     extractor = get_extractor(features, features_weights)
     with work_progress() as on_work:
         made = make_reference(

@@ -50,6 +50,20 @@ ImageColumn = Annotated[
     str | None,
     typer.Option(help="The column of the images. Default: image, or the only one that holds some."),
 ]
+CenterCrop = Annotated[
+    int | None,
+    typer.Option(help="First crop a square of so many pixels around the centre; 140 for CelebA."),
+]
+Resolution = Annotated[
+    int | None, typer.Option(help="Then bring them to squares of this side; 64 for CelebA.")
+]
+Interpolation = Annotated[
+    str,
+    typer.Option(
+        help="Of the resizing: bicubic, bilinear (as published for CelebA), lanczos, hamming, box"
+        " or nearest."
+    ),
+]
 JsonOutput = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

@@ -10,7 +10,9 @@ from typing import Annotated
 import typer
 
 from hdzoo.cli.options import (
+    CenterCrop,
     ImageColumn,
+    Interpolation,
     Options,
     parse_options,
 )
@@ -98,10 +100,12 @@ def train(
     dequantize: Annotated[
         bool, typer.Option("--dequantize", help="Add noise within one grey level to images.")
     ] = False,
+    center_crop: CenterCrop = None,
     resize: Annotated[
         bool,
         typer.Option("--resize", help="Crop to squares and bring to -m sample_size."),
     ] = False,
+    image_interpolation_mode: Interpolation = "bicubic",
     seed: Annotated[int, typer.Option(help="Of weights, order and noise.")] = 0,
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 500,
     sample_every: Annotated[
@@ -153,7 +157,9 @@ def train(
         mixed_precision=mixed_precision,
         random_flip=random_flip,
         dequantize=dequantize,
+        center_crop=center_crop,
         resize=resize,
+        image_interpolation_mode=image_interpolation_mode,
         seed=seed,
         objective=objective,
         objective_options=parse_options(objective_option),
@@ -163,12 +169,12 @@ def train(
     if held_out is not None:
         rows = load_images(held_out, held_out_split, image_column=image_column)
         measured = Images(rows, held_out)
-    survey = images.survey(model_options.get("sample_size") if resize else None)
+    survey = images.survey(config.framing(model_options.get("sample_size")))
     note(f"{dataset}: {survey}")
     initial_weights = None
     if init_from is None:
         name = model or "unet"
-        model_options = options_for(name, model_options, images, resize)
+        model_options = options_for(name, model_options, images, config)
         note(f"{name}: {render_options(model_options)}")
         network = build_network(name, model_options, seed)
     else:

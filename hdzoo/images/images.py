@@ -1,5 +1,6 @@
 """Images of a data set, each read and checked as it is asked for."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -8,15 +9,14 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from hdzoo.checks import Whole
 from hdzoo.errors import HDZooError
+from hdzoo.images.framing import Framing
 from hdzoo.images.picture import (
     Given,
     has_colour,
     power_sums,
     read_header,
     read_picture,
-    square,
 )
 from hdzoo.images.sources import IMAGE, name_row, with_image_column
 from hdzoo.text import counted
@@ -33,6 +33,7 @@ OPENING_PIXELS = 2**13
 ROWS = 256
 # Of a mean of squares up to 1.
 ROUNDING = 1e-14
+AS_THEY_ARE = Framing()
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Survey:
         largest: of the one with the most.
         one_size: whether all have the same.
         channels: 3 if one of them is stored in colour, else 1.
+        num_grey: how many are stored in grey.
         has_colour: whether a pixel is not grey, as far as they were decoded; those that were not
             have colour if they are stored so.
         mean: of all pixels that were decoded, where 0 is black and 1 is white.
@@ -58,6 +60,7 @@ class Survey:
     largest: tuple[int, int]
     one_size: bool
     channels: int
+    num_grey: int
     has_colour: bool
     mean: float
     std: float
@@ -75,6 +78,8 @@ class Survey:
 
     def __str__(self) -> str:
         colour = "grey" if self.channels == 1 else "colour" if self.has_colour else "RGB, all grey"
+        if self.channels == 3 and self.num_grey:
+            colour += f" ({self.num_grey:,} in grey)"
         of = "all" if self.num_decoded == self.num_images else f"{self.num_decoded:,} of them"
         return (
             f"{counted(self.num_images, 'image')}, {self.render_size()} pixels, {colour}; mean "
@@ -103,7 +108,7 @@ class Images(Sequence[Image.Image]):
         )
         if not len(self._rows):
             raise HDZooError(f"{name} has no images")
-        self._surveys: dict[int | None, Survey] = {}
+        self._surveys: dict[Framing, Survey] = {}
 
     @classmethod
     def of(cls, images: "Images | Dataset", name: str = "the data set") -> "Images":
@@ -122,41 +127,51 @@ class Images(Sequence[Image.Image]):
         """Several at a time, as PyTorch's loaders ask for them."""
         return list(self.read(indices, read_picture))
 
-    def survey(self, side: int | None = None) -> Survey:
-        """Reads the pictures, and refuses one that cannot be read, by its file or row.
+    def survey(self, framing: Framing = AS_THEY_ARE) -> Survey:
+        """Reads the pictures, and refuses one that cannot be read or framed, by its file or row.
 
         The headers of all are read; decoded are all if they have no more than `SURVEYED_PIXELS`
         together, else so many, evenly spaced. What was found once is kept.
 
         Args:
-            side: the pixels are those of `square` at this size; by default as they are.
+            framing: the mean and the deviation are of the pixels in this frame; sizes and colours
+                are of the whole pictures.
 
         Raises:
-            HDZooError: one cannot be read, or the side is no positive number.
+            HDZooError: one cannot be read, or is smaller than the crop.
         """
-        if side is not None:
-            side = Whole(1)("sample_size", side)
-        if side not in self._surveys:
-            self._surveys[side] = self._survey(side)
-        return self._surveys[side]
+        if framing not in self._surveys:
+            self._surveys[framing] = self._survey(framing)
+        return self._surveys[framing]
 
-    def _survey(self, side: int | None) -> Survey:
+    def _survey(self, framing: Framing) -> Survey:
+        def header(given: Given, name: str) -> tuple[tuple[int, int], bool]:
+            size, is_grey = read_header(given, name)
+            framing.check(size, name)
+            return size, is_grey
+
+        def whole(given: Given, name: str) -> Image.Image:
+            picture = read_picture(given, name)
+            framing.check(picture.size, name)
+            return picture
+
         seen = range(0, len(self), -(-len(self) // ROWS))
-        pixels = [max(w * h, OPENING_PIXELS) for (w, h), _ in self.read(seen, read_header)]
+        pixels = [max(w * h, OPENING_PIXELS) for (w, h), _ in self.read(seen, header)]
         step = max(1, round(len(self) * sum(pixels) / len(seen) / SURVEYED_PIXELS))
         sizes: set[tuple[int, int]] = set()
-        channels: set[int] = set()
+        channels: Counter[int] = Counter()
         if step > 1:
-            for size, is_grey in self.read(range(len(self)), read_header, "headers"):
+            for size, is_grey in self.read(range(len(self)), header, "headers"):
                 sizes.add(size)
-                channels.add(1 if is_grey else 3)
+                channels[1 if is_grey else 3] += 1
         colour, sums = 3 in channels, np.zeros(3)
         chosen = range(0, len(self), step)
-        for picture in self.read(chosen, read_picture, "images"):
+        for picture in self.read(chosen, whole, "images"):
             sizes.add(picture.size)
-            channels.add(3 if picture.mode == "RGB" else 1)
+            if step == 1:
+                channels[3 if picture.mode == "RGB" else 1] += 1
             colour = colour or has_colour(picture)
-            sums += power_sums(picture if side is None else square(picture, side))
+            sums += power_sums(framing(picture))
         by_area = sorted(sizes, key=lambda size: size[0] * size[1])
         mean, mean_square = sums[1:] / sums[0]
         variance = mean_square - mean**2
@@ -167,6 +182,7 @@ class Images(Sequence[Image.Image]):
             largest=by_area[-1],
             one_size=len(by_area) == 1,
             channels=max(channels),
+            num_grey=channels[1],
             has_colour=colour,
             mean=float(mean),
             # What is left of equal pixels is rounding.

@@ -121,26 +121,6 @@ def power_sums(picture: Image.Image) -> np.ndarray:
     return np.array([array.size, total / most, squares / most**2]) * (pixels / array.size)
 
 
-def square(picture: Image.Image, side: int) -> Image.Image:
-    """The centre of a picture as a square: cropped, then resized where it has to be, bicubic.
-
-    Args:
-        picture: what `read_picture` has given.
-        side: height and width to bring it to.
-    """
-    least = min(picture.size)
-    left, top = (picture.width - least) // 2, (picture.height - least) // 2
-    picture = picture.crop((left, top, left + least, top + least))
-    if least == side:
-        return picture
-    if picture.mode != "I;16":
-        return picture.resize((side, side), Image.Resampling.BICUBIC)
-    # Pillow resizes those in floating point only, where a bicubic filter goes beyond the range.
-    wide = Image.fromarray(np.asarray(picture, dtype=np.float32))
-    resized = np.asarray(wide.resize((side, side), Image.Resampling.BICUBIC))
-    return Image.fromarray(resized.round().clip(0, 65535).astype(np.uint16))
-
-
 @contextmanager
 def _readable(name: str) -> Iterator[None]:
     """Turns whatever Pillow says of a damaged or hostile file into an `HDZooError`."""

@@ -173,7 +173,7 @@ class Run:
         """Refuses what nothing could be judged by, before anything is drawn."""
         settings, features = self.settings, self.settings.features
         if self.saved is not None:
-            features = features or load_reference(self.saved).protocol["extractor"]
+            features = features or load_reference(self.saved).known_extractor()
         elif settings.features is None:
             raise HDZooError(
                 "with images as reference the metrics need the name of their features; give one of "

@@ -1,7 +1,8 @@
 """Sets of images to be judged: generated ones, folders, Parquet files, data sets on the Hub."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from hdzoo.errors import HDZooError
 from hdzoo.files import named_path
 from hdzoo.generation.manifest import MANIFEST, read_manifest
 from hdzoo.generation.shards import Shards
-from hdzoo.images.images import Images
+from hdzoo.images.framing import Framing
+from hdzoo.images.images import AS_THEY_ARE, Images
 from hdzoo.images.parquet import load_parquet
 from hdzoo.images.picture import Given, read_picture
 from hdzoo.images.sources import load_images
@@ -33,6 +35,7 @@ class ImageSet:
         images: its pictures.
         manifest: of a generated set; None for other images.
         image_column: that was asked for.
+        framing: what is done to each picture.
     """
 
     source: str
@@ -40,6 +43,7 @@ class ImageSet:
     images: Images
     manifest: dict[str, Any] | None = None
     image_column: str | None = None
+    framing: Framing = AS_THEY_ARE
 
     def __len__(self) -> int:
         return len(self.images)
@@ -70,19 +74,36 @@ class ImageSet:
             if on_progress is not None:
                 on_progress(self.source, done, len(self))
         layers = {name: torch.cat([layers[name] for layers in batches]) for name in batches[0]}
-        return Features(layers, self.images[0].size)
+        return Features(layers, self.image_size)
 
-    def batches(self, batch_size: int = 256) -> Iterator[torch.Tensor]:
-        """All images, in their order: uint8, shape (batch, 3, height, width).
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Width and height of the first image, which are those of all, in pixels."""
+        first = next(self.images.read([0], partial(pixels, framing=self.framing)))
+        return first.shape[2], first.shape[1]
+
+    def spread(self, number: int) -> list[int]:
+        """The numbers of so many images, evenly spread over the set."""
+        return [i * len(self) // number for i in range(number)]
+
+    def batches(
+        self, batch_size: int = 256, indices: Sequence[int] | None = None
+    ) -> Iterator[torch.Tensor]:
+        """Images in bytes: uint8, shape (batch, 3, height, width).
+
+        Args:
+            batch_size: images together.
+            indices: which, in this order; all by default, in theirs.
 
         Raises:
             HDZooError: as `extract`, when it comes to the image.
         """
-        size = self.images[0].size
-        for begin in range(0, len(self), batch_size):
-            indices = range(begin, min(begin + batch_size, len(self)))
-            batch = list(self.images.read(indices, pixels))
-            for i, image in zip(indices, batch, strict=True):
+        size, read = self.image_size, partial(pixels, framing=self.framing)
+        indices = range(len(self)) if indices is None else indices
+        for begin in range(0, len(indices), batch_size):
+            part = indices[begin : begin + batch_size]
+            batch = list(self.images.read(part, read))
+            for i, image in zip(part, batch, strict=True):
                 found = (image.shape[2], image.shape[1])
                 if found != size:
                     raise HDZooError(
@@ -107,7 +128,10 @@ class Features:
 
 
 def open_images(
-    source: str | Path, split: str = "train", image_column: str | None = None
+    source: str | Path,
+    split: str = "train",
+    image_column: str | None = None,
+    framing: Framing = AS_THEY_ARE,
 ) -> ImageSet:
     """Finds a set of images.
 
@@ -116,6 +140,7 @@ def open_images(
             folder of images, ``.parquet`` file(s), a registered name, or a Hub id.
         split: of the source; a generated set has none.
         image_column: of the source; by default ``"image"``, or the only one that holds images.
+        framing: what is done to each picture; nothing is to a generated set.
 
     Raises:
         HDZooError: there is no such source, it has no images, or a generated set is incomplete or
@@ -125,7 +150,7 @@ def open_images(
     manifest = read_manifest(folder) if folder.is_dir() else None
     if manifest is None:
         rows = load_images(source, split, image_column=image_column)
-        return ImageSet(source, split, Images(rows, source), image_column=image_column)
+        return ImageSet(source, split, Images(rows, source), None, image_column, framing)
     images = Images(load_parquet(check_complete(folder, manifest)), source)
     if len(images) != manifest["num_images"]:
         raise HDZooError(
@@ -173,23 +198,26 @@ def check_complete(folder: Path, manifest: dict[str, Any]) -> list[Path]:
     return paths
 
 
-def pixels(given: Given, name: str) -> torch.Tensor:
+def pixels(given: Given, name: str, framing: Framing = AS_THEY_ARE) -> torch.Tensor:
     """A picture as extractors take it: uint8, shape (3, height, width).
 
     Args:
         given: as `hdzoo.images.picture.read_picture` takes it.
         name: what to call it in a message.
+        framing: what is done to it.
 
     Raises:
-        HDZooError: it cannot be read, or not with a byte for each channel.
+        HDZooError: it cannot be read, or not with a byte for each channel, or is smaller than the
+            crop.
     """
     picture = read_picture(given, name)
+    framing.check(picture.size, name)
     if picture.mode == "I;16":
         raise HDZooError(
             f"{name} has 16 bits a pixel (mode 'I;16'), and feature extractors take 8; convert the "
             "images first"
         )
-    return torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)
+    return torch.from_numpy(np.array(framing(picture).convert("RGB"))).permute(2, 0, 1)
 
 
 def render(size: tuple[int, int]) -> str:

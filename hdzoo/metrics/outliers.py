@@ -13,6 +13,7 @@ from hdzoo.checks import IMAGES, NOISE_LEVEL, SEED, Many, Whole, shown
 from hdzoo.environment import versions
 from hdzoo.errors import HDZooError
 from hdzoo.files import write_json
+from hdzoo.images.framing import Framing
 from hdzoo.images.images import Images
 from hdzoo.images.picture import read_picture
 from hdzoo.images.sources import load_images
@@ -201,7 +202,7 @@ def find_outliers(
                 f"num_images is {number:,} and {images.name} has "
                 f"{counted(len(images), 'image')}; give at most as many"
             )
-        check_images(network, images, resize)
+        check_images(network, images, Framing(network.config.sample_size if resize else None))
     pictures = {name: read_evenly(images, pipe, number) for name, images in sets.items()}
     real = pictures[f"inside {inside}"]
     low, high = pipe.data_range or (0.0, 1.0)

@@ -207,7 +207,7 @@ def evaluate(
         )
     saved = find_saved(generated, reference, features)
     if saved is not None:
-        extractor = get_extractor(features or saved.protocol["extractor"], weights)
+        extractor = get_extractor(features or saved.known_extractor(), weights)
         saved.check_extractor(extractor)
         real = saved
     else:

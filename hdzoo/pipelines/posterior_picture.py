@@ -17,7 +17,7 @@ def posterior_figure(found: ImagePosterior) -> Figure:
 
     Below, a row for each direction: the denoised image less and more one standard deviation of
     that, and the direction itself. Of colours, the deviation is the root of their mean variance,
-    and of a direction their mean is shown.
+    and a direction is shown as colours around grey, which is 0.
 
     Args:
         found: the posterior.
@@ -45,12 +45,20 @@ def posterior_figure(found: ImagePosterior) -> Figure:
         _show(left, found, found.denoised - step * vector, f"{MINUS} {name}")
         _show(middle, found, found.denoised, "denoised")
         _show(right, found, found.denoised + step * vector, f"+ {name}")
-        plain = vector.mean(0)
-        most = float(plain.abs().max()) or 1.0
-        drawn = own.imshow(plain.numpy(), cmap="RdBu_r", vmin=-most, vmax=most)
+        _show_direction(figure, own, vector)
         own.set_title(f"v{i + 1}, {LAMBDA}{i + 1} = {value:.3g}", fontsize=9)
-        figure.colorbar(drawn, ax=own, fraction=0.046, pad=0.04)
     return figure
+
+
+def _show_direction(figure: Figure, ax: Any, vector: torch.Tensor) -> None:
+    """A direction with its signs: a map and its bar, or colours around grey."""
+    most = float(vector.abs().max()) or 1.0
+    if len(vector) == 3:
+        # Their mean would hide a direction from one colour to another.
+        ax.imshow((0.5 + vector / (2 * most)).permute(1, 2, 0).numpy())
+        return
+    drawn = ax.imshow(vector.mean(0).numpy(), cmap="RdBu_r", vmin=-most, vmax=most)
+    figure.colorbar(drawn, ax=ax, fraction=0.046, pad=0.04)
 
 
 def _show(ax: Any, found: ImagePosterior, pixels: torch.Tensor, title: str) -> None:

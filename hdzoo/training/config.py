@@ -3,8 +3,9 @@
 import dataclasses
 from typing import Any
 
-from hdzoo.checks import IMAGES, POSITIVE, SEED, Number, Rule, Whole
+from hdzoo.checks import IMAGES, POSITIVE, SEED, Maybe, Number, Rule, Whole
 from hdzoo.errors import HDZooError
+from hdzoo.images.framing import INTERPOLATIONS, Framing
 from hdzoo.training.average import EMA_RULES
 from hdzoo.training.objectives import LOSS_WEIGHTINGS, SIGMA_DISTRIBUTIONS, build_objective
 from hdzoo.training.objectives.base import option_defaults
@@ -23,6 +24,7 @@ CHOICES = {
     "ema_rule": EMA_RULES,
     "loss_weighting": LOSS_WEIGHTINGS,
     "mixed_precision": ("no", "bf16", "fp16"),
+    "image_interpolation_mode": INTERPOLATIONS,
 }
 MOST_STEPS = 1_000_000_000
 NUMBERS: dict[str, Rule] = {
@@ -36,6 +38,7 @@ NUMBERS: dict[str, Rule] = {
     "log_sigma_mean": Number(),
     "log_sigma_std": POSITIVE,
     "seed": SEED,
+    "center_crop": Maybe(Whole(1)),
 }
 # What people call them as well.
 PRECISIONS = {"float32": "no", "fp32": "no", "bfloat16": "bf16", "float16": "fp16"}
@@ -67,8 +70,12 @@ class TrainingConfig:
         random_flip: whether each image is mirrored with probability 1/2.
         dequantize: whether noise within one grey level is added to each image, anew at each step,
             and to held-out ones (`hdzoo.training.data.dequantized`).
+        center_crop: side of the square around its centre that each image is cropped to, in pixels;
+            smaller ones are refused. By default images are taken whole.
         resize: whether images of another size than the network's are cropped to squares around
-            their centres and resized; else they are refused.
+            their centres, the largest if `center_crop` says nothing else, and resized; else they
+            are refused.
+        image_interpolation_mode: of the resizing, one of `hdzoo.images.framing.INTERPOLATIONS`.
         initial_weights: the hash of the weights that the run starts from
             (`hdzoo.training.setup.initial_network`); None for fresh ones.
         objective: the registered name of what is made small.
@@ -92,7 +99,9 @@ class TrainingConfig:
     seed: int = 0
     random_flip: bool = False
     dequantize: bool = False
+    center_crop: int | None = None
     resize: bool = False
+    image_interpolation_mode: str = INTERPOLATIONS[0]
     initial_weights: str | None = None
     objective: str = "denoising"
     objective_options: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -108,7 +117,21 @@ class TrainingConfig:
                 )
         for name, rule in NUMBERS.items():
             rule(name, getattr(self, name))
+        if self.image_interpolation_mode != INTERPOLATIONS[0] and not self.resize:
+            raise HDZooError(
+                f"image_interpolation_mode is {self.image_interpolation_mode!r}, and nothing is "
+                "resized; give resize=True (--resize) as well"
+            )
         defaults = option_defaults(type(build_objective(self.objective, self.objective_options)))
         # One that a later version adds leaves a run the same.
         given = {k: v for k, v in self.objective_options.items() if v != defaults[k]}
         object.__setattr__(self, "objective_options", given)
+
+    def framing(self, side: int | None) -> Framing:
+        """What is done to each image before a network sees it.
+
+        Args:
+            side: of the network; None where it is to be that of the images.
+        """
+        size = side if self.resize else None
+        return Framing(size, self.center_crop, self.image_interpolation_mode)

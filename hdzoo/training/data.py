@@ -10,24 +10,29 @@ from PIL import Image
 from torch.utils.data import DataLoader, Sampler
 
 from hdzoo.errors import HDZooError
+from hdzoo.images.framing import INTERPOLATIONS, Framing
 from hdzoo.images.images import Images
-from hdzoo.images.picture import square, values, white
+from hdzoo.images.picture import values, white
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 
 def image_transform(
-    sample_size: int, in_channels: int, data_range: tuple[float, float]
+    sample_size: int,
+    in_channels: int,
+    data_range: tuple[float, float],
+    center_crop: int | None = None,
+    interpolation: str = INTERPOLATIONS[0],
 ) -> Callable[[Image.Image], torch.Tensor]:
     """The map from a picture to what a network is trained on.
-
-    It is made a square (`hdzoo.images.picture.square`).
 
     Args:
         sample_size: height and width to bring the image to.
         in_channels: 1 for grey, 3 for colour.
         data_range: where black and white go.
+        center_crop: as in `hdzoo.images.framing.Framing`.
+        interpolation: likewise.
 
     Returns:
         A function from what `hdzoo.images.picture.read_picture` gives to a float32 tensor
@@ -42,16 +47,15 @@ def image_transform(
         raise HDZooError(
             f"sample_size is {sample_size}; it must be the side of a square, in pixels"
         )
-    return partial(
-        image_tensor, sample_size=sample_size, in_channels=in_channels, data_range=data_range
-    )
+    framing = Framing(sample_size, center_crop, interpolation)
+    return partial(image_tensor, framing=framing, in_channels=in_channels, data_range=data_range)
 
 
 def image_tensor(
-    picture: Image.Image, sample_size: int, in_channels: int, data_range: tuple[float, float]
+    picture: Image.Image, framing: Framing, in_channels: int, data_range: tuple[float, float]
 ) -> torch.Tensor:
     """One picture as a tensor; see `image_transform`."""
-    picture = square(picture, sample_size)
+    picture = framing(picture)
     low, high = data_range
     pixels = low + (high - low) / white(picture) * values(picture, in_channels)
     return torch.from_numpy(pixels).permute(2, 0, 1)

@@ -8,7 +8,9 @@ from diffusers import ModelMixin
 from hdzoo import plugins
 from hdzoo.checks import Whole
 from hdzoo.errors import HDZooError
-from hdzoo.images.images import Images, Survey
+from hdzoo.images.framing import Framing
+from hdzoo.images.images import AS_THEY_ARE, Images, Survey
+from hdzoo.training.config import TrainingConfig
 
 # How far a mean or standard deviation that is given may be from that of the images, in units of the
 # latter.
@@ -16,7 +18,7 @@ MOST_OFF = 0.1
 
 
 def options_for(
-    name: str, options: dict[str, Any], images: Images, resize: bool = False
+    name: str, options: dict[str, Any], images: Images, config: TrainingConfig | None = None
 ) -> dict[str, Any]:
     """The options of a registered network, with those that follow from the images.
 
@@ -28,7 +30,8 @@ def options_for(
         name: the network's registered name.
         options: that are given; they stay as they are.
         images: what it will be trained on.
-        resize: as in `TrainingConfig`: then ``sample_size`` may be any.
+        config: of the run, which says how images are cropped and resized; not at all by default.
+            Where they are resized, ``sample_size`` may be any.
 
     Raises:
         HDZooError: an option that is given contradicts the images: ``sample_size`` or
@@ -42,11 +45,11 @@ def options_for(
     side = given.get("sample_size")
     if side is not None:
         side = Whole(1)("sample_size", side)
-    survey = images.survey(side if resize else None)
+    framing = AS_THEY_ARE if config is None else config.framing(side)
+    survey = images.survey(framing)
     found: dict[str, Any] = {}
     if "sample_size" in known:
-        _check_size(images, survey, side, resize)
-        found["sample_size"] = side or survey.side
+        found["sample_size"] = _check_size(images, survey, side, framing)
     if "in_channels" in known:
         found["in_channels"] = channels = given.get("in_channels", survey.channels)
         if channels != survey.channels and (channels != 1 or survey.has_colour):
@@ -62,21 +65,20 @@ def options_for(
     return options | {key: value for key, value in found.items() if key not in given}
 
 
-def check_images(network: ModelMixin, images: Images, resize: bool) -> None:
+def check_images(network: ModelMixin, images: Images, framing: Framing = AS_THEY_ARE) -> None:
     """Reads the images, and refuses those that a network would be shown as others.
 
     Args:
         network: its config has ``sample_size`` and ``in_channels``.
         images: what it is to be trained or measured on.
-        resize: as in `TrainingConfig`.
+        framing: what is done to each before.
 
     Raises:
-        HDZooError: one cannot be read; their size is not the network's; or they have colours and
-            the network has one channel.
+        HDZooError: one cannot be read, or is smaller than the crop; their size is not the
+            network's; or they have colours and the network has one channel.
     """
-    side = network.config.sample_size
-    survey = images.survey(side if resize else None)
-    _check_size(images, survey, side, resize)
+    survey = images.survey(framing)
+    _check_size(images, survey, network.config.sample_size, framing)
     if survey.has_colour and network.config.in_channels == 1:
         raise HDZooError(
             f"the images of {images.name} have colours, and in_channels is 1; make the network "
@@ -115,20 +117,22 @@ def _moments(
     return moments
 
 
-def _check_size(images: Images, survey: Survey, side: int | None, resize: bool) -> None:
-    if resize and side is not None:
-        return
+def _check_size(images: Images, survey: Survey, side: int | None, framing: Framing) -> int:
+    """The side that a network is to have, which must be that of the images once they are framed."""
     how = (
         "resize=True (--resize) crops each to a square around its centre and brings it to the "
         "network's sample_size"
     )
-    if survey.side is None:
+    seen = framing.side or framing.center_crop or survey.side
+    if seen is None:
         raise HDZooError(
             f"the images of {images.name} are {survey.render_size()} pixels, and a network takes "
             f"squares of one size; {how}, which is to be given"
         )
-    if side is not None and side != survey.side:
+    if side is not None and side != seen:
+        cropped = f", cropped to {seen} x {seen}" if framing.center_crop else ""
         raise HDZooError(
             f"sample_size is {side}, and the images of {images.name} are {survey.render_size()} "
-            f"pixels; give {survey.side}, or: {how}"
+            f"pixels{cropped}; give {seen}, or: {how}"
         )
+    return seen

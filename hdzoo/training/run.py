@@ -108,6 +108,8 @@ class Run:
             network.config.get("sample_size"),
             network.config.get("in_channels"),
             data_range_of(network),
+            config.center_crop,
+            config.image_interpolation_mode,
         )
         processes, parts = accelerator.num_processes, config.gradient_accumulation_steps
         if config.train_batch_size % (processes * parts):

@@ -125,7 +125,7 @@ def train(
     for given in (pictures, held_out):
         if given is not None:
             check_apart(given.name, output_dir)
-            check_images(model, given, config.resize)
+            check_images(model, given, config.framing(model.config.sample_size))
     run = Run(accelerator, model, pictures, output_dir, config, num_workers)
 
     def on_step(step: int) -> None:

@@ -380,6 +380,24 @@ CASES = [
     ("ood {model} --in digits --out noise -n 5 --sigma nan", "sigmas[0] is nan"),
     ("ood {model} --in digits --out noise -n 5 --sigma 1e9", "noise level"),
     ("ood {model} --in digits --out noise -n 5 -O full", "full"),
+    # Nearest images.
+    ("neighbours digits nowhere", "'nowhere'"),
+    ("neighbours digits digits -k 0", "num_neighbours is 0"),
+    (f"neighbours digits digits -k {GOOGOL}", "num_neighbours is"),
+    ("neighbours digits digits -n 0", "num_images is 0"),
+    ("neighbours digits digits --num-shown 0", "--num-shown"),
+    ("neighbours digits digits --real digits -n 5", "at least 20"),
+    ("neighbours digits digits --resolution 4", "bring the data to the same size"),
+    ("neighbours digits digits --center-crop 9", "center_crop is 9"),
+    ("neighbours digits digits -f nobody", "unknown feature extractor 'nobody'"),
+    ("neighbours digits digits -O full", "full"),
+    ("neighbours digits digits -O out.jpg", ".png"),
+    ("train --dataset digits --output-dir out --center-crop 0", "center_crop is 0"),
+    ("train --dataset digits --output-dir out --center-crop 9", "center_crop is 9"),
+    (
+        "train --dataset digits --output-dir out --resize --image-interpolation-mode cubic",
+        "allowed are bicubic",
+    ),
 ]
 
 

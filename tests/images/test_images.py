@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from hdzoo.errors import HDZooError
 from hdzoo.images import images as module
+from hdzoo.images.framing import Framing
 from hdzoo.images.images import Images
 from hdzoo.images.picture import read_picture
 
@@ -99,10 +100,10 @@ def test_the_pixels_may_be_those_of_squares():
     array = np.full((8, 12), 255, np.uint8)
     array[:, 2:-2] = 51
     images = images_of([array])
-    assert images.survey(8).mean == pytest.approx(0.2)
-    assert images.survey(4).std == pytest.approx(0, abs=1e-9)
+    assert images.survey(Framing(8)).mean == pytest.approx(0.2)
+    assert images.survey(Framing(4)).std == pytest.approx(0, abs=1e-9)
     assert images.survey().mean == pytest.approx(0.2 * 2 / 3 + 1 / 3)
-    assert images.survey(8).smallest == (12, 8)
+    assert images.survey(Framing(8)).smallest == (12, 8)
 
 
 def test_of_a_large_set_a_part_is_decoded_and_said(monkeypatch):

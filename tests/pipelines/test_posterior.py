@@ -148,6 +148,15 @@ def test_the_numbers_are_those_of_the_exact_posterior(shape: tuple[int, ...], tm
     drawn = figure.axes[3].images[0].get_array()
     expected = variances.view(shape).mean(0).sqrt()
     np.testing.assert_allclose(np.asarray(drawn), expected.numpy(), rtol=1e-5)
+    # The last panel of a row, before its bar: a direction, in all of its channels.
+    vector = found.directions.vectors[0, 0]
+    panel = next(ax for ax in figure.axes if ax.get_title().startswith("v1"))
+    drawn = np.asarray(panel.images[0].get_array())
+    if shape[0] == 3:
+        drawn = np.moveaxis(drawn - 0.5, 2, 0)
+    scale = float((vector.numpy() * drawn.reshape(shape)).sum() / vector.square().sum())
+    assert scale > 0
+    np.testing.assert_allclose(drawn.reshape(shape), scale * vector.numpy(), atol=1e-6)
 
 
 def test_noise_depends_on_the_seed_alone(tmp_path) -> None:

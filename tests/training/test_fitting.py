@@ -8,18 +8,23 @@ import pytest
 import torch
 from diffusers import UNet2DModel
 from PIL import Image
+from pngs import png
+from torchvision.transforms import v2
 
 from hdzoo import HDPipeline, plugins
 from hdzoo.errors import HDZooError
+from hdzoo.images.framing import Framing
 from hdzoo.images.images import Images
 from hdzoo.images.sources import load_images
 from hdzoo.models.unet import UNetScoreModel
 from hdzoo.training.fitting import check_images, options_for
+from hdzoo.training.run import Run
 from hdzoo.training.trainer import TrainingConfig, train
 
 RNG = np.random.default_rng(0)
 COLOURS = RNG.integers(60, 200, (40, 32, 32, 3), dtype=np.uint8)
 GREYS = RNG.integers(0, 90, (40, 8, 8), dtype=np.uint8)
+RESIZED = TrainingConfig(resize=True)
 
 
 def images_of(arrays, name="some"):
@@ -129,8 +134,8 @@ def test_images_that_are_no_squares_of_one_size_are_refused_unless_resized(array
         ):
             options_for("unet", options, images)
     with pytest.raises(HDZooError, match="network's sample_size, which is to be given"):
-        options_for("unet", {}, images, resize=True)
-    assert options_for("unet", {"sample_size": 4}, images, resize=True)["sample_size"] == 4
+        options_for("unet", {}, images, RESIZED)
+    assert options_for("unet", {"sample_size": 4}, images, RESIZED)["sample_size"] == 4
 
 
 def test_networks_that_are_no_squares_are_refused(greys, tmp_path):
@@ -145,7 +150,7 @@ def test_networks_that_are_no_squares_are_refused(greys, tmp_path):
 
 
 def test_with_resizing_the_moments_are_those_of_what_the_network_sees(greys):
-    found = options_for("unet", {"sample_size": 2}, greys, resize=True)
+    found = options_for("unet", {"sample_size": 2}, greys, RESIZED)
     seen = [np.asarray(image.resize((2, 2), Image.Resampling.BICUBIC)) for image in greys]
     assert found["data_std"] == pytest.approx((np.array(seen) / 255).std(), rel=1e-3)
     assert found["data_std"] < (GREYS / 255).std() / 2
@@ -184,8 +189,8 @@ def test_images_of_another_size_or_with_colours_are_refused_before_anything_is_w
             train(network, images, tmp_path / "run", CONFIG, held_out=held_out)
         assert not (tmp_path / "run").exists()
     # Three equal channels lose nothing.
-    check_images(UNetScoreModel(sample_size=8, in_channels=3, **TINY), greys, resize=False)
-    check_images(network, images_of(GREYS[:, :6]), resize=True)
+    check_images(UNetScoreModel(sample_size=8, in_channels=3, **TINY), greys)
+    check_images(network, images_of(GREYS[:, :6]), Framing(8))
 
 
 def test_damaged_images_are_refused_before_anything_is_written(tmp_path):
@@ -293,6 +298,113 @@ def test_the_command_crops_and_resizes_if_it_is_told_to(run, tmp_path):
     code, _, err = run(*arguments, *options, "--resize")
     assert code == 0, err
     assert HDPipeline.from_pretrained(tmp_path / "run").sample_shape == (1, 4, 4)
+
+
+@pytest.fixture
+def faces(tmp_path):
+    """Pictures as CelebA's, of several sizes and kinds, in 12 to 24 pixels."""
+    folder = tmp_path / "faces"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for i, (width, height) in enumerate([(18, 22), (19, 22), (24, 15), (14, 14)] * 2):
+        pixels = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        Image.fromarray(pixels).convert("L" if i == 3 else "RGB").save(folder / f"{i}.png")
+    # An alpha channel that hides nothing.
+    Image.new("RGBA", (16, 16), (200, 10, 10, 255)).save(folder / "8.png")
+    return folder
+
+
+def framed(folder):
+    """As published, by torchvision: crop, bilinear, 0 to 1; greys in three equal channels."""
+    to_size = v2.Compose([v2.CenterCrop(14), v2.Resize(4)])
+    pictures = (Image.open(path).convert("RGB") for path in sorted(folder.iterdir()))
+    return np.stack([np.asarray(to_size(picture)) for picture in pictures]) / 255
+
+
+CELEBA = TrainingConfig(
+    max_train_steps=1,
+    train_batch_size=9,
+    sigma_distribution="log-uniform",
+    center_crop=14,
+    resize=True,
+    image_interpolation_mode="bilinear",
+)
+
+
+def test_a_network_sees_the_crops_of_celeba_as_published(faces, tmp_path, monkeypatch):
+    images = Images(load_images(str(faces)), str(faces))
+    expected = framed(faces)
+    options = options_for("unet", {"sample_size": 4}, images, CELEBA)
+    assert options["in_channels"] == 3
+    # To four digits.
+    assert options["data_mean"] == pytest.approx(expected.mean(), rel=1e-3)
+    assert options["data_std"] == pytest.approx(expected.std(), rel=1e-3)
+    seen = []
+    monkeypatch.setattr(Run, "step", lambda self, step, batch: seen.append(batch))
+    network = UNetScoreModel(**options, block_out_channels=(8,), norm_num_groups=4)
+    train(network, images, tmp_path / "run", CELEBA, num_samples=0)
+    found = np.sort(seen[0].permute(0, 2, 3, 1).numpy(), axis=0)
+    # To the rounding of float32.
+    assert np.abs(found - np.sort(expected, axis=0)).max() < 1e-6
+
+
+def test_a_crop_alone_is_the_size_of_the_network(faces):
+    images = Images(load_images(str(faces)), str(faces))
+    config = TrainingConfig(center_crop=12)
+    assert options_for("unet", {}, images, config)["sample_size"] == 12
+    with pytest.raises(HDZooError, match=r"sample_size is 8, .*, cropped to 12 x 12; give 12, or"):
+        options_for("unet", {"sample_size": 8}, images, config)
+
+
+def corrupt(path):
+    path.write_bytes(path.read_bytes()[:100])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (
+            lambda path: Image.new("RGB", (13, 40)).save(path),
+            "5.png is 13 x 40 pixels, and center_crop is 14; give at most 13",
+        ),
+        (lambda path: Image.new("RGBA", (18, 22)).save(path), "5.png has transparent pixels"),
+        (
+            lambda path: path.write_bytes(png(18, 22, 16, 2, bytes(22 * (1 + 6 * 18)))),
+            "5.png has 16 bits a channel",
+        ),
+        (corrupt, "5.png cannot be read"),
+    ],
+)
+def test_what_cannot_be_framed_is_refused_by_its_name(faces, tmp_path, spoil, message):
+    spoil(faces / "5.png")
+    network = UNetScoreModel(4, 3, block_out_channels=(8,), norm_num_groups=4)
+    with pytest.raises(HDZooError, match=message):
+        train(network, Images(load_images(str(faces)), str(faces)), tmp_path / "run", CELEBA)
+    assert not (tmp_path / "run").exists()
+
+
+def test_headers_alone_tell_what_is_too_small(faces, monkeypatch):
+    Image.new("RGB", (13, 40)).save(faces / "5.png")
+    monkeypatch.setattr("hdzoo.images.images.SURVEYED_PIXELS", 2**14)
+    with pytest.raises(HDZooError, match=r"5\.png is 13 x 40 pixels, and center_crop is 14"):
+        Images(load_images(str(faces)), str(faces)).survey(Framing(4, 14))
+
+
+def test_the_command_crops_as_it_is_told_to(run, faces, tmp_path):
+    arguments = ("train", "--dataset", faces, "--output-dir", tmp_path / "run", *QUICK)
+    options = ("-m", "block_out_channels=[8]", "-m", "norm_num_groups=4", "-m", "sample_size=4")
+    bilinear = ("--image-interpolation-mode", "bilinear")
+    code, _, err = run(*arguments, *options, "--center-crop", 14, *bilinear)
+    assert code == 2
+    assert "nothing is resized; give resize=True (--resize) as well" in err
+    code, _, err = run(*arguments, *options, "--center-crop", 14, *bilinear, "--resize")
+    assert code == 0, err
+    assert "9 images, 14 x 14 to 19 x 22 pixels, colour (1 in grey); mean" in err
+    assert HDPipeline.from_pretrained(tmp_path / "run").sample_shape == (3, 4, 4)
+    # Another crop is another run.
+    code, _, err = run(*arguments, *options, "--center-crop", 12, *bilinear, "--resize")
+    assert code == 2
+    assert "center_crop was 14 and is 12" in err
 
 
 def test_the_command_trains_on_the_column_that_is_said(run, tmp_path):

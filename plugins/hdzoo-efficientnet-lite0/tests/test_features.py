@@ -11,7 +11,10 @@ from efficientnet_lite_pytorch import EfficientNet
 from PIL import Image
 from torch_fidelity.metric_kid import kid_features_to_metric
 
+from hdzoo.bundled import bundled_folder
 from hdzoo.metrics.features import get_extractor
+from hdzoo.metrics.image_sets import open_images
+from hdzoo.metrics.reference import load_reference
 from hdzoo.plugins import names, provider
 
 
@@ -112,3 +115,38 @@ def test_it_tells_noise_from_photographs(extractor):
     # Measured apart from this code on 500 images of CIFAR-10: -0.003 and 0.178.
     assert abs(kid(other)) < 0.03
     assert kid(spoilt) > 0.08
+
+
+@pytest.fixture(scope="module")
+def reference():
+    """That of CIFAR-10, which travels with hdzoo."""
+    folder = bundled_folder() / "ncsn-cifar10"
+    return load_reference(folder / "reference-efficientnet-lite0.safetensors")
+
+
+def test_the_bundled_reference_is_of_this_extractor(extractor, reference):
+    reference.check_extractor(extractor)
+    assert (reference.num_images, reference.num_features) == (10_000, 2_000)
+    # Of a random fifth without repetition, means deviate by so much, each.
+    mean, sigma = reference.moments["mu"], reference.moments["sigma"]
+    deviation = np.sqrt(sigma.diagonal() / 2_000 * (1 - 2_000 / 10_000))
+    scores = (reference.layers["features"].double().mean(0).numpy() - mean) / deviation
+    # Their mean square is 1 on average; of features so correlated, as spread as that of so many
+    # that are independent.
+    root = np.sqrt(sigma.diagonal())
+    independent = sigma.size / np.square(sigma / np.outer(root, root)).sum()
+    assert abs(np.square(scores).mean() - 1) < 5 * np.sqrt(2 / independent)
+
+
+def test_the_bundled_reference_is_of_cifar10(extractor, reference):
+    folder = os.environ.get("HDZOO_CIFAR10")
+    if not folder:
+        pytest.skip("NOT CHECKED: the reference against the images; HDZOO_CIFAR10 is not set")
+    order = np.random.default_rng(reference.protocol["seed"]).permutation(10_000)
+    kept = np.sort(order[:2_000])[[0, 1, 1_000, 1_999]].tolist()
+    images = open_images(Path(folder) / "test.parquet", "test")
+    (batch,) = images.batches(indices=kept)
+    for layer, values in extractor(batch).items():
+        expected = reference.layers[layer][[0, 1, 1_000, 1_999]]
+        # float16 has 11 bits.
+        assert torch.allclose(values, expected, rtol=1e-3, atol=1e-3)
