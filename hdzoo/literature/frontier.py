@@ -188,7 +188,7 @@ _IN_NAMES = {ord(old): new for old, new in ((" ", "-"), (",", None), ("(", None)
 
 def _value(entry: Entry, metric: str) -> str:
     if entry.report is None:
-        return f"failed: {entry.failure}"
+        return "failed"
     result = entry.report[metric]
     return plus_minus(result.value, result.spread)
 
@@ -313,6 +313,14 @@ class Frontier:
         ]
         for metric in METRICS:
             parts += [f"## {metric}", self._table(partial(_value, metric=metric))]
+        failures = [
+            f"* {name} at {entry.num_inference_steps}: {prose(entry.failure or '')}"
+            for name, entries in self.entries.items()
+            for entry in entries
+            if entry.report is None
+        ]
+        if failures:
+            parts += ["## Those that failed", "\n".join(failures)]
         parts += [
             f"## {self.rank_by}, minus the best of the column",
             "A tie is what cannot be told from the best: a difference within two standard errors "

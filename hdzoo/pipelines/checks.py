@@ -8,7 +8,7 @@ import numpy as np
 
 from hdzoo.checks import shown
 from hdzoo.errors import HDZooError
-from hdzoo.samplers.configurations import DRAWING_VP, SIGMA_SPACE
+from hdzoo.samplers.configurations import DRAWING_VP, SCALED_SIGMA_SPACE, SIGMA_SPACE
 from hdzoo.samplers.coordinates import NETWORK_OPTIONS
 from hdzoo.samplers.ladders import whole_number
 from hdzoo.scores.clocks import discrete_clock
@@ -113,16 +113,17 @@ def check_diffusers_scheduler(scheduler: Any, network: Any, told: dict[str, Any]
         told: `network_options` of it.
 
     Returns:
-        Whether it steps in sigma space and the network is in VE coordinates, so that it has to be
-        translated: `SigmaSpaceChain`. Else the two understand each other.
+        Whether the network is in VE coordinates, so that the scheduler has to be translated:
+        `SigmaSpaceChain`. Else the two understand each other.
 
     Raises:
         HDZooError: the message names schedulers that go with the network.
     """
     names, config, name = diffusers_names(scheduler), scheduler.config, type(scheduler).__name__
     in_ve = bool(told) and told.get("coordinates", "ve") == "ve"
-    in_sigma_space = not set(names).isdisjoint(SIGMA_SPACE)
-    allowed = SIGMA_SPACE if in_ve else DRAWING_VP if told else (*DRAWING_VP, *SIGMA_SPACE)
+    allowed = (*SIGMA_SPACE, *SCALED_SIGMA_SPACE)
+    if not in_ve:
+        allowed = DRAWING_VP if told else (*DRAWING_VP, *SIGMA_SPACE)
     flows = config.get("use_flow_sigmas") or config.get("prediction_type") == "flow_prediction"
     if flows or set(names).isdisjoint(allowed):
         lives = f"is in {told.get('coordinates', 've').upper()} coordinates" if told else ""
@@ -135,11 +136,9 @@ def check_diffusers_scheduler(scheduler: Any, network: Any, told: dict[str, Any]
             "take one, as in pipe.scheduler = "
             f"diffusers.{advised}.from_config(pipe.scheduler.config), or a sampler of hdzoo"
         )
-    if in_ve:
-        return in_sigma_space
-    if told:
+    if told and not in_ve:
         _check_same_schedule(name, config, told)
-    return False
+    return in_ve
 
 
 def _check_same_schedule(name: str, config: Any, told: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""diffusers' schedulers that step in sigma space, on a network in VE coordinates."""
+"""diffusers' schedulers that have noise levels of their own, on a network in VE coordinates."""
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
@@ -9,19 +9,23 @@ import torch
 from hdzoo.errors import HDZooError
 from hdzoo.pipelines.walk import taken
 from hdzoo.samplers.base import SamplerOutput
+from hdzoo.samplers.configurations import SCALED_SIGMA_SPACE
 from hdzoo.samplers.coordinates import NetworkCoordinates
 from hdzoo.samplers.ladders import check_ladder, geometric_ladder, whole_number
 from hdzoo.samplers.noise import Generator
+from hdzoo.scores.conversions import state_scale
 from hdzoo.text import counted
 
 
 class SigmaSpaceChain(NetworkCoordinates):
-    r"""One chain of a scheduler that steps in ``x = x0 + sigma z``, as `Walk` runs it.
+    r"""One chain of a scheduler that has ``sigmas``, as `Walk` runs it.
 
-    Such a scheduler divides its network's input by :math:`\sqrt{\sigma^2 + \sigma_d^2}`, takes the
-    output for noise, and asks at the noise levels of a DDPM. Here the network is given the state
-    and told the noise level as it was trained to; the scheduler gets the noise that follows from
-    the prediction, :math:`z = -\sigma s(x, \sigma)`, and noise levels that the network knows.
+    Such a scheduler steps in :math:`x = x_0 + \sigma z` and divides its network's input by
+    :math:`\sqrt{\sigma^2 + \sigma_d^2}`, or it steps in :math:`x / \sqrt{1 + \sigma^2}`
+    throughout; it takes the output for noise, and asks at the noise levels of a DDPM. Here the
+    network is given the state and told the noise level as it was trained to; the scheduler gets the
+    noise that follows from the prediction, :math:`z = -\sigma s(x, \sigma)`, and noise levels that
+    the network knows.
 
     They are, whatever the scheduler's own are: those given; else rungs of the network's ladder,
     evenly by index; else from ``sigma_max`` to ``sigma_min``, of the scheduler's configuration or
@@ -29,7 +33,8 @@ class SigmaSpaceChain(NetworkCoordinates):
     geometric one if the configuration says ``exponential``; else the scheduler's.
 
     Args:
-        scheduler: one of `hdzoo.samplers.configurations.SIGMA_SPACE`; left alone.
+        scheduler: one of ``SIGMA_SPACE`` or ``SCALED_SIGMA_SPACE`` in
+            `hdzoo.samplers.configurations`; left alone.
         network: a score network.
         told: what it predicts and how it is told the noise level, as in a sampler's configuration.
         num_inference_steps: steps of the scheduler. At each it asks the network once, and
@@ -86,6 +91,9 @@ class SigmaSpaceChain(NetworkCoordinates):
         inner.set_begin_index(0)
         self.sigmas = inner.sigmas
         self.levels = inner.sigmas.tolist()
+        lives = {base.__name__ for base in type(scheduler).__mro__}
+        coordinates = "ve" if lives.isdisjoint(SCALED_SIGMA_SPACE) else "vp"
+        self._scales = [state_scale(sigma, coordinates) for sigma in self.levels]
         self.timesteps = self._timesteps_of(self.levels[:-1], device)
         self._taken = taken(inner.step, ("generator", "return_dict"))
         self._step_index = 0
@@ -151,10 +159,11 @@ class SigmaSpaceChain(NetworkCoordinates):
             total = (sigma**2 + 1) ** 0.5
             noise = (sigma / total) * x - total * noise
         t = inner.timesteps[k]
+        scale, scale_after = self._scales[k : k + 2]
         inner.scale_model_input(x, t)
         arguments = {"generator": generator, "return_dict": False}
         given = {name: value for name, value in arguments.items() if name in self._taken}
-        moved = inner.step(noise, t, x, **given)[0].to(sample.dtype)
+        moved = (scale_after * inner.step(noise, t, x / scale, **given)[0]).to(sample.dtype)
         self._step_index = k + 1
         if not return_dict:
             return (moved,)

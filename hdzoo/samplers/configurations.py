@@ -55,6 +55,13 @@ SIGMA_SPACE = (
     "EDMEulerScheduler",
     "EDMDPMSolverMultistepScheduler",
 )
+# Those that step in (x0 + sigma z) / sqrt(1 + sigma^2), and have such ``sigmas`` too: likewise.
+# Others of this kind (DEIS, SA-Solver) have no step to sigma = 0.
+SCALED_SIGMA_SPACE = (
+    "DPMSolverMultistepScheduler",
+    "DPMSolverSinglestepScheduler",
+    "UniPCMultistepScheduler",
+)
 # Those that draw samples with a network that is told an index; the rest of the VP ones go from
 # images to noise, or need a mask.
 DRAWING_VP = tuple(
@@ -164,7 +171,7 @@ def compatible_classes(config: Mapping[str, Any]) -> Iterator[type[SchedulerMixi
     yield from _registered()
     names: Iterable[str] = ()
     if config.get("coordinates", "ve") == "ve":
-        names = SIGMA_SPACE
+        names = (*SIGMA_SPACE, *SCALED_SIGMA_SPACE)
     elif config.get("timestep_type") == "discrete":
         names = DRAWING_VP
     for name in names:

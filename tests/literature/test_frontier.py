@@ -145,7 +145,9 @@ def test_ties_are_named_and_differences_are_not():
     failed = dataclasses.replace(entry(10, 0.0), report=None, failure="it broke")
     board = Frontier({"a": [entry(10, 1.0)], "b": [failed]}, "wfid")
     assert list(board.at(10)) == ["a"]
-    assert "failed: it broke" in board.page("m", SMALL)
+    page = board.page("m", SMALL)
+    assert "* b at 10: it broke" in page
+    assert "| b | failed |" in page
 
 
 @pytest.mark.parametrize(("few", "agrees"), [(0.5, True), (1.0, True), (1.5, False)])

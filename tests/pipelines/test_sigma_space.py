@@ -10,6 +10,7 @@ import torch
 
 from hdzoo import (
     AnnealedLangevinSampler,
+    DPMSolverPP2MSampler,
     GaussianMixtureScore,
     HDInpaintPipeline,
     HDPipeline,
@@ -18,7 +19,7 @@ from hdzoo import (
     NCSNUNetModel,
     UNetScoreModel,
 )
-from hdzoo.samplers.configurations import DRAWING_VP, SIGMA_SPACE
+from hdzoo.samplers.configurations import DRAWING_VP, SCALED_SIGMA_SPACE, SIGMA_SPACE
 
 HIGH, LOW = 8.0, 0.02
 MEAN, STD = 0.3, 0.2
@@ -27,7 +28,8 @@ SAMPLERS = {
     "score": AnnealedLangevinSampler(HIGH, LOW),
     "sample": AnnealedLangevinSampler(HIGH, LOW, prediction_type="sample"),
 }
-ODES = [name for name in SIGMA_SPACE if "Ancestral" not in name]
+TRANSLATED = (*SIGMA_SPACE, *SCALED_SIGMA_SPACE)
+ODES = [name for name in TRANSLATED if "Ancestral" not in name]
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -126,6 +128,24 @@ def test_the_ancestral_law() -> None:
     assert abs(found.var().item() / variance - 1) < 4.5 * math.sqrt(2 / count)
 
 
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+@pytest.mark.parametrize("solver_type", ["midpoint", "heun"])
+def test_dpm_solver_of_diffusers_is_ours(solver_type: str, eta: float) -> None:
+    """Theirs steps in VP coordinates, ours in VE: the same states from the same noise."""
+    levels = [8.0, 4.0, 2.0, 1.0, 0.5, 0.2, 0.1, 0.05, LOW]
+    options = {"solver_type": solver_type, "noise_scale": 1.0}
+    ours = DPMSolverPP2MSampler(sigmas=levels, eta=eta, **options)
+    kind = "sde-dpmsolver++" if eta else "dpmsolver++"
+    theirs = diffusers.DPMSolverMultistepScheduler(solver_type=solver_type, algorithm_type=kind)
+    start = torch.tensor([[MEAN + HIGH], [-3.0]])
+    found = [
+        pipeline(gaussian(), ours)(None, 9, seeded(), latents=start).images,
+        pipeline(gaussian(), theirs)(None, None, seeded(), sigmas=levels, latents=start).images,
+    ]
+    # Nine evaluations in float32, at states of up to 8.
+    torch.testing.assert_close(*found, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", [name for name in ODES if "Euler" not in name])
 @pytest.mark.parametrize("kind", SAMPLERS)
 def test_on_a_mixture(name: str, kind: str) -> None:
@@ -160,7 +180,7 @@ def asked(pipe: HDPipeline, *args: Any, **kwargs: Any) -> list[float]:
     return seen
 
 
-@pytest.mark.parametrize("name", SIGMA_SPACE)
+@pytest.mark.parametrize("name", TRANSLATED)
 def test_noise_levels_can_be_given(name: str) -> None:
     levels = [3.0, 1.0, 0.1]
     seen = asked(pipeline(gaussian(), scheduler_of(name)), sigmas=levels)
@@ -222,8 +242,8 @@ class OwnEuler(diffusers.EulerDiscreteScheduler):
 
 REFUSED = (
     *("DDIMScheduler", "DDPMScheduler", "PNDMScheduler", "LCMScheduler", "TCDScheduler"),
-    *("DPMSolverMultistepScheduler", "SASolverScheduler", "UniPCMultistepScheduler"),
-    *("DEISMultistepScheduler", "KDPM2DiscreteScheduler", "IPNDMScheduler", "ScoreSdeVeScheduler"),
+    *("SASolverScheduler", "DEISMultistepScheduler", "KDPM2DiscreteScheduler", "IPNDMScheduler"),
+    "ScoreSdeVeScheduler",
     *("FlowMatchEulerDiscreteScheduler", "UnCLIPScheduler", "CMStochasticIterativeScheduler"),
 )
 
@@ -259,7 +279,7 @@ def test_compatibles_draw() -> None:
         if cls.__module__.startswith("diffusers"):
             assert pipeline(gaussian(), scheduler)(1, 3, seeded()).images.isfinite().all()
     listed = {cls.__name__ for cls in SAMPLERS["score"].compatibles}
-    assert set(SIGMA_SPACE) <= listed
+    assert set(TRANSLATED) <= listed
     assert not {"DDIMScheduler", "LCMScheduler", "ScoreSdeVeScheduler"} & listed
     vp = AnnealedLangevinSampler.from_config(diffusers.DDPMScheduler().config)
     listed = {cls.__name__ for cls in vp.compatibles}
@@ -329,7 +349,7 @@ def test_what_the_model_was_loaded_with_is_what_its_network_is() -> None:
 # ---- configurations --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [*SIGMA_SPACE, "DDPMScheduler", "LCMScheduler"])
+@pytest.mark.parametrize("name", [*TRANSLATED, "DDPMScheduler", "LCMScheduler"])
 @pytest.mark.parametrize(
     "sampler",
     [
