@@ -29,6 +29,7 @@ import os
 import pkgutil
 import re
 import signal
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -192,6 +193,9 @@ def get(kind: Kind, name: str) -> Any:
     source, thing = _look_up(kind, name)
     if not isinstance(thing, str):
         return thing
+    at_hand = _at_hand(thing)
+    if at_hand is not None:
+        return at_hand
     try:
         return call_foreign(partial(pkgutil.resolve_name, thing))
     except Exception as error:
@@ -199,6 +203,12 @@ def get(kind: Kind, name: str) -> Any:
             f"{_singular(kind)} {name!r} of {source} cannot be imported from {thing!r}: "
             f"{describe(error)}"
         ) from error
+
+
+def _at_hand(reference: str) -> Any:
+    """What a lazy reference leads to, if its module is imported; nothing of it is run."""
+    module, _, name = reference.partition(":")
+    return getattr(sys.modules.get(module), "__dict__", {}).get(name)
 
 
 def provider(kind: Kind, name: str) -> PluginInfo:

@@ -1,15 +1,29 @@
 """What many tests share: the command, also of several processes, and a model that is quick."""
 
+import gc
 import sys
+from functools import cache
 
 import processes
 import pytest
+import typer.main
+
+# Typer builds a parser anew at each call of a command.
+parser_of = cache(typer.main.get_command)
+
+
+def pytest_collection_finish():
+    """What is imported by now stays, so that the collector need not look through it each time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
 def run(monkeypatch, capsys):
     """Runs the command: (exit code, standard output, standard error)."""
     from hdzoo import cli
+
+    monkeypatch.setattr("typer.main.get_command", parser_of)
 
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["hdzoo", *map(str, arguments)])

@@ -61,12 +61,12 @@ def test_the_recorded_loss_is_that_of_held_out_images(pipe):
     images = load_images(str(digits()), "test")
     transform = image_transform(28, 1, pipe.data_range)
     recorded = pipe.unet.config.held_out_loss
-    # Ten groups of 20, each spread over the whole set, with other noise than the recorded.
+    # Ten groups of 10, each spread over the whole set, with other noise than the recorded.
     groups = torch.tensor(
         [
             held_out_loss(
                 pipe.unet,
-                image_loader(images.select(range(i, 200, 10)), transform, batch_size=20),
+                image_loader(images.select(range(i, 100, 10)), transform, batch_size=10),
                 seed=i + 1,
             )["loss"]
             for i in range(10)
@@ -74,22 +74,23 @@ def test_the_recorded_loss_is_that_of_held_out_images(pipe):
     )
     mean, error = groups.mean(0), groups.std(0) / 10**0.5
     # Student's t with 9 degrees of freedom: 6 standard errors have p = 2e-4, at 10 noise levels.
+    # They are from 11 % of a loss at the largest noise to 35 % where images differ most.
     assert ((mean - torch.tensor(recorded["loss"])).abs() < 6 * error).all()
 
 
 def test_an_image_depends_on_its_seed_and_not_on_its_batch(pipe):
     def draw(indices):
         generator = sample_generators(0, indices)
-        return pipe(len(indices), 40, generator=generator, output_type="pt", return_dict=False)[0]
+        return pipe(len(indices), 20, generator=generator, output_type="pt", return_dict=False)[0]
 
-    together = draw(range(16))
-    for first, last in ((0, 1), (15, 16), (0, 7)):
+    together = draw(range(8))
+    for first, last in ((0, 1), (7, 8), (0, 5)):
         drawn = draw(range(first, last))
         difference = (drawn - together[first:last]).abs().max().item()
         # Identical noise; the convolutions round otherwise at another batch size (6e-8 of a pixel
         # in float32), and the chain carries it on. The promise is 1e-3 of the range [0, 1].
         assert difference <= 1e-3
-    assert torch.equal(draw(range(7)), drawn)
+    assert torch.equal(draw(range(5)), drawn)
 
 
 @pytest.mark.parametrize("name", ["energy-mnist", "energy-mnist-cd"])

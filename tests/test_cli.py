@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from hdzoo import HDPipeline, HDZooError, MALASampler, list_samplers
 from hdzoo.generation.manifest import read_manifest
+from hdzoo.images.sources import load_images
 from hdzoo.sampling import draw
 from hdzoo.training.config import TrainingConfig
 
@@ -389,8 +390,10 @@ def test_info_tells_what_a_model_is(run, model):
 
 
 def test_train_writes_a_pipeline_that_samples(run):
+    load_images("digits", "test").select(range(40)).to_parquet("held-out.parquet")
     arguments = [
-        *("train", "--dataset", "digits", "--held-out", "digits", "--output-dir", "mine"),
+        *("train", "--dataset", "digits", "--held-out", "held-out.parquet"),
+        *("--output-dir", "mine"),
         *("-m", "sample_size=8", "-m", "block_out_channels=[8, 16]", "-m", "norm_num_groups=4"),
         *("--sigma-distribution", "log-uniform", "--max-train-steps", 6, "--lr-warmup-steps", 1),
         *("--train-batch-size", 16, "--checkpoint-every", 3, "--held-out-every", 2),

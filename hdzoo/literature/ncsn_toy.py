@@ -11,6 +11,7 @@ none; there `CLEAN` stands for it.
 
 import math
 from functools import partial
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -198,13 +199,16 @@ def exact_weights(
         those steps); and the last law.
     """
     law, done, curve = start_law(), 0, []
-    for sampler in pieces(chain):
-        sigma = sampler.moves[0].sigma
+    # The pieces on a level are one chain on its grid, again and again.
+    for moves, alike in groupby(pieces(chain), lambda sampler: list(sampler.moves)):
+        sampler, sigma = next(alike), moves[0].sigma
         reach = 12 * math.hypot(1, sigma) + 2 * HALF_WIDTH
-        law = GridChain(sampler, target.score, -reach, reach).run(law)
-        done += sampler.num_inference_steps
-        shares = target.component_probabilities(torch.from_numpy(law.points)[:, None], sigma)
-        curve.append((done, float(law.weights @ shares[:, 0].numpy())))
+        piece = GridChain(sampler, target.score, -reach, reach)
+        for _ in (sampler, *alike):
+            law = piece.run(law)
+            done += len(moves)
+            shares = target.component_probabilities(torch.from_numpy(law.points)[:, None], sigma)
+            curve.append((done, float(law.weights @ shares[:, 0].numpy())))
     return curve, law
 
 

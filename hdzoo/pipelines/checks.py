@@ -121,7 +121,7 @@ def check_diffusers_scheduler(scheduler: Any, network: Any, told: dict[str, Any]
     """
     names, config, name = diffusers_names(scheduler), scheduler.config, type(scheduler).__name__
     in_ve = bool(told) and told.get("coordinates", "ve") == "ve"
-    allowed = (*SIGMA_SPACE, *SCALED_SIGMA_SPACE)
+    allowed: tuple[str, ...] = (*SIGMA_SPACE, *SCALED_SIGMA_SPACE)
     if not in_ve:
         allowed = DRAWING_VP if told else (*DRAWING_VP, *SIGMA_SPACE)
     flows = config.get("use_flow_sigmas") or config.get("prediction_type") == "flow_prediction"

@@ -1,7 +1,8 @@
 """A chain of moves, each made when it is asked for."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import repeat
 from typing import NamedTuple, overload
 
 import numpy as np
@@ -88,6 +89,13 @@ class Chain(Sequence[Move]):
         if k + 1 == len(self):
             return self._read_out(walk)
         return self._hand_off(walk, self._walk(rung + 1))
+
+    def __iter__(self) -> Iterator[Move]:
+        first = 0
+        for rung, end in enumerate(self._ends.tolist()):
+            yield from repeat(self._walk(rung), end - first - 1)
+            yield self[end - 1]
+            first = end
 
     def _walk(self, rung: int) -> Move:
         alpha = self._alphas[rung]

@@ -140,7 +140,10 @@ class Planned(NetworkCoordinates):
         self.timesteps = self._timesteps_of(levels, device)
         self._edges, self._last_edge = [], None
         if len(moves) <= EDGES_AT_ONCE:
-            self._edges = [self._edge_at(k) for k in range(len(moves))]
+            self._edges = [
+                self._edge_of(move, below)
+                for move, below in zip(moves, self.levels[1:], strict=True)
+            ]
         # What is wrong with an option is said now, and not in the middle of a chain.
         for k in {0, len(moves) - 1}:
             self._edge_at(k)
@@ -153,9 +156,12 @@ class Planned(NetworkCoordinates):
         equal neighbours, the steps of a walk, share it."""
         if k < len(self._edges):
             return self._edges[k]
-        key = self.moves[k], self.levels[k + 1]
+        return self._edge_of(self.moves[k], self.levels[k + 1])
+
+    def _edge_of(self, move: Move, below: float) -> tuple[Edge, tuple[float, float, float]]:
+        key = move, below
         if self._last_edge is None or self._last_edge[0] != key:
-            (sigma, alpha, noise), below = key
+            sigma, alpha, noise = move
             edge = self._edge(sigma, below)
             self._last_edge = key, (edge, edge.moved_by(alpha, noise))
         return self._last_edge[1]

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = ["TrainingConfig", "train"]
 
+# Of each sample on the way, or as many as the sampler has levels.
+GRID_EVALUATIONS = 100
 # What splits a network over processes; checkpoints here have it whole.
 SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
 
@@ -114,7 +116,7 @@ def train(
         raise HDZooError("held_out_every needs images to measure on; give held_out as well")
     scheduler = scheduler or build_scheduler(None, {}, model)
     # Once, since a sampler has other levels after it has drawn.
-    sample_steps = max(100, len(getattr(scheduler, "levels", ())))
+    sample_steps = max(GRID_EVALUATIONS, len(getattr(scheduler, "levels", ())))
     accelerator = build_accelerator(output_dir, config, tracker)
     is_main = accelerator.is_main_process
     in_first_process(accelerator, lambda: check_folder(output_dir))

@@ -9,7 +9,7 @@ On smooth laws the trapezoidal rule converges faster than any power of the spaci
 least 1.5 spacings its error is about :math:`e^{-2 \pi^2 1.5^2} = 10^{-19}`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
@@ -125,9 +125,7 @@ class GridChain:
         sampler.set_timesteps(sampler.num_inference_steps)
         self.sampler, self.score = sampler, score
         self.num_steps = sampler.num_inference_steps
-        self._check_kind(np.linspace(low, high, 101))
-        ends = np.array([low, (low + high) / 2, high])
-        self.noises = [self.maps(step, ends)[1].min() for step in range(self.num_steps)]
+        self.noises = [noise.min() for noise in self._checked_noises(np.linspace(low, high, 101))]
         smallest = min((noise for noise in self.noises if noise > 0), default=np.inf)
         spacing = min(smallest / POINTS_PER_NOISE, (high - low) / 400)
         count = int(np.ceil((high - low) / spacing)) + 1
@@ -138,8 +136,9 @@ class GridChain:
             )
         self.grid = np.linspace(low, high, count)
 
-    def _check_kind(self, points: np.ndarray) -> None:
-        """Refuses a chain that is no ``f(x) + g(x) z``, by runs from points of the range."""
+    def _checked_noises(self, points: np.ndarray) -> Iterator[np.ndarray]:
+        """``g`` of each step at some points; refuses a chain that is no ``f(x) + g(x) z``, by runs
+        from there."""
         name = type(self.sampler).__name__
         whole, states = copy(self.sampler), points
         whole.set_begin_index(0)
@@ -161,11 +160,12 @@ class GridChain:
                     f"{name} keeps more than its state: step {step} depends on what was before; "
                     "its law is not carried along a grid"
                 )
+            yield _size(parts, points)
 
     def maps(self, step: int, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """``f`` and ``g`` of one step at some points."""
         still, parts = self._parts(step, points)
-        return still, np.sqrt(sum((part**2 for part in parts), np.zeros_like(points)))
+        return still, _size(parts, points)
 
     def _parts(self, step: int, points: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
         """``f``, and what each draw of the step is multiplied by."""
@@ -276,6 +276,11 @@ class GridChain:
         if with_cdf:
             cdf = ndtr((self.grid[:, None] - centre) / noise) @ weights
         return GridLaw(self.grid, moved, cdf)
+
+
+def _size(parts: list[np.ndarray], points: np.ndarray) -> np.ndarray:
+    """The standard deviation of independent parts."""
+    return np.sqrt(sum((part**2 for part in parts), np.zeros_like(points)))
 
 
 def _only(chosen: int) -> Draws:

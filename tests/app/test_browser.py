@@ -178,4 +178,3 @@ def test_stop_ends_a_drawing_and_the_next_one_is_drawn(page):
     finished(page, "#draw-films")
     assert "-t 8 " in page.locator("#draw-command .cm-content").inner_text()
     playwright.expect(begin).to_be_enabled()
-

@@ -41,6 +41,7 @@ def test_moves() -> None:
     ]
     moves = chain()
     assert list(moves) == expected
+    assert [moves[k] for k in range(len(moves))] == expected
     assert moves == expected
     assert moves != expected[:-1]
     assert moves[-2] == third

@@ -4,18 +4,39 @@ import signal
 
 import pytest
 from accelerate.state import AcceleratorState
+from PIL import Image
 from training_runs import (
     run,
 )
 
 from hdzoo.images.sources import load_images
+from hdzoo.training import outcome
 from hdzoo.training import run as runs
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def digits():
     """So many that `CONFIG` shows each once."""
     return load_images("digits").select(range(240))
+
+
+@pytest.fixture(scope="session")
+def held_out():
+    return load_images("digits", "test").select(range(100))
+
+
+@pytest.fixture(autouse=True)
+def blank_curve(request, monkeypatch):
+    """The picture of the losses takes as long as a short run: drawn where a test asks for it."""
+    if "curve" not in request.fixturenames:
+        monkeypatch.setattr(
+            outcome, "save_curve", lambda _, path: Image.new("L", (1, 1)).save(path)
+        )
+
+
+@pytest.fixture
+def curve():
+    """Pictures of the losses are drawn."""
 
 
 @pytest.fixture(autouse=True)
@@ -24,11 +45,11 @@ def fresh_accelerator():
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
-@pytest.fixture(scope="module")
-def reference(tmp_path_factory, digits):
-    """A run of `CONFIG` that nothing disturbed."""
+@pytest.fixture(scope="session")
+def reference(tmp_path_factory, digits, held_out):
+    """A run of `CONFIG` that nothing disturbed; not to be changed."""
     AcceleratorState._reset_state(reset_partial_state=True)
-    return run(tmp_path_factory.mktemp("reference"), digits, held_out=load_images("digits", "test"))
+    return run(tmp_path_factory.mktemp("reference"), digits, held_out=held_out)
 
 
 @pytest.fixture

@@ -27,7 +27,6 @@ from training_runs import (
 from hdzoo import HDPipeline
 from hdzoo.checksums import save_tensors
 from hdzoo.errors import HDZooError, StoppedError
-from hdzoo.images.sources import load_images
 from hdzoo.training.checkpoints import STATE, latest_checkpoint
 from hdzoo.training.outcome import result_lines
 from hdzoo.training.protocol import check_same_run
@@ -60,10 +59,10 @@ KILLED = """
         try:
             torch.manual_seed(0)
             config = TrainingConfig(
-                max_train_steps=60, train_batch_size=8, learning_rate=2e-3, lr_warmup_steps=5,
+                max_train_steps=40, train_batch_size=8, learning_rate=2e-3, lr_warmup_steps=5,
                 sigma_distribution="log-normal", loss_weighting="karras", random_flip=True,
             )
-            options = {"checkpoint_every": 7, "num_samples": 0}
+            options = {"checkpoint_every": 5, "num_samples": 0}
             train(UNetScoreModel(**UNET), digits, folder, config, **options)
             status = 0
         finally:
@@ -102,7 +101,7 @@ def test_killed_five_times_ends_with_the_same_bits(tmp_path):
     assert same(everything(killed), everything(whole))
     for file in ("unet/diffusion_pytorch_model.safetensors", "unet/config.json"):
         assert (killed / file).read_bytes() == (whole / file).read_bytes()
-    assert os.listdir(killed / "checkpoints") == ["step-0000060.safetensors"]
+    assert os.listdir(killed / "checkpoints") == ["step-0000040.safetensors"]
     assert (killed / "losses.jsonl").read_bytes() == (whole / "losses.jsonl").read_bytes()
     assert not list(killed.rglob(".partial-*"))
 
@@ -200,9 +199,9 @@ def test_more_steps_are_refused_with_cosine(tmp_path, digits):
         run(tmp_path, digits, dataclasses.replace(cosine, max_train_steps=3))
 
 
-def test_a_finished_run_stays_as_it_is(tmp_path, digits):
+@pytest.mark.usefixtures("curve")
+def test_a_finished_run_stays_as_it_is(tmp_path, digits, held_out):
     config = with_config(max_train_steps=3)
-    held_out = load_images("digits", "test")
 
     def contents():
         run(tmp_path, digits, config, held_out=held_out)

@@ -81,6 +81,7 @@ def test_a_flipped_bit_in_a_checkpoint_is_noticed(tmp_path, digits):
 LINKED = ("checkpoints", "samples", "logs", "unet", "scheduler")
 
 
+@pytest.mark.usefixtures("curve")
 def test_links_in_a_run_folder_are_not_followed(tmp_path, digits):
     victims = tmp_path / "victims"
     victims.mkdir()

@@ -15,6 +15,7 @@ from hdzoo.errors import HDZooError, StoppedError
 from hdzoo.images.sources import load_images
 from hdzoo.samplers.langevin import AnnealedLangevinSampler
 from hdzoo.training import run as runs
+from hdzoo.training import trainer
 
 SAMPLER = {"sigma_max": 5, "sigma_min": 0.1, "num_levels": 4, "prediction_type": "sample"}
 SHORT = with_config(max_train_steps=2)
@@ -23,6 +24,7 @@ SHORT = with_config(max_train_steps=2)
 def test_tensorboard_has_all_that_a_run_says(tmp_path, digits, monkeypatch, at_step, kill):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+    monkeypatch.setattr(trainer, "GRID_EVALUATIONS", 8)
     config, losses = with_config(max_train_steps=50, train_batch_size=2), []
     options = {
         "held_out": load_images("digits", "test").select(range(20)),

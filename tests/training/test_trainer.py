@@ -195,8 +195,7 @@ def test_the_loop_waits_for_the_device_once_in_fifty_steps(tmp_path, digits, mon
     assert waits == ["item", "item", "__bool__", "item"]
 
 
-def test_bf16_trains_and_the_loss_is_measured_in_float32(tmp_path, digits, reference):
-    held_out = load_images("digits", "test")
+def test_bf16_trains_and_the_loss_is_measured_in_float32(tmp_path, digits, held_out, reference):
     run(tmp_path, digits, with_config(mixed_precision="bf16"), held_out=held_out)
     assert all(value.dtype == torch.float32 for value in weights(tmp_path).values())
     assert not same(weights(tmp_path), weights(reference))
