@@ -7,19 +7,22 @@ Some minutes and 6 GB each: PyTorch is installed too. The exit code is 1 if anyt
 
 import argparse
 import os
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
 import venv
+from collections.abc import Sequence
 from pathlib import Path
 
-PORT = 7861
 COMMANDS = (
     ("hdzoo", "--version"),
     ("hdzoo", "info", "--env"),
-    ("hdzoo", "sample", "-n", "4", "-o", "readout=full", "-t", "20", "--output", "demo.png"),
+    ("hdzoo", "sample", "-n", "4", "-t", "20", "--output", "digits.png"),
+    ("python", "-c", "from PIL import Image; Image.open('digits.png').verify()"),
+    ("hdzoo", "demo-2d", "-n", "50", "-t", "50"),
     ("hdzoo", "verify", "langevin"),
     ("hdzoo", "new-sampler", "mine"),
 )
@@ -28,38 +31,51 @@ COMMANDS = (
 def try_out(distribution: Path, pip_options: list[str]) -> list[str]:
     """What fails of a distribution in an environment that has nothing but it."""
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        # Nothing of this checkout or of the caller's environment.
-        variables = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
-        variables["PATH"] = f"{folder / 'venv' / 'bin'}{os.pathsep}{variables['PATH']}"
-        venv.create(folder / "venv", with_pip=True)
-
-        def runs(*words: str) -> bool:
-            print("$", *words, flush=True)
-            begin = time.perf_counter()
-            done = subprocess.run(words, cwd=folder, env=variables, check=False)
-            print(f"exit {done.returncode} after {time.perf_counter() - begin:.0f} s", flush=True)
-            return done.returncode == 0
-
+        environment = Path(name) / "venv"
+        venv.create(environment, with_pip=True)
         install = ("python", "-m", "pip", "install", "--quiet", *pip_options)
-        if not runs(*install, f"{distribution.resolve()}[app,evaluate]"):
+        wanted = f"{distribution.resolve()}[app,evaluate]"
+        if not runs((*install, wanted), environment, Path(name)):
             return ["installation"]
-        failed = [" ".join(words) for words in COMMANDS if not runs(*words)]
-        if not serves(folder, variables):
-            failed.append("hdzoo app")
-        return failed
+        return use(environment, Path(name))
 
 
-def serves(folder: Path, variables: dict[str, str]) -> bool:
-    """Whether `hdzoo app` answers within two minutes."""
-    words = ("hdzoo", "app", "--port", str(PORT))
+def use(environment: Path, folder: Path) -> list[str]:
+    """What fails of what is installed in an environment, in an empty folder."""
+    failed = [" ".join(words) for words in COMMANDS if not runs(words, environment, folder)]
+    if not serves(environment, folder):
+        failed.append("hdzoo app")
+    return failed
+
+
+def variables(environment: Path) -> dict[str, str]:
+    """Nothing of this checkout or of the caller's environment."""
+    own = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    return {**own, "PATH": f"{environment / 'bin'}{os.pathsep}{own['PATH']}"}
+
+
+def runs(words: Sequence[str], environment: Path, folder: Path) -> bool:
+    """Whether a command ends well."""
     print("$", *words, flush=True)
-    with subprocess.Popen(words, cwd=folder, env=variables) as server:
+    begin = time.perf_counter()
+    done = subprocess.run(words, cwd=folder, env=variables(environment), check=False)
+    print(f"exit {done.returncode} after {time.perf_counter() - begin:.0f} s", flush=True)
+    return done.returncode == 0
+
+
+def serves(environment: Path, folder: Path) -> bool:
+    """Whether `hdzoo app` answers within five minutes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = ("hdzoo", "app", "--port", str(port))
+    print("$", *words, flush=True)
+    with subprocess.Popen(words, cwd=folder, env=variables(environment)) as server:
         try:
-            for _ in range(120):
+            for _ in range(300):
                 time.sleep(1)
                 try:
-                    with urllib.request.urlopen(f"http://127.0.0.1:{PORT}/") as page:
+                    with urllib.request.urlopen(f"http://127.0.0.1:{port}/") as page:
                         return bool(page.status == 200)
                 except OSError:
                     if server.poll() is not None:

@@ -1,5 +1,6 @@
 """``<!-- made: KIND ARGUMENT -->`` on a handwritten page is replaced by what code makes."""
 
+import html
 import inspect
 import re
 from collections.abc import Callable
@@ -7,6 +8,7 @@ from pathlib import Path
 
 from hdzoo.markdown import prose
 from hdzoo.plugins import HookSpecs
+from hdzoo.text import plain
 
 from . import pictures, samplers
 
@@ -51,18 +53,23 @@ def _reproduction(name: str, shown: list[Path]) -> str:
     except pictures.Left as reason:
         return f"`hdzoo reproduce {name}` makes the figure. {reason}"
     shown.append(picture)
-    words = {True: "yes", False: "no", None: ""}
-    rows = [
-        f"| {prose(one['statement'])} | {prose(one['published'])} | {prose(one['found'])} "
-        f"| {words[one['agrees']]} |"
-        for one in found["claims"]
+    words = {True: "It agrees.", False: "It does not agree.", None: ""}
+    claims = [
+        f"{number}. **{_sentence(one['statement'])}.** {words[one['agrees']]}".rstrip() + "\n\n"
+        f"    - Published: {_sentence(one['published'])}\n"
+        f"    - Found: {_sentence(one['found'])}\n"
+        for number, one in enumerate(found["claims"], 1)
     ]
-    head = ["| statement | published | found | agrees |", "| --- | --- | --- | --- |"]
-    table = "\n".join(head + rows)
     return (
-        f"![{found['title']}]({picture.name})\n\n```bash\nhdzoo reproduce {name}\n```\n\n{table}"
-        f"\n\n{prose(found['conclusion'])}"
+        f"![{found['title']}]({picture.name})\n\n```bash\nhdzoo reproduce {name}\n```\n\n"
+        + "\n".join(claims)
+        + f"\n{_sentence(found['conclusion'])}"
     )
+
+
+def _sentence(value: object) -> str:
+    """What a reproduction says, as it is: its signs mean nothing to Markdown."""
+    return re.sub(r"([\\`*_\[\]])", r"\\\1", html.escape(plain(value), quote=False))
 
 
 def _section(argument: str, _: list[Path]) -> str:

@@ -27,7 +27,7 @@ image_grid(images, scale=3, columns=8)
 # and is exchanged like one. What the model's configuration says of the noise levels stays.
 
 # %%
-pipe.scheduler = get_sampler("dpm-solver-pp-2m").from_config(pipe.scheduler.config, sigma_min=0.1)
+pipe.scheduler = get_sampler("heun").from_config(pipe.scheduler.config, sigma_min=0.1)
 generators = hdzoo.sample_generators(seed=0, indices=range(8))
 images = pipe(batch_size=8, num_inference_steps=20, generator=generators).images
 image_grid(images, scale=3, columns=8)

@@ -12,6 +12,8 @@ MOST_WORK = 40_000
 MOST_CHAINS = 500
 MOST_TYPED = 2000
 MODEL_CACHE = 2
+# Visits that the server remembers, about 0.2 MB each; one before that has to reload the page.
+MOST_VISITS = 400
 
 IMAGES = Whole(1, MOST_IMAGES)
 EVALUATIONS = Whole(1, MOST_EVALUATIONS)

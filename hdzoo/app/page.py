@@ -9,6 +9,7 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
 import gradio as gr
 
+from hdzoo.app.limits import MOST_VISITS
 from hdzoo.app.models import Models
 from hdzoo.app.site import Site
 from hdzoo.app.tabs import draw, inpaint, interpolate, leaderboard, plane, tunnel
@@ -97,10 +98,12 @@ def serve(
             show_error=False,
             allowed_paths=[],
             max_file_size=MOST_UPLOADED,
+            state_session_capacity=MOST_VISITS,
             ssr_mode=False,
             pwa=False,
             mcp_server=False,
             enable_monitoring=False,
+            run_history=False,
             footer_links=[],
             theme=theme,
             css_paths=[HERE / "page.css"],

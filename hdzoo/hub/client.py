@@ -74,7 +74,7 @@ def reason(error: BaseException) -> str:
     cause = error.__cause__
     if isinstance(error, LocalEntryNotFoundError) and isinstance(cause, HfHubHTTPError):
         return reason(cause)
-    text = _first_line(str(error)) or type(error).__name__
+    text = _first_line(str(error)).removeprefix("Got: ") or type(error).__name__
     if isinstance(error, HfHubHTTPError):
         said = _first_line(error.server_message or "")
         text = text if said in text else f"{text}: {said}"

@@ -133,6 +133,28 @@ def test_bad_input_is_a_message_and_the_server_goes_on(client, tiny, given, mess
     assert client.predict(tiny, ["heun"], 1, 2, 0, None, api_name="/draw")
 
 
+def test_visits_take_no_more_memory_however_many_they_are(served, tiny, monkeypatch):
+    from gradio_client import Client
+
+    from hdzoo.app.limits import MOST_VISITS
+
+    page, address = served
+    visits = page.state_holder
+    assert visits.capacity == MOST_VISITS
+    monkeypatch.setattr(visits, "capacity", 2)
+    for seed in range(4):
+        visitor = Client(address, verbose=False)
+        assert visitor.predict(tiny, ["heun"], 1, 2, seed, None, api_name="/draw")
+    assert len(visits.session_data) == 2
+    assert visitor.session_hash in visits.session_data
+
+
+def test_no_history_of_what_was_drawn_is_kept(served):
+    with pytest.raises(HTTPError) as refused:
+        urlopen(f"{served[1]}gradio_api/runs")
+    assert refused.value.code == 404
+
+
 def test_a_fault_of_a_plugin_is_a_message_too(client, tiny, monkeypatch):
     from hdzoo.app import drawing
 
