@@ -13,7 +13,7 @@ from hdzoo.app.film import data_uri, problem
 from hdzoo.app.limits import MOST_EVALUATIONS, MOST_IMAGES, MOST_SAMPLERS
 from hdzoo.app.site import Site
 from hdzoo.app.tabs.events import EXAMPLE, HEAVY, in_words
-from hdzoo.app.tabs.parts import drawing_html, model_field, run_buttons, runs
+from hdzoo.app.tabs.parts import able, drawing_html, model_field, run_buttons, runs
 from hdzoo.errors import HDZooError
 
 FAVOURITES = ("heun", "consistent-annealed-sampling", "dpm-solver-pp-2m")
@@ -85,11 +85,21 @@ def build(site: Site, page: gr.Blocks) -> None:
         **EXAMPLE,
     )
 
+    # A drawing that begins before the new fields are there would end unheard.
+    gr.on(
+        [model.change, samplers.change],
+        None,
+        outputs=go,
+        js=able(False, 1),
+        api_visibility="private",
+    )
     with options:
 
         @gr.render(inputs=[model, samplers], show_progress="hidden")
         def fields(model: Any, samplers: Any) -> None:
             places, boxes = option_boxes(site, model, samplers)
+            # Takes place when they are.
+            page.load(None, outputs=[go, *held], js=able(True, 3), api_visibility="private")
 
             def on_draw(*values: Any) -> Iterator[Any]:
                 texts: dict[str, dict[str, Any]] = {}

@@ -53,8 +53,8 @@ def runs(
     """
     # While the work goes on, and until its end is heard of, a click would be dropped unheard.
     # The first of the button's events, since they take place one after the other.
-    able = [go, *held]
-    go.click(None, outputs=able, js=_able(False, len(able)), api_visibility="private")
+    parts = [go, *held]
+    go.click(None, outputs=parts, js=able(False, len(parts)), api_visibility="private")
     event = go.click(
         in_words(handler),
         inputs,
@@ -66,11 +66,11 @@ def runs(
     )
     # An error is no end to `then`.
     for ended in (event.then, event.failure):
-        ended(None, outputs=able, js=_able(True, len(able)), api_visibility="private")
+        ended(None, outputs=parts, js=able(True, len(parts)), api_visibility="private")
     stop.click(None, cancels=[event, *begun], api_visibility="private")
 
 
-def _able(can: bool, count: int) -> str:
+def able(can: bool, count: int) -> str:
     """What lets a visitor use so many parts of the page, or not, in the browser itself."""
     update = f"{{__type__: 'update', interactive: {str(can).lower()}}}"
     return f"() => [{', '.join([update] * count)}]"
