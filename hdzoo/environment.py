@@ -28,7 +28,6 @@ PACKAGES = (
     "gradio",
     "onnx",
     "onnxruntime",
-    "openvino",
 )
 
 
