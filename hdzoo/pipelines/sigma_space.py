@@ -111,11 +111,12 @@ class SigmaSpaceChain(NetworkCoordinates):
                 )
             return check_ladder(sigmas)
         config, of_network = self.scheduler.config, network.config
-        if config.get("use_beta_sigmas"):
-            raise HDZooError(
-                "use_beta_sigmas is for the noise levels of a DDPM, which this network does not "
-                "know; take use_karras_sigmas or use_exponential_sigmas, or give sigmas"
-            )
+        for option in ("use_beta_sigmas", "use_lu_lambdas"):
+            if config.get(option):
+                raise HDZooError(
+                    f"{option} is for the noise levels of a DDPM, which this network does not "
+                    "know; take use_karras_sigmas or use_exponential_sigmas, or give sigmas"
+                )
         ends = [config.get(name) or of_network.get(name) for name in ("sigma_max", "sigma_min")]
         rungs = getattr(network, "sigmas", None)
         if rungs is not None and of_network.get("sigma_rounding", "strict") == "strict":

@@ -206,6 +206,8 @@ def test_ends_are_the_schedulers_or_else_the_networks() -> None:
         pipeline(network, scheduler_of("EDMEulerScheduler"))(1, 3)
     with pytest.raises(HDZooError, match="use_beta_sigmas is for"):
         pipeline(network, euler(use_beta_sigmas=True))(1, 3)
+    with pytest.raises(HDZooError, match="use_lu_lambdas is for"):
+        pipeline(network, diffusers.DPMSolverMultistepScheduler(use_lu_lambdas=True))(1, 3)
 
 
 def test_a_network_of_rungs_is_asked_at_rungs() -> None:

@@ -99,7 +99,8 @@ def build(site: Site, page: gr.Blocks) -> None:
         def fields(model: Any, samplers: Any) -> None:
             places, boxes = option_boxes(site, model, samplers)
             # Takes place when they are.
-            page.load(None, outputs=[go, *held], js=able(True, 3), api_visibility="private")
+            parts = [go, *held]
+            page.load(None, outputs=parts, js=able(True, len(parts)), api_visibility="private")
 
             def on_draw(*values: Any) -> Iterator[Any]:
                 texts: dict[str, dict[str, Any]] = {}
