@@ -359,10 +359,11 @@ def published_moves(config: Mapping[str, Any], num_inference_steps: int) -> int:
     """How many evaluations move the state: all but those of a matrix read-out's products.
 
     Args:
-        config: with a ``readout``, and ``readout_steps``.
+        config: with a ``readout``, and ``readout_steps`` if that is the one.
         num_inference_steps: all of them.
     """
-    return num_inference_steps - config["readout_steps"] * (config["readout"] == "matrix")
+    products = config["readout_steps"] if config["readout"] == "matrix" else 0
+    return int(num_inference_steps - products)
 
 
 def published_descent(
