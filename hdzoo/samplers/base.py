@@ -163,7 +163,7 @@ class Sampler(Planned, Indexing, Configured):
     @property
     def probes(self) -> int:
         """How many of the last evaluations are made beside the chain's state, for derivatives
-        there: where `probe` says, and nothing may change that. None, if not overridden."""
+        there: where `probe` says, and nothing may change that. 0, if not overridden."""
         return 0
 
     def probe(self, made: int, x: torch.Tensor, score: torch.Tensor) -> torch.Tensor:

@@ -46,6 +46,11 @@ class ReadOutSampler(LadderSampler):
     off by at most :math:`\tfrac12 h\, |\partial^2 D|`. A trained network's :math:`R` need not be
     symmetric: the symmetric part of it takes its place on the vectors that are at hand (Arnoldi's
     method), and eigenvalues below 0 are taken for 0.
+
+    It is for exact scores, and for networks that are near to one in derivative too. That of
+    `ncsn-mnist` is not: along its own score, that is along the noise, whose length never varies in
+    training, :math:`v \cdot R v` is several times what it is along others, and of an exact denoiser
+    it would be the least. There the read-out leaves noise, and denoising in full is better.
     """
 
     @property
