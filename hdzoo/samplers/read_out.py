@@ -49,8 +49,8 @@ class ReadOutSampler(LadderSampler):
 
     It is for exact scores, and for networks that are near to one in derivative too. That of
     `ncsn-mnist` is not: along its own score, that is along the noise, whose length never varies in
-    training, :math:`v \cdot R v` is several times what it is along others, and of an exact denoiser
-    it would be the least. There the read-out leaves noise, and denoising in full is better.
+    training, :math:`v \cdot R v` is several times what it is on average; of an exact denoiser of
+    normal data it is less. There the read-out leaves noise, and denoising in full is better.
     """
 
     @property

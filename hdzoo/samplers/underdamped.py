@@ -16,6 +16,7 @@ from hdzoo.samplers.families import SingleLevelSampler
 from hdzoo.samplers.gaussian import (
     GaussianLaw,
     JointLaw,
+    Number,
     Rung,
     published_descent,
     published_last_move,
@@ -203,7 +204,7 @@ class UnderdampedAnnealedLangevinSampler(Underdamped, AnnealedLangevinSampler):
         self.set_timesteps()
 
     def closed_form(self, start: GaussianLaw) -> GaussianLaw:
-        config, law, moves = self.config, JointLaw.of(start), list[tuple[Rung, float, float]]()
+        config, law, moves = self.config, JointLaw.of(start), list[tuple[Rung, float, Number]]()
         for rung, below, quiet in published_descent(config, self.num_inference_steps, 0.5):
             moves += [(rung, (2 * rung.alpha) ** 0.5, 0.0)] * (rung.steps - quiet)
             if quiet:

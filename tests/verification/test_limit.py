@@ -29,6 +29,9 @@ def louder(base: type[Any], factor: float) -> type[Any]:
     """Noise of another size, in the chain and in its closed form alike."""
 
     class Louder(base):
+        # A read-out may be more than its moves say.
+        option_choices = {}  # noqa: RUF012
+
         def plan(self, *args):
             return [m._replace(noise=factor * m.noise) for m in super().plan(*args)]
 
