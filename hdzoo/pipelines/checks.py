@@ -237,7 +237,7 @@ def check_extras(scheduler: Any, network: Any) -> None:
 
 def check_precision(scheduler: Any, network: Any) -> None:
     """Refuses a network whose weights are too coarse for what a sampler makes of its output."""
-    if hasattr(scheduler, "check_precision"):
+    if getattr(scheduler, "probes", 0):
         scheduler.check_precision(network.dtype)
 
 
