@@ -29,7 +29,7 @@ EVERY = pytest.mark.parametrize("name", PRESETS)
 RECIPES = {
     "fast": (5, 0.15, 10, (1.2, 1.3, 2.6), 1.05),
     "balanced": (5, 0.05, 20, (2.2, 1, 2.2), 1),
-    "best": (5, 0.1, 50, (4, 0.25, 0), 1),
+    "best": (10.0, 0.01, 50, (2.2, 0.0, 2.2), 1.0),
 }
 
 
@@ -66,7 +66,7 @@ def written_out(name: str, x: torch.Tensor, z: torch.Tensor, scale: float) -> to
 @pytest.mark.parametrize("data_std", [0.3081, 0.6162])
 def test_a_preset_is_its_recipe_step_by_step(name: str, data_std: float) -> None:
     """Noise levels are in terms of the data."""
-    pipe = pipeline(data_std=data_std)
+    pipe = pipeline(data_std=data_std, sigma_max=20.0)
     sampler = get_preset(name).for_model(pipe)
     sampler.set_timesteps()
     number = RECIPES[name][2]
@@ -89,7 +89,8 @@ def test_it_starts_from_the_datas_mean_and_variance(name: str) -> None:
     noise = Noise(torch.Generator().manual_seed(0), "cpu")
     state = sampler.first_state((2, 1, 8, 8), noise, 0.1307, (0, 1), 0.3081)
     z = Noise(torch.Generator().manual_seed(0), "cpu").normal((2, 1, 8, 8))
-    torch.testing.assert_close(state, 0.1307 + math.sqrt(5**2 + 0.3081**2) * z)
+    first = RECIPES[name][0]
+    torch.testing.assert_close(state, 0.1307 + math.sqrt(first**2 + 0.3081**2) * z)
 
 
 def test_a_pipeline_draws_at_the_presets_cost() -> None:
@@ -143,8 +144,10 @@ def test_networks_of_a_noise_schedule() -> None:
         first, last, number, *_ = RECIPES[name]
         levels = np.array(pipe.scheduler.levels[:-1])
         expected = 0.5 / 0.3081 * np.geomspace(first, last, number)
-        # Levels that the network was trained at are 3 % apart there, at most.
-        np.testing.assert_allclose(levels, expected, rtol=0.03)
+        # Levels that the network was trained at are 3 % apart above .1, at most; below, where
+        # there are few, the nearest is no further than the least two from each other, 1.5.
+        np.testing.assert_allclose(levels[expected > 0.1], expected[expected > 0.1], rtol=0.03)
+        np.testing.assert_allclose(levels, expected, rtol=0.5)
         assert pipe.scheduler.config.start == "normal"
         assert "a guess at data_std: not measured" in preset.describe(pipe)
 
