@@ -87,20 +87,22 @@ class Chain(Sequence[Move]):
         if isinstance(index, slice):
             return [self[k] for k in range(*index.indices(len(self)))]
         k = range(len(self))[index]
-        rung = int(np.searchsorted(self._ends, k, side="right"))
-        walk = self._walk(rung)
-        if k + 1 < self._ends[rung]:
-            return walk
-        if k + 1 == len(self):
-            return self._read_out(walk)
-        return self._hand_off(walk, self._walk(rung + 1))
+        rung = int(self._ends.searchsorted(k, side="right"))
+        return self._walk(rung) if k + 1 < self._ends[rung] else self._last(rung)
 
     def __iter__(self) -> Iterator[Move]:
         first = 0
         for rung, end in enumerate(self._ends.tolist()):
             yield from repeat(self._walk(rung), end - first - 1)
-            yield self[end - 1]
+            yield self._last(rung)
             first = end
+
+    def _last(self, rung: int) -> Move:
+        """The last move on a rung."""
+        walk = self._walk(rung)
+        if rung + 1 == len(self._ends):
+            return self._read_out(walk)
+        return self._hand_off(walk, self._walk(rung + 1))
 
     def _walk(self, rung: int) -> Move:
         alpha = self._alphas[rung]
