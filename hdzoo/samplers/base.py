@@ -205,9 +205,11 @@ class Sampler(Planned, Indexing, Configured):
             self._step_index, self.memory = k, {}
         return_dict = Flag()("return_dict", return_dict)
         edge, (keep, push, fresh) = self._edge_at(k)
-        state = _as(torch.promote_types(sample.dtype, torch.float32), sample)
+        given_dtype = sample.dtype
+        dtype = torch.promote_types(given_dtype, torch.float32)
+        state = sample if dtype == given_dtype else sample.to(dtype)
         prediction, variance = self._parts(model_output, sample)
-        prediction = _as(state.dtype, prediction)
+        prediction = _as(dtype, prediction)
         if other or self.needs or self.uses:
             given = other if variance is None else {"variance": variance} | other
             self._take_extras(given, len(sample))
@@ -216,11 +218,11 @@ class Sampler(Planned, Indexing, Configured):
             moved = state * keep
             moved.add_(prediction, alpha=push)
             if fresh > 0:
-                z = randn_tensor(state.shape, generator, device=state.device, dtype=state.dtype)
+                z = randn_tensor(state.shape, generator, device=state.device, dtype=dtype)
                 moved.add_(z, alpha=fresh)
         else:
             x, score = edge.to_ve(state, prediction)
-            moved = self.update(k, x, score, Noise(generator, state.device, state.dtype))
+            moved = self.update(k, x, score, Noise(generator, state.device, dtype))
             if moved.shape != state.shape:
                 raise HDZooError(
                     f"{type(self).__name__}.update returns the shape {tuple(moved.shape)} for "
@@ -228,7 +230,7 @@ class Sampler(Planned, Indexing, Configured):
                 )
             if edge.scale_after != 1:
                 moved = moved / edge.scale_after
-        moved = _as(sample.dtype, moved)
+        moved = _as(given_dtype, moved)
         self._step_index = k + 1
         if not return_dict:
             return (moved,)
@@ -236,8 +238,8 @@ class Sampler(Planned, Indexing, Configured):
             score = edge.to_ve(state, prediction)[1]
         return SamplerOutput(
             prev_sample=moved,
-            pred_original_sample=edge.denoised(state, prediction).to(sample.dtype),
-            score=score.to(sample.dtype),
+            pred_original_sample=edge.denoised(state, prediction).to(given_dtype),
+            score=score.to(given_dtype),
         )
 
     @property
