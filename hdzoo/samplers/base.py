@@ -10,7 +10,7 @@ from diffusers import SchedulerMixin as SchedulerMixin
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 
-from hdzoo.checks import Flag, floating
+from hdzoo.checks import Flag, floating_dtype
 from hdzoo.errors import HDZooError
 from hdzoo.generators import check_generator
 from hdzoo.samplers.chain import Move as Move  # with the rest of the contract
@@ -196,8 +196,8 @@ class Sampler(Planned, Indexing, Configured):
                 f"the chain of {counted(len(self.moves), 'step')} has ended; call set_timesteps to "
                 "start anew"
             )
-        floating("sample", sample, "the state of the chain")
-        floating("model_output", model_output, "the network's output")
+        given_dtype = floating_dtype("sample", sample, "the state of the chain")
+        output_dtype = floating_dtype("model_output", model_output, "the network's output")
         # One by one at the start alone: a thousand of them cost what a step's arithmetic does.
         if begins or (isinstance(generator, list) and len(generator) != len(sample)):
             check_generator(generator, len(sample))
@@ -205,11 +205,12 @@ class Sampler(Planned, Indexing, Configured):
             self._step_index, self.memory = k, {}
         return_dict = Flag()("return_dict", return_dict)
         edge, (keep, push, fresh) = self._edge_at(k)
-        given_dtype = sample.dtype
-        dtype = torch.promote_types(given_dtype, torch.float32)
+        dtype = torch.float64 if given_dtype == torch.float64 else torch.float32
+        # `Tensor.to` takes microseconds also where there is nothing to do.
         state = sample if dtype == given_dtype else sample.to(dtype)
         prediction, variance = self._parts(model_output, sample)
-        prediction = _as(dtype, prediction)
+        if dtype != output_dtype:
+            prediction = prediction.to(dtype)
         if other or self.needs or self.uses:
             given = other if variance is None else {"variance": variance} | other
             self._take_extras(given, len(sample))
@@ -220,6 +221,8 @@ class Sampler(Planned, Indexing, Configured):
             if fresh > 0:
                 z = randn_tensor(state.shape, generator, device=state.device, dtype=dtype)
                 moved.add_(z, alpha=fresh)
+            if dtype != given_dtype:
+                moved = moved.to(given_dtype)
         else:
             x, score = edge.to_ve(state, prediction)
             moved = self.update(k, x, score, Noise(generator, state.device, dtype))
@@ -230,7 +233,8 @@ class Sampler(Planned, Indexing, Configured):
                 )
             if edge.scale_after != 1:
                 moved = moved / edge.scale_after
-        moved = _as(given_dtype, moved)
+            if moved.dtype != given_dtype:
+                moved = moved.to(given_dtype)
         self._step_index = k + 1
         if not return_dict:
             return (moved,)
@@ -321,8 +325,3 @@ class Sampler(Planned, Indexing, Configured):
             The law of the last state; None where no formula is declared.
         """
         return None
-
-
-def _as(dtype: torch.dtype, x: torch.Tensor) -> torch.Tensor:
-    # `Tensor.to` takes microseconds also where there is nothing to do.
-    return x if x.dtype == dtype else x.to(dtype)
