@@ -90,6 +90,7 @@ WRONG: dict[str, list[Any]] = {
     "radius": POSITIVE,
     "rank": [*maybe(WHOLE), 10],
     "readout": ["a", "", b"half", True, [], {}, object(), -5, 7, -1e-9, 1.01, math.nan, math.inf],
+    "readout_steps": [*WHOLE, 101],
     "rho": [*maybe(NUMBER), 0.5, 0, -1, 1e6],
     "sample_shape": [*WHOLES, [], 3, [10**8, 10**8]],
     "sample_size": [*WHOLE, 10**9],

@@ -26,6 +26,7 @@ METHODS = {
 FIXED = {
     "add_noise",
     "begin_index",
+    "check_precision",
     "compatibles",
     "from_config",
     "from_pretrained",

@@ -13,16 +13,20 @@ from hdzoo.leaderboard.ranking import WIDTH, Difference, difference
 from hdzoo.literature.base import Claim, Progress, Reproduction
 from hdzoo.markdown import prose, table
 from hdzoo.metrics.comparison import Result
+from hdzoo.metrics.features import get_extractor
+from hdzoo.metrics.reference import load_reference, reference_of
 from hdzoo.metrics.report import plus_minus
 from hdzoo.pipelines.pipeline import HDPipeline
 from hdzoo.plots import style
 from hdzoo.samplers.presets import PRESETS
 from hdzoo.text import counted
 
+# The last two of features that classify.
 METRICS = ("fid", "wfid", "tv")
 # Hours on a machine of few cores...
 FULL: dict[str, Any] = {
     "budgets": (5, 10, 20, 50, 100, 200, 1000),
+    "langevin_budgets": (),
     "num_images": 10_000,
     "trials": 8,
     "trial_images": 1000,
@@ -30,6 +34,7 @@ FULL: dict[str, Any] = {
 # ... and minutes, by which little can be told apart.
 QUICK: dict[str, Any] = {
     "budgets": (5, 10, 20, 50),
+    "langevin_budgets": (200,),
     "num_images": 160,
     "trials": 3,
     "trial_images": 40,
@@ -44,14 +49,12 @@ class Contender:
         sampler: its registered name.
         options: that make it what it is; the others are tuned.
         budgets: that it is for; all if there are none.
-        more: budgets on top in a quick run, of one that is known to need many evaluations.
         tuned: whether it is.
     """
 
     sampler: str
     options: Mapping[str, Any] = field(default_factory=dict)
     budgets: Sequence[int] = ()
-    more: Sequence[int] = ()
     tuned: bool = True
 
 
@@ -66,7 +69,7 @@ CONTENDERS = {
     "DPM-Solver++ 2M SDE": Contender(_SOLVER, _PLAIN | {"eta": 1.0, "rho": 7.0}),
     "consistent annealing": Contender("consistent-annealed-sampling", {"readout": "full"}),
     "second-order consistent annealing": Contender(_SOLVER, {"solver_type": "heun", "rho": None}),
-    LANGEVIN: Contender("annealed-langevin", {"readout": None}, more=(200,)),
+    LANGEVIN: Contender("annealed-langevin", {"readout": None}),
     "annealed half-denoising (Algorithm 2)": Contender("annealed-half-denoising"),
     "alpha-half-denoising (Algorithm 3)": Contender("alpha-half-denoising"),
     "averaged noise": Contender("averaged-noise-annealed-langevin", _WALK),
@@ -97,10 +100,11 @@ def run(
     model: str = "ncsn-mnist",
     samplers: Sequence[str] | None = None,
     budgets: Sequence[int] | None = None,
+    langevin_budgets: Sequence[int] | None = None,
     num_images: int | None = None,
     trials: int | None = None,
     trial_images: int | None = None,
-    rank_by: str = "wfid",
+    rank_by: str | None = None,
     seed: int = 0,
     trial_seed: int = 1,
     chunk_size: int = 125,
@@ -116,19 +120,25 @@ def run(
         progress: told how far it is.
         folder: where the comparisons are.
         quick: few images, trials and budgets (`QUICK`).
-        model: a folder, a bundled name, or a Hub id, with a reference whose features classify.
+        model: a folder, a bundled name, or a Hub id, with a reference.
         samplers: names of `contenders`; all by default.
         budgets: network evaluations for each image; those of `FULL` or `QUICK` by default.
+        langevin_budgets: more of them, of annealed Langevin dynamics alone, which needs many; by
+            default those of `FULL` or `QUICK`, or none if there are ``budgets``.
         num_images: of each.
         trials: configurations to try of each at each budget.
         trial_images: drawn with each of these.
-        rank_by: the metric that each is tuned by and that says which is best.
+        rank_by: the metric that each is tuned by and that says which is best: by default ``wfid``
+            if the reference's features classify, else ``fid``.
         seed: of the images that are reported.
         trial_seed: of those that are tuned on.
         chunk_size: images drawn together.
         num_threads: CPU threads.
         dtype: of the network's weights.
     """
+    extractor = get_extractor(load_reference(reference_of(model)).known_extractor())
+    metrics = tuple(metric for metric in METRICS if metric in extractor.metrics)
+    rank_by = rank_by or ("wfid" if "wfid" in metrics else "fid")
     known = contenders(model)
     chosen = (
         list(known) if samplers is None else list(Many(OneOf(tuple(known)))("samplers", samplers))
@@ -136,6 +146,8 @@ def run(
     chosen = list(dict.fromkeys(chosen))
     defaults = QUICK if quick else FULL
     asked = budgets or defaults["budgets"]
+    if langevin_budgets is None:
+        langevin_budgets = () if budgets else defaults["langevin_budgets"]
     sizes = {"num_images": num_images, "trials": trials, "trial_images": trial_images}
     settings: dict[str, Any] = {
         **{key: defaults[key] if size is None else size for key, size in sizes.items()},
@@ -147,7 +159,7 @@ def run(
     }
     plans = {
         name: [b for b in asked if b in (known[name].budgets or asked)]
-        + [b for b in known[name].more if quick and not budgets]
+        + list(langevin_budgets if name == LANGEVIN else ())
         for name in chosen
     }
     found: dict[str, list[Entry]] = {}
@@ -162,7 +174,7 @@ def run(
             samplers=[one.sampler],
             num_inference_steps=costs,
             options=dict(one.options),
-            metrics=METRICS,
+            metrics=metrics,
             rank_by=rank_by,
             on_note=progress,
             **settings | ({} if one.tuned else {"trials": 0}),
@@ -170,7 +182,7 @@ def run(
         found[name] = board.entries
         said = [f"{e.num_inference_steps}: {_value(e, rank_by)}" for e in board.entries]
         progress(f"{name}: {rank_by} at {', '.join(said)}", number + 1, len(plans))
-    frontier = Frontier(found, rank_by)
+    frontier = Frontier(found, rank_by, metrics)
     return Reproduction(
         title=f"Quality against network evaluations on {model}",
         source="measured here; each sampler's own source is in `hdzoo samplers`",
@@ -199,11 +211,18 @@ class Frontier:
     Args:
         entries: of each contender, one for each budget.
         rank_by: the metric that says which is best.
+        metrics: that there are.
     """
 
-    def __init__(self, entries: Mapping[str, list[Entry]], rank_by: str) -> None:
+    def __init__(
+        self,
+        entries: Mapping[str, list[Entry]],
+        rank_by: str,
+        metrics: Sequence[str] = METRICS,
+    ) -> None:
         self.entries = entries
         self.rank_by = rank_by
+        self.metrics = metrics
 
     @property
     def budgets(self) -> list[int]:
@@ -249,7 +268,7 @@ class Frontier:
             if many is None or not placed or many.num_inference_steps <= budget:
                 continue
             name, few = next(iter(placed.items()))
-            for metric in ("fid", "wfid"):
+            for metric in (m for m in ("fid", "wfid") if m in self.metrics):
                 found = self.difference(many, few, metric)
                 claims.append(
                     Claim(
@@ -293,7 +312,7 @@ class Frontier:
                     best = next(iter(self.at(budget).values()))
                     for result in entry.report.results:
                         row[result.metric] = {"value": result.value, "spread": result.spread}
-                    for metric in METRICS:
+                    for metric in self.metrics:
                         found = self.difference(best, entry, metric)
                         row[metric]["minus_the_best"] = asdict(found) | {"tie": found.is_tie}
                 rows.append(row)
@@ -302,7 +321,7 @@ class Frontier:
     def page(self, model: str, settings: Mapping[str, Any]) -> str:
         """Tables in Markdown."""
         first = next((e for b in self.budgets for e in self.at(b).values()), None)
-        floor = "" if first is None else _floors(first)
+        floor = "" if first is None else self._floors(first)
         parts = [
             f"# Quality against network evaluations on {prose(model)}",
             f"{counted(settings['num_images'], 'image')} of each, of seeds that it was not tuned "
@@ -311,7 +330,7 @@ class Frontier:
             f"{counted(settings['trial_images'], 'image')}, the same search for all; presets are "
             f"taken as they are. ± is {WIDTH} standard errors.{floor}",
         ]
-        for metric in METRICS:
+        for metric in self.metrics:
             parts += [f"## {metric}", self._table(partial(_value, metric=metric))]
         failures = [
             f"* {name} at {entry.num_inference_steps}: {prose(entry.failure or '')}"
@@ -344,11 +363,21 @@ class Frontier:
             rows.append([name, *(said.get(budget, "") for budget in self.budgets)])
         return table(["evaluations", *self.budgets], rows)
 
+    def _floors(self, entry: Entry) -> str:
+        """What real images get."""
+        said = []
+        for metric in self.metrics:
+            floor = _result(entry, metric).equal_size
+            if floor is not None:
+                real = plus_minus(floor.floor, floor.floor_spread)
+                said.append(f"{metric} {real} at {counted(floor.num_images, 'image')}")
+        return f" Real images get {', '.join(said)}." if said else ""
+
     def draw(self, figure: Any) -> None:
         """One panel for each metric."""
-        figure.set_size_inches(15, 5.5)
-        panels = figure.subplots(1, len(METRICS))
-        for axes, metric in zip(panels, METRICS, strict=True):
+        figure.set_size_inches(5 * max(2, len(self.metrics)), 5.5)
+        panels = figure.subplots(1, len(self.metrics), squeeze=False)[0]
+        for axes, metric in zip(panels, self.metrics, strict=True):
             for number, (name, entries) in enumerate(self.entries.items()):
                 done = sorted(
                     (e for e in entries if e.report is not None),
@@ -381,14 +410,3 @@ def _result(entry: Entry, metric: str) -> Result:
 
 def _options(entry: Entry) -> str:
     return ", ".join(f"{key}={value}" for key, value in entry.options.items()) or "its own"
-
-
-def _floors(entry: Entry) -> str:
-    """What real images get."""
-    said = []
-    for metric in METRICS:
-        floor = _result(entry, metric).equal_size
-        if floor is not None:
-            real = plus_minus(floor.floor, floor.floor_spread)
-            said.append(f"{metric} {real} at {counted(floor.num_images, 'image')}")
-    return f" Real images get {', '.join(said)}." if said else ""

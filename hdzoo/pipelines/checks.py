@@ -235,6 +235,12 @@ def check_extras(scheduler: Any, network: Any) -> None:
             )
 
 
+def check_precision(scheduler: Any, network: Any) -> None:
+    """Refuses a network whose weights are too coarse for what a sampler makes of its output."""
+    if getattr(scheduler, "probes", 0):
+        scheduler.check_precision(network.dtype)
+
+
 def check_sigmas(scheduler: Any, network: Any) -> None:
     """Refuses noise levels that a network does not know."""
     if hasattr(network, "check_sigmas") and hasattr(scheduler, "sigmas"):

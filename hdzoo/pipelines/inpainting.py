@@ -165,6 +165,7 @@ class HDInpaintPipeline(HDPipeline):
             )
         timesteps = scheduler.timesteps
         levels = timesteps.tolist()
+        beside = range(len(levels) - getattr(scheduler, "probes", 0), len(levels))
         # Before the sampler draws.
         known_noises = Noise(fork(generator), known.device, known.dtype)
         z = torch.empty(0)
@@ -173,6 +174,8 @@ class HDInpaintPipeline(HDPipeline):
             nonlocal z
             if step == len(levels):
                 return torch.where(painted, state, known)
+            if step in beside:
+                return state
             if known_noise == "step" or step == 0 or levels[step] != levels[step - 1]:
                 z = known_noises.normal(known.shape)
             noisy = scheduler.add_noise(known, z, timesteps[step : step + 1])

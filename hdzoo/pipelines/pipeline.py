@@ -268,6 +268,7 @@ class HDPipeline(StoredPipeline):
             scheduler = deepcopy(self.scheduler)
         checks.check_options(scheduler, self.unet, told)
         checks.check_extras(scheduler, self.unet)
+        checks.check_precision(scheduler, self.unet)
         checks.check_sigmas(scheduler, self.unet)
         if hasattr(scheduler, "set_begin_index"):
             scheduler.set_begin_index(0)

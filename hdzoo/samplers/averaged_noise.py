@@ -17,8 +17,7 @@ from hdzoo.samplers.gaussian import (
 )
 from hdzoo.samplers.langevin import HAND_OFFS, AnnealedLangevinSampler
 from hdzoo.samplers.noise import Noise
-from hdzoo.samplers.options import LADDER_RULES
-from hdzoo.samplers.options import readout as readout_rule
+from hdzoo.samplers.options import LADDER_RULES, READOUT_RULES
 
 
 class AveragedNoise(Sampler):
@@ -122,7 +121,7 @@ class AveragedNoiseAnnealedLangevinSampler(AveragedNoise, AnnealedLangevinSample
     limit = Limit("data", "sigma_min")
     default_eta = 1.0
 
-    @checked(**LADDER_RULES, hand_off=OneOf(HAND_OFFS), readout=readout_rule)
+    @checked(**LADDER_RULES, **READOUT_RULES, hand_off=OneOf(HAND_OFFS))
     @register_to_config
     def __init__(
         self,
@@ -134,6 +133,7 @@ class AveragedNoiseAnnealedLangevinSampler(AveragedNoise, AnnealedLangevinSample
         step_size: float | list[float] | str | None = None,
         hand_off: str = "half",
         readout: float | str | None = "full",
+        readout_steps: int = 2,
         held_out_loss: dict[str, list[float]] | None = None,
         start: str = "normal",
         prediction_type: str = "score",
@@ -154,6 +154,6 @@ class AveragedNoiseAnnealedLangevinSampler(AveragedNoise, AnnealedLangevinSample
                     law, begun = law.step((1, 0, 0), (half / total, 0, 1)), True
                 law = law.step((1 - rung.alpha / total, half, half), (0, 0, 1))
             if quiet:
-                reach = published_last_move(config, rung, below)
+                reach = published_last_move(config, rung, below, start)
                 law = law.step((1 - reach / total, 0, 0), (0, 1, 0))
         return law.state

@@ -160,6 +160,25 @@ class Sampler(Planned, Indexing, Configured):
         moved = x + move.alpha * score
         return moved + move.noise * noise.normal(x.shape) if move.noise > 0 else moved
 
+    @property
+    def probes(self) -> int:
+        """How many of the last evaluations are made beside the chain's state, for derivatives
+        there: where `probe` says, and nothing may change that. 0, if not overridden."""
+        return 0
+
+    def probe(self, made: int, x: torch.Tensor, score: torch.Tensor) -> torch.Tensor:
+        """What `update` is for the last `probes` evaluations, and for the one before them.
+
+        Args:
+            made: how many of them there have been; 0 at the state itself.
+            x: where the network was asked, as in `update`.
+            score: likewise.
+
+        Returns:
+            Where it is asked next; after the last, the sample.
+        """
+        raise NotImplementedError
+
     def step(
         self,
         model_output: torch.Tensor,
@@ -202,6 +221,7 @@ class Sampler(Planned, Indexing, Configured):
         if begins or (isinstance(generator, list) and len(generator) != len(sample)):
             check_generator(generator, len(sample))
         if begins:
+            self.check_precision(output_dtype, given_dtype)
             self._step_index, self.memory = k, {}
         return_dict = Flag()("return_dict", return_dict)
         edge, (keep, push, fresh) = self._edge_at(k)
@@ -214,8 +234,9 @@ class Sampler(Planned, Indexing, Configured):
         if other or self.needs or self.uses:
             given = other if variance is None else {"variance": variance} | other
             self._take_extras(given, len(sample))
-        score = None
-        if type(self).update is Sampler.update:
+        score, probes = None, self.probes
+        made = k + 1 + probes - len(self.moves) if probes else -1
+        if type(self).update is Sampler.update and made < 0:
             moved = state * keep
             moved.add_(prediction, alpha=push)
             if fresh > 0:
@@ -225,7 +246,10 @@ class Sampler(Planned, Indexing, Configured):
                 moved = moved.to(given_dtype)
         else:
             x, score = edge.to_ve(state, prediction)
-            moved = self.update(k, x, score, Noise(generator, state.device, dtype))
+            if made >= 0:
+                moved = self.probe(made, x, score)
+            else:
+                moved = self.update(k, x, score, Noise(generator, state.device, dtype))
             if moved.shape != state.shape:
                 raise HDZooError(
                     f"{type(self).__name__}.update returns the shape {tuple(moved.shape)} for "
@@ -245,6 +269,22 @@ class Sampler(Planned, Indexing, Configured):
             pred_original_sample=edge.denoised(state, prediction).to(given_dtype),
             score=score.to(given_dtype),
         )
+
+    def check_precision(self, *dtypes: torch.dtype) -> None:
+        """Refuses what is too coarse for `probes`, differences of which are roundings.
+
+        Args:
+            *dtypes: of the network's weights or output, or of the state.
+
+        Raises:
+            HDZooError: one is.
+        """
+        if self.probes and torch.bfloat16 in dtypes:
+            raise HDZooError(
+                f"{type(self).__name__} with these options takes differences of the network's "
+                "outputs, which are roundings in bfloat16; take float32 or float16, or "
+                "readout='full'"
+            )
 
     @property
     def _step_is_own(self) -> bool:

@@ -42,6 +42,7 @@ class Chain(Sequence[Move]):
         counts: moves on each, at least 1.
         hand_off: the last move on a rung, given the walks on it and on the next.
         read_out: the very last move, given the walk on the last rung.
+        read_outs: how many of the last moves are that one; fewer than the last of the counts.
 
     Raises:
         HDZooError: there is not one step size for each rung, or one is no number from 0 up.
@@ -54,6 +55,7 @@ class Chain(Sequence[Move]):
         counts: Sequence[int],
         hand_off: Callable[[Move, Move], Move],
         read_out: Callable[[Move], Move],
+        read_outs: int = 1,
     ) -> None:
         if not len(sigmas) == len(alphas) == len(counts):
             raise HDZooError(
@@ -68,7 +70,7 @@ class Chain(Sequence[Move]):
                 "size is a finite number, and not negative"
             )
         self._sigmas, self._alphas = sigmas, alphas
-        self._hand_off, self._read_out = hand_off, read_out
+        self._hand_off, self._read_out, self._read_outs = hand_off, read_out, read_outs
         self._ends = np.cumsum(counts)
         self.levels: Sequence[float] = floats(np.repeat(np.asarray(sigmas, dtype=float), counts))
         # What is wrong with a hand-off is said now.
@@ -88,21 +90,20 @@ class Chain(Sequence[Move]):
             return [self[k] for k in range(*index.indices(len(self)))]
         k = range(len(self))[index]
         rung = int(self._ends.searchsorted(k, side="right"))
-        return self._walk(rung) if k + 1 < self._ends[rung] else self._last(rung)
+        walk = self._walk(rung)
+        if k >= len(self) - self._read_outs:
+            return self._read_out(walk)
+        if k + 1 < self._ends[rung]:
+            return walk
+        return self._hand_off(walk, self._walk(rung + 1))
 
     def __iter__(self) -> Iterator[Move]:
         first = 0
         for rung, end in enumerate(self._ends.tolist()):
-            yield from repeat(self._walk(rung), end - first - 1)
-            yield self._last(rung)
+            others = self._read_outs if end == len(self) else 1
+            yield from repeat(self._walk(rung), end - first - others)
+            yield from (self[k] for k in range(end - others, end))
             first = end
-
-    def _last(self, rung: int) -> Move:
-        """The last move on a rung."""
-        walk = self._walk(rung)
-        if rung + 1 == len(self._ends):
-            return self._read_out(walk)
-        return self._hand_off(walk, self._walk(rung + 1))
 
     def _walk(self, rung: int) -> Move:
         alpha = self._alphas[rung]

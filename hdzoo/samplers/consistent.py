@@ -1,5 +1,6 @@
 """Consistent annealed sampling."""
 
+from array import array
 from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -12,23 +13,23 @@ from diffusers.configuration_utils import register_to_config
 from hdzoo.checks import MAX_LEVELS, POSITIVE, Maybe, OneOf, checked
 from hdzoo.errors import HDZooError
 from hdzoo.samplers.base import Limit, Move
-from hdzoo.samplers.families import LadderSampler, root
+from hdzoo.samplers.families import root
 from hdzoo.samplers.gaussian import (
     GaussianLaw,
     published_fraction,
     published_ladder,
     published_loss,
+    published_moves,
 )
 from hdzoo.samplers.held_out import SOME_LOSS, loss_at
 from hdzoo.samplers.ladders import asked_once, floats, refine_ladder
-from hdzoo.samplers.langevin import denoise
-from hdzoo.samplers.options import LADDER_RULES
-from hdzoo.samplers.options import readout as readout_rule
+from hdzoo.samplers.options import LADDER_RULES, READOUT_CHOICES, READOUT_RULES
+from hdzoo.samplers.read_out import ReadOutSampler, denoise
 
 OF_WHAT = ("point", "data")
 
 
-class ConsistentAnnealedSampler(LadderSampler):
+class ConsistentAnnealedSampler(ReadOutSampler):
     r"""Consistent annealed sampling: one evaluation a rung, and the noise that the ladder asks for.
 
     .. math::
@@ -62,6 +63,7 @@ class ConsistentAnnealedSampler(LadderSampler):
             within :math:`[1 - \gamma_i, 1 + \gamma_i]`; None for :math:`\eta_i = 1 - \gamma_i^2`.
         readout: None for the last step as published, ``"full"`` for the denoising step instead of
             it (their "denoised" samples), or any other of `AnnealedLangevinSampler`'s.
+        readout_steps: as in `AnnealedLangevinSampler`, for ``readout="matrix"``.
         consistent_with: ``"point"``: the noise is what a single point asks for, as published; or
             ``"data"``, what these data ask for by ``held_out_loss``.
         held_out_loss: :math:`c(\sigma) = E |\sigma s + z|^2 / d` as the network records it
@@ -75,18 +77,15 @@ class ConsistentAnnealedSampler(LadderSampler):
     family = "ancestral"
     limit = Limit("noisy data", "num_inference_steps")
     option_choices: ClassVar[dict[str, Sequence[Any]]] = {
-        "readout": (None, "alpha", "half", "full", 0.625, "half-corrected", "variance-matched"),
+        **READOUT_CHOICES,
         "consistent_with": OF_WHAT,
         "held_out_loss": (SOME_LOSS,),
     }
 
     @checked(
         **LADDER_RULES
-        | {
-            "step_size": Maybe(POSITIVE),
-            "readout": readout_rule,
-            "consistent_with": OneOf(OF_WHAT),
-        }
+        | READOUT_RULES
+        | {"step_size": Maybe(POSITIVE), "consistent_with": OneOf(OF_WHAT)}
     )
     @register_to_config
     def __init__(
@@ -98,6 +97,7 @@ class ConsistentAnnealedSampler(LadderSampler):
         steps_per_level: int = 100,
         step_size: float | None = None,
         readout: float | str | None = None,
+        readout_steps: int = 2,
         consistent_with: str = "point",
         held_out_loss: dict[str, list[float]] | None = None,
         start: str = "normal",
@@ -108,12 +108,14 @@ class ConsistentAnnealedSampler(LadderSampler):
         self.set_timesteps()
 
     def rungs(self, num_inference_steps: int) -> Sequence[float]:
-        if num_inference_steps < 2:
+        levels = num_inference_steps - self.probes
+        if levels < 2:
+            needs = f"2, and readout_steps={self.probes} more" if self.probes else "2"
             raise HDZooError(
                 f"num_inference_steps is {num_inference_steps}; consistent annealed sampling goes "
-                "from one noise level to another and needs at least 2"
+                f"from one noise level to another and needs at least {needs}"
             )
-        return refine_ladder(self.ladder, num_inference_steps)
+        return refine_ladder(self.ladder, levels)
 
     def step_sizes(self, sigmas: Sequence[float]) -> Sequence[float]:
         levels, step_size = np.asarray(sigmas), self.config.step_size
@@ -151,7 +153,9 @@ class ConsistentAnnealedSampler(LadderSampler):
         return f", or at least {bisect_left(range(most), True, lo=2, key=fits)} steps"
 
     def plan(self, sigmas: Sequence[float], counts: Sequence[int]) -> Sequence[Move]:
-        asked_once(counts, "consistent annealed sampling")
+        moves = array("q", counts)
+        moves[-1] -= self.probes
+        asked_once(moves, "consistent annealed sampling")
         return super().plan(sigmas, counts)
 
     def hand_off(self, walk: Move, next_walk: Move) -> Move:
@@ -166,7 +170,8 @@ class ConsistentAnnealedSampler(LadderSampler):
         return denoise(walk, readout, self.config.held_out_loss)
 
     def closed_form(self, start: GaussianLaw) -> GaussianLaw:
-        levels = published_ladder(self.config, self.num_inference_steps)
+        moves = published_moves(self.config, self.num_inference_steps)
+        levels = published_ladder(self.config, moves)
         gammas = levels[1:] / levels[:-1]
         epsilon = self.config.step_size
         etas = 1 - gammas**2 if epsilon is None else 0 * gammas + epsilon / levels[-1] ** 2
@@ -179,5 +184,5 @@ class ConsistentAnnealedSampler(LadderSampler):
             law = law.gradient(tau, sigma).noise(np.maximum(0, fresh))
         if self.config.readout is None:
             return law.gradient(etas[-1] * last**2, last)
-        fraction = published_fraction(self.config, last, etas[-1] * last**2)
+        fraction = published_fraction(self.config, last, etas[-1] * last**2, start)
         return law.gradient(fraction * last**2, last)

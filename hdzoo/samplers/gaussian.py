@@ -43,7 +43,7 @@ class GaussianLaw(NamedTuple):
         mean = self.data_mean + factor * (self.mean - self.data_mean)
         return self._replace(mean=mean, variance=factor**2 * self.variance)
 
-    def gradient(self, alpha: float, sigma: float) -> Self:
+    def gradient(self, alpha: Number, sigma: float) -> Self:
         """The law of ``x + alpha s(x, sigma)``."""
         return self.contract(1 - alpha / self.total(sigma))
 
@@ -238,13 +238,16 @@ def published_loss(config: Mapping[str, Any], sigma: float) -> float:
     return float(np.interp(np.log(sigma), np.log(levels), np.minimum(1, losses)))
 
 
-def published_fraction(config: Mapping[str, Any], sigma: float, alpha: float) -> float:
+def published_fraction(
+    config: Mapping[str, Any], sigma: float, alpha: float, start: GaussianLaw
+) -> Number:
     r"""The fraction :math:`\lambda` of the denoising step that a read-out stands for.
 
     Args:
         config: with a ``readout``, a word or a number, and ``held_out_loss``.
         sigma: the last noise level.
         alpha: the step size there.
+        start: of the data, for the matrix read-out, a fraction in each direction.
     """
     eta = alpha / sigma**2
     match config["readout"]:
@@ -258,6 +261,9 @@ def published_fraction(config: Mapping[str, Any], sigma: float, alpha: float) ->
             return (2 + eta) / 4
         case "variance-matched":
             return 1 / (1 + published_loss(config, sigma) ** 0.5)
+        case "matrix":
+            spread, total = start.data_variance**0.5, start.total(sigma) ** 0.5
+            return total / (total + spread)
         case fraction:
             return float(fraction)
 
@@ -281,17 +287,20 @@ def published_hand_off(config: Mapping[str, Any], rung: Rung, below: Rung) -> fl
     return difference / 2 if q == 0 else float(-np.expm1(np.log1p(-q * difference) / 2) / q)
 
 
-def published_last_move(config: Mapping[str, Any], rung: Rung, below: Rung | None) -> float:
+def published_last_move(
+    config: Mapping[str, Any], rung: Rung, below: Rung | None, start: GaussianLaw
+) -> Number:
     """The coefficient of the score in the last move on a rung, where that adds no noise.
 
     Args:
         config: with a ``hand_off``, a ``readout``, and ``held_out_loss``.
         rung: of the move.
         below: the next; None after the last, where the move is the read-out.
+        start: of the data.
     """
     if below is not None:
         return published_hand_off(config, rung, below)
-    return published_fraction(config, rung.sigma, rung.alpha) * rung.sigma**2
+    return published_fraction(config, rung.sigma, rung.alpha, start) * rung.sigma**2
 
 
 def technique_4(levels: np.ndarray, steps: int) -> float:
@@ -346,6 +355,17 @@ def published_rungs(
     return [Rung(*rung) for rung in zip(levels.tolist(), alphas.tolist(), steps, strict=True)]
 
 
+def published_moves(config: Mapping[str, Any], num_inference_steps: int) -> int:
+    """How many evaluations move the state: all but those of a matrix read-out's products.
+
+    Args:
+        config: with a ``readout``, and ``readout_steps`` if that is the one.
+        num_inference_steps: all of them.
+    """
+    products = config["readout_steps"] if config["readout"] == "matrix" else 0
+    return int(num_inference_steps - products)
+
+
 def published_descent(
     config: Mapping[str, Any], num_inference_steps: int, eta: float
 ) -> list[tuple[Rung, Rung | None, bool]]:
@@ -360,7 +380,7 @@ def published_descent(
         None for a next rung after the last, where the last move may be a read-out.
     """
     given = None if config["step_size"] is not None else eta
-    rungs = published_rungs(config, num_inference_steps, given)
+    rungs = published_rungs(config, published_moves(config, num_inference_steps), given)
     hands_on_noise, reads_out = config["hand_off"] in ("own", "next"), config["readout"] is not None
     quiet = [not hands_on_noise] * (len(rungs) - 1) + [reads_out]
     return list(zip(rungs, [*rungs[1:], None], quiet, strict=True))

@@ -1,7 +1,7 @@
 """Langevin dynamics, at one noise level and annealed."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, ClassVar
 
@@ -11,17 +11,18 @@ from diffusers.configuration_utils import register_to_config
 
 from hdzoo.checks import OneOf, checked
 from hdzoo.samplers.base import Limit, Move
-from hdzoo.samplers.families import LadderSampler, SingleLevelSampler
+from hdzoo.samplers.families import SingleLevelSampler
 from hdzoo.samplers.gaussian import (
     GaussianLaw,
     published_fraction,
     published_hand_off,
     published_level,
+    published_moves,
     published_rungs,
 )
 from hdzoo.samplers.held_out import SOME_LOSS, loss_at
-from hdzoo.samplers.options import LADDER_RULES, READOUTS
-from hdzoo.samplers.options import readout as readout_rule
+from hdzoo.samplers.options import LADDER_RULES, READOUT_CHOICES, READOUT_RULES
+from hdzoo.samplers.read_out import ReadOutSampler, denoise
 
 HAND_OFFS = ("own", "next", "half", "variance-matched")
 
@@ -54,7 +55,7 @@ class LangevinSampler(SingleLevelSampler):
         return start.langevin(alpha, sigma, self.num_inference_steps)
 
 
-class AnnealedLangevinSampler(LadderSampler):
+class AnnealedLangevinSampler(ReadOutSampler):
     r"""Annealed Langevin dynamics.
 
     On each rung in turn, ``steps_per_level`` times
@@ -90,6 +91,10 @@ class AnnealedLangevinSampler(LadderSampler):
             with fresh noise inflates the variance by, to first order. ``"variance-matched"`` for
             :math:`1 / (1 + \sqrt{c(\sigma_L)})`, after which the total variance is that of the
             data; where they are smooth in some directions and singular in others, it suits neither.
+            ``"matrix"`` for the read-out that suits both, `ReadOutSampler`'s, which takes
+            ``readout_steps`` evaluations more; float32 or float16 networks only.
+        readout_steps: products of the denoiser's Jacobian for ``readout="matrix"``, an evaluation
+            each; they are counted in ``num_inference_steps``.
         held_out_loss: :math:`c(\sigma) = E |\sigma s + z|^2 / d` as the network records it
             (``unet.config.held_out_loss``), for what is variance-matched.
 
@@ -100,11 +105,11 @@ class AnnealedLangevinSampler(LadderSampler):
     limit = Limit("noisy data", "step_size")
     option_choices: ClassVar[dict[str, Sequence[Any]]] = {
         "hand_off": HAND_OFFS,
-        "readout": (None, "alpha", "half", "full", 0.625, "half-corrected", "variance-matched"),
+        **READOUT_CHOICES,
         "held_out_loss": (SOME_LOSS,),
     }
 
-    @checked(**LADDER_RULES, hand_off=OneOf(HAND_OFFS), readout=readout_rule)
+    @checked(**LADDER_RULES, **READOUT_RULES, hand_off=OneOf(HAND_OFFS))
     @register_to_config
     def __init__(
         self,
@@ -116,6 +121,7 @@ class AnnealedLangevinSampler(LadderSampler):
         step_size: float | list[float] | str | None = None,
         hand_off: str = "own",
         readout: float | str | None = None,
+        readout_steps: int = 2,
         held_out_loss: dict[str, list[float]] | None = None,
         start: str = "normal",
         prediction_type: str = "score",
@@ -145,7 +151,7 @@ class AnnealedLangevinSampler(LadderSampler):
 
     def closed_form(self, start: GaussianLaw) -> GaussianLaw:
         law, readout = start, self.config.readout
-        rungs = published_rungs(self.config, self.num_inference_steps)
+        rungs = published_rungs(self.config, published_moves(self.config, self.num_inference_steps))
         for rung, below in pairwise(rungs):
             law = law.langevin(rung.alpha, rung.sigma, rung.steps - 1)
             if self.config.hand_off in ("half", "variance-matched"):
@@ -156,26 +162,5 @@ class AnnealedLangevinSampler(LadderSampler):
         sigma, alpha, steps = rungs[-1]
         if readout is None:
             return law.langevin(alpha, sigma, steps)
-        fraction = published_fraction(self.config, sigma, alpha)
+        fraction = published_fraction(self.config, sigma, alpha, start)
         return law.langevin(alpha, sigma, steps - 1).gradient(fraction * sigma**2, sigma)
-
-
-def denoise(
-    walk: Move, readout: float | str, held_out_loss: Mapping[str, Any] | None = None
-) -> Move:
-    """A noiseless move by a fraction of the denoising step.
-
-    Args:
-        walk: the walk on the last rung.
-        readout: a word of `AnnealedLangevinSampler`'s option, or the fraction itself.
-        held_out_loss: of the network.
-    """
-    if readout == "alpha":
-        return walk._replace(noise=0.0)
-    if readout == "half-corrected":
-        fraction = 0.5 + walk.alpha / walk.sigma**2 / 4
-    elif readout == "variance-matched":
-        fraction = 1 / (1 + math.sqrt(loss_at(held_out_loss, walk.sigma)))
-    else:
-        fraction = READOUTS[readout] if isinstance(readout, str) else readout
-    return Move(walk.sigma, fraction * walk.sigma**2, 0.0)

@@ -1,5 +1,6 @@
 """What the options of samplers may be, for `hdzoo.checks.checked`."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from hdzoo.checks import (
@@ -21,8 +22,10 @@ from hdzoo.scores.clocks import TIMESTEP_TYPES
 from hdzoo.scores.conversions import PREDICTION_TYPES
 
 READOUTS = {"half": 0.5, "full": 1.0}
-# Those that are known once the step size, or the network's loss, is.
-DERIVED_READOUTS = ("alpha", "half-corrected", "variance-matched")
+# Those that are known once the step size, the network's loss, or its derivative is.
+DERIVED_READOUTS = ("alpha", "half-corrected", "variance-matched", "matrix")
+# Of a matrix read-out, each of which takes the memory of two states.
+MOST_PRODUCTS = 100
 STARTS = ("normal", "uniform", "gaussian")
 
 
@@ -90,6 +93,14 @@ LADDER_RULES: dict[str, Rule] = {
     "held_out_loss": held_out_loss,
     "rho": RHO,
     "num_steps": EVALUATIONS,
+}
+# ... those on a ladder whose read-out is one...
+READOUT_RULES: dict[str, Rule] = {"readout": readout, "readout_steps": Whole(1, MOST_PRODUCTS)}
+# ... of which `hdzoo verify` tries these: as many products as its data have dimensions, with which
+# the matrix read-out is exact...
+READOUT_CHOICES: dict[str, Sequence[Any]] = {
+    "readout": (None, *READOUTS, *DERIVED_READOUTS, 0.625),
+    "readout_steps": (3,),
 }
 # ... and those at a single level.
 SINGLE_LEVEL_RULES: dict[str, Rule] = {

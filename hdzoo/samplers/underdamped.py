@@ -16,6 +16,7 @@ from hdzoo.samplers.families import SingleLevelSampler
 from hdzoo.samplers.gaussian import (
     GaussianLaw,
     JointLaw,
+    Number,
     Rung,
     published_descent,
     published_last_move,
@@ -23,8 +24,7 @@ from hdzoo.samplers.gaussian import (
 )
 from hdzoo.samplers.langevin import HAND_OFFS, AnnealedLangevinSampler
 from hdzoo.samplers.noise import Noise
-from hdzoo.samplers.options import LADDER_RULES, SINGLE_LEVEL_RULES
-from hdzoo.samplers.options import readout as readout_rule
+from hdzoo.samplers.options import LADDER_RULES, READOUT_RULES, SINGLE_LEVEL_RULES
 
 FRICTION_UNITS = ("step", "time")
 
@@ -176,8 +176,8 @@ class UnderdampedAnnealedLangevinSampler(Underdamped, AnnealedLangevinSampler):
 
     @checked(
         **LADDER_RULES,
+        **READOUT_RULES,
         hand_off=OneOf(HAND_OFFS),
-        readout=readout_rule,
         friction=POSITIVE,
         friction_per=OneOf(FRICTION_UNITS),
     )
@@ -194,6 +194,7 @@ class UnderdampedAnnealedLangevinSampler(Underdamped, AnnealedLangevinSampler):
         friction_per: str = "step",
         hand_off: str = "half",
         readout: float | str | None = "full",
+        readout_steps: int = 2,
         held_out_loss: dict[str, list[float]] | None = None,
         start: str = "normal",
         prediction_type: str = "score",
@@ -203,11 +204,11 @@ class UnderdampedAnnealedLangevinSampler(Underdamped, AnnealedLangevinSampler):
         self.set_timesteps()
 
     def closed_form(self, start: GaussianLaw) -> GaussianLaw:
-        config, law, moves = self.config, JointLaw.of(start), list[tuple[Rung, float, float]]()
+        config, law, moves = self.config, JointLaw.of(start), list[tuple[Rung, float, Number]]()
         for rung, below, quiet in published_descent(config, self.num_inference_steps, 0.5):
             moves += [(rung, (2 * rung.alpha) ** 0.5, 0.0)] * (rung.steps - quiet)
             if quiet:
-                moves.append((rung, 0.0, published_last_move(config, rung, below)))
+                moves.append((rung, 0.0, published_last_move(config, rung, below, start)))
         for (at, delta, jump), later in pairwise([*moves, (moves[-1][0], 0.0, 0.0)]):
             total, reach = start.total(at.sigma), (delta + later[1]) / 2
             if delta == 0:

@@ -153,7 +153,8 @@ def image_loader(
         images: pictures, or a data set that has them.
         transform: from what `hdzoo.images.picture.read_picture` gives to a tensor.
         num_workers: processes that decode.
-        **sampling: ``batch_sampler`` or ``batch_size``, as `torch.utils.data.DataLoader` takes.
+        **sampling: ``batch_sampler`` or ``batch_size``, and others that
+            `torch.utils.data.DataLoader` takes.
     """
     tensors: Any = _Tensors(Images.of(images), transform)
     return _Loader(tensors, collate_fn=_stack, num_workers=num_workers, **sampling)

@@ -125,7 +125,14 @@ class Run:
             accelerator.process_index,
             processes,
         )
-        self.loader = image_loader(images, self.transform, num_workers, batch_sampler=self.batches)
+        self.loader = image_loader(
+            images,
+            self.transform,
+            num_workers,
+            batch_sampler=self.batches,
+            # Else a copy to the accelerator waits for all that it has to do.
+            pin_memory=accelerator.device.type == "cuda",
+        )
         self.protocol = run_protocol(network, images, config, processes)
         self.surroundings = surroundings()
         self.progress = Progress(running=(0.0,) * processes)

@@ -145,9 +145,10 @@ def declared_law(sampler: Any, target: Gaussian, start: Gaussian) -> Gaussian | 
             "the first state's covariance has other eigenvectors than the data's, where the closed "
             "forms do not hold; take noise of one variance, or the noisy data"
         )
-    law = closed_form(
-        GaussianLaw(target.mean @ vectors, np.maximum(values, 0.0), start.mean @ vectors, variances)
-    )
+    # A singular covariance's eigenvalue of 0 comes out as a rounding, of which a closed form may
+    # take the root.
+    values = np.where(values > 1e-14 * values.max(), values, 0.0)
+    law = closed_form(GaussianLaw(target.mean @ vectors, values, start.mean @ vectors, variances))
     if law is None:
         return None
     ones = np.ones_like(values)

@@ -52,6 +52,13 @@ def test_moves() -> None:
             moves[beyond]
 
 
+def test_a_read_out_of_several_moves() -> None:
+    quiet = Move(0.5)
+    moves = Chain(SIGMAS, ALPHAS, [1, 3, 4], lambda walk, _: walk, lambda _: quiet, 3)
+    expected = [WALKS[0], *[WALKS[1]] * 3, WALKS[2], *[quiet] * 3]
+    assert list(moves) == [moves[k] for k in range(8)] == expected
+
+
 @pytest.mark.parametrize(
     ("alphas", "message"),
     [

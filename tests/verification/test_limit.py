@@ -1,6 +1,6 @@
 """A sampler arrives at what it says that it converges to, and one with an error that stays not."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -29,6 +29,9 @@ def louder(base: type[Any], factor: float) -> type[Any]:
     """Noise of another size, in the chain and in its closed form alike."""
 
     class Louder(base):
+        # A read-out may be more than its moves say.
+        option_choices: ClassVar[dict[str, Any]] = {}
+
         def plan(self, *args):
             return [m._replace(noise=factor * m.noise) for m in super().plan(*args)]
 

@@ -42,7 +42,8 @@ def save_load(sampler_class: type[Any]) -> str:
                     "option called like one of hdzoo's must mean the same; rename one that does not"
                 ) from error
             back = Watched(sampler_class).from_config(between.config)
-            _check_same_sampler(back, sampler, options, chain, "by way of annealed-langevin and back")
+            way = "by way of annealed-langevin and back"
+            _check_same_sampler(back, sampler, options, chain, way)
             built = Watched(sampler_class).from_config(base.config, **change)
             _check_same_sampler(built, sampler, options, chain, "by from_config")
     return f"{len(options)} options, {len(changes)} ways to change them"
