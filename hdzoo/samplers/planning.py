@@ -15,8 +15,8 @@ from hdzoo.samplers.ladders import check_ladder, check_levels, floats, share_ste
 from hdzoo.scores.clocks import float_dtype
 from hdzoo.text import counted
 
-# Evaluations of a chain whose edges are worked out at the first, some 30 ms: many a sampler is built
-# and never run. Of a longer one, each when its turn comes.
+# Evaluations of a chain whose edges are worked out at the first, some 30 ms: many samplers are
+# built and never run. Of a longer one, each when its turn comes.
 EDGES_AT_ONCE = 1000
 
 
