@@ -51,6 +51,7 @@ parser.add_argument("--num-images-long", type=int, default=2_000, help="of T = 1
 parser.add_argument("--reference", help="real images; what the model has by default")
 parser.add_argument("--features", help="an extractor, such as inception-v3-compat")
 parser.add_argument("--dtype", default="float32")
+parser.add_argument("--backend", default="torch", help="or onnxruntime, faster on CPUs")
 options = parser.parse_args()
 
 parts = {
@@ -68,6 +69,7 @@ for name in options.parts:
             reference=options.reference,
             features=options.features,
             dtype=options.dtype,
+            backend=options.backend,
             command=shlex.join(["python", *sys.argv]),
             on_entry=write_page,
             on_progress=on_progress,

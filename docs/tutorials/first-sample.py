@@ -1,7 +1,7 @@
 # %% [markdown]
 # # First sample
 #
-# A model is a network and a sampler. `ncsn-mnist` comes with hdzoo: a network of 1.4 million
+# A model is a network and a sampler. `ncsn-mnist` comes with hdzoo: a network of 2.4 million
 # parameters that draws digits on any processor.
 
 # %%

@@ -8,7 +8,7 @@ score networks. What was predicted stands in `hdzoo.literature.factorial.rules`.
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -69,10 +69,14 @@ def run(
             table |= target.table(chain)
         found.append(Found(told(target), [{"Frechet": table}]))
     with exclusive(folder):
-        for one in sampled:
-            asked = quick and isinstance(one, Network)
-            chains = chains_asked_for() if asked else CHAINS
-            found.append(Found(told(one), measured(one, chains, folder, progress)))
+        plans = [
+            chains_asked_for() if quick and isinstance(one, Network) else CHAINS for one in sampled
+        ]
+        total, before = sum(map(len, plans)), 0
+        for one, chains in zip(sampled, plans, strict=True):
+            counted = partial(_after, progress, before, total)
+            found.append(Found(told(one), measured(one, chains, folder, counted)))
+            before += len(chains)
     return Reproduction(
         title=TITLE,
         source="The report on annealed half-denoising, Algorithms 1 to 3; Hyvärinen (arXiv "
@@ -86,8 +90,12 @@ def run(
     )
 
 
+def _after(progress: Progress, before: int, total: int, text: str, done: int) -> None:
+    progress(text, before + done, total)
+
+
 def measured(
-    target: Sampled, chains: Sequence[Chain], folder: Path, progress: Progress
+    target: Sampled, chains: Sequence[Chain], folder: Path, progress: Callable[[str, int], None]
 ) -> list[dict[str, dict[Cell, float]]]:
     """The distances of the cells of some chains by metric, of all seeds, and of all but each."""
     names = without_each(SEEDS)
@@ -98,7 +106,6 @@ def measured(
             f"{target.name}: {chain.hand_off} hand-off, {chain.noise} noise, eta {chain.eta:g}, "
             f"{len(SEEDS)} seeds of {cost}",
             done,
-            len(chains),
         )
         digests = {seed: kept(target, chain, seed, folder) for seed in SEEDS}
         for seeds, table in zip(names, tables, strict=True):
