@@ -12,12 +12,15 @@ import reprlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from hdzoo.errors import HDZooError
+
+if TYPE_CHECKING:
+    import torch
 
 Rule = Callable[[str, Any], Any]
 Init = TypeVar("Init", bound=Callable[..., None])
@@ -316,9 +319,16 @@ def floating(name: str, value: Any, allowed: str) -> Any:
     Raises:
         HDZooError: it is none.
     """
-    if not (hasattr(value, "is_floating_point") and value.is_floating_point()):
-        refuse(name, value, f"a tensor of a floating-point dtype, {allowed}")
+    floating_dtype(name, value, allowed)
     return value
+
+
+def floating_dtype(name: str, value: Any, allowed: str) -> "torch.dtype":
+    """The dtype of what `floating` lets through; arguments as there."""
+    dtype: torch.dtype | None = value.dtype if hasattr(value, "is_floating_point") else None
+    if dtype is None or not dtype.is_floating_point:
+        refuse(name, value, f"a tensor of a floating-point dtype, {allowed}")
+    return dtype
 
 
 def check_device(device: Any) -> None:

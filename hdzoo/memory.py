@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import json
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -43,9 +44,15 @@ def within_memory(init: Init) -> Init:
         init: of a model, which then raises an `HDZooError` at the tensor that would be too much.
     """
 
+    # What has been found to fit, by its class and its options.
+    fits: set[tuple[type, str]] = set()
+
     @functools.wraps(init)
     def wrapper(self: Any, *args: Any, **kwargs: Any) -> None:
-        name = type(self).__name__
+        name, known = type(self).__name__, (type(self), _written(args, kwargs))
+        if known in fits:
+            init(self, *args, **kwargs)
+            return
         if torch.get_default_device().type != "meta":
             try:
                 with _Counted(name, sketch=True), torch.device("meta"):
@@ -57,12 +64,22 @@ def within_memory(init: Init) -> Init:
             except (RuntimeError, NotImplementedError, TypeError, ValueError, AttributeError):
                 pass
             else:
+                if known[1]:
+                    fits.add(known)
                 init(self, *args, **kwargs)
                 return
         with _Counted(name):
             init(self, *args, **kwargs)
 
     return wrapper  # type: ignore[return-value]
+
+
+def _written(args: Sequence[Any], kwargs: dict[str, Any]) -> str:
+    """Options in full; nothing where they are more than a configuration holds."""
+    try:
+        return json.dumps([args, kwargs])
+    except (TypeError, ValueError, RecursionError):
+        return ""
 
 
 class _Counted(TorchFunctionMode):

@@ -20,11 +20,15 @@ def plain(text: object) -> str:
     Args:
         text: anything that has a string.
     """
+    string = str(text)
+    # All that is unseen is unprintable, and hardly a text has any.
+    if string.isprintable():
+        return string
     return "".join(
         character.encode("unicode_escape").decode()
         if character not in _HARMLESS and unicodedata.category(character) in _UNSEEN
         else character
-        for character in str(text)
+        for character in string
     )
 
 

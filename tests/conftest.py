@@ -1,6 +1,7 @@
 """What many tests share: the command, also of several processes, and a model that is quick."""
 
 import gc
+import os
 import sys
 from functools import cache
 
@@ -10,6 +11,10 @@ import typer.main
 
 # Typer builds a parser anew at each call of a command.
 parser_of = cache(typer.main.get_command)
+
+
+# No test cuts the power, and a disk takes milliseconds for each file.
+os.fsync = lambda _: None
 
 
 def pytest_collection_finish():

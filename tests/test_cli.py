@@ -149,7 +149,7 @@ def test_animation_ends_on_the_grid(run, model):
 
 @pytest.mark.parametrize("name", zoo.SAMPLERS)
 def test_every_sampler_draws(run, model, name):
-    code, out, _ = run("sample", model, "-s", name, "-n", 2, "-t", 60)
+    code, out, _ = run("sample", model, "-s", name, "-n", 2, "-t", 12)
     assert code == 0
     assert Path(out.strip()).is_file()
 

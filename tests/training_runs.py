@@ -22,7 +22,7 @@ CONFIG = TrainingConfig(
 )
 UNET = {
     "sample_size": 8,
-    "block_out_channels": (8, 16),
+    "block_out_channels": (8,),
     "norm_num_groups": 4,
     "data_mean": 0.3,
     "data_std": 0.37,

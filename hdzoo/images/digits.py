@@ -1,5 +1,6 @@
 """The data set that travels with scikit-learn."""
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +21,12 @@ def load_digits(split: str = "train") -> "Dataset":
     """
     if split not in ("train", "test"):
         raise HDZooError(f"the digits have no split {split!r}; they have 'train' and 'test'")
+    # Another object each time, for a format may be set in place.
+    return _digits(split).with_format(None)
+
+
+@cache
+def _digits(split: str) -> "Dataset":
     from datasets import Dataset, Features, Value
     from datasets import Image as ImageFeature
     from sklearn.datasets import load_digits as sklearn_digits

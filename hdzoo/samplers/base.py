@@ -10,7 +10,7 @@ from diffusers import SchedulerMixin as SchedulerMixin
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 
-from hdzoo.checks import Flag, floating
+from hdzoo.checks import Flag, floating_dtype
 from hdzoo.errors import HDZooError
 from hdzoo.generators import check_generator
 from hdzoo.samplers.chain import Move as Move  # with the rest of the contract
@@ -215,19 +215,22 @@ class Sampler(Planned, Indexing, Configured):
                 f"the chain of {counted(len(self.moves), 'step')} has ended; call set_timesteps to "
                 "start anew"
             )
-        floating("sample", sample, "the state of the chain")
-        floating("model_output", model_output, "the network's output")
+        given_dtype = floating_dtype("sample", sample, "the state of the chain")
+        output_dtype = floating_dtype("model_output", model_output, "the network's output")
         # One by one at the start alone: a thousand of them cost what a step's arithmetic does.
         if begins or (isinstance(generator, list) and len(generator) != len(sample)):
             check_generator(generator, len(sample))
         if begins:
-            self.check_precision(model_output.dtype, sample.dtype)
+            self.check_precision(output_dtype, given_dtype)
             self._step_index, self.memory = k, {}
         return_dict = Flag()("return_dict", return_dict)
         edge, (keep, push, fresh) = self._edge_at(k)
-        state = _as(torch.promote_types(sample.dtype, torch.float32), sample)
+        dtype = torch.float64 if given_dtype == torch.float64 else torch.float32
+        # `Tensor.to` takes microseconds also where there is nothing to do.
+        state = sample if dtype == given_dtype else sample.to(dtype)
         prediction, variance = self._parts(model_output, sample)
-        prediction = _as(state.dtype, prediction)
+        if dtype != output_dtype:
+            prediction = prediction.to(dtype)
         if other or self.needs or self.uses:
             given = other if variance is None else {"variance": variance} | other
             self._take_extras(given, len(sample))
@@ -237,14 +240,16 @@ class Sampler(Planned, Indexing, Configured):
             moved = state * keep
             moved.add_(prediction, alpha=push)
             if fresh > 0:
-                z = randn_tensor(state.shape, generator, device=state.device, dtype=state.dtype)
+                z = randn_tensor(state.shape, generator, device=state.device, dtype=dtype)
                 moved.add_(z, alpha=fresh)
+            if dtype != given_dtype:
+                moved = moved.to(given_dtype)
         else:
             x, score = edge.to_ve(state, prediction)
             if made >= 0:
                 moved = self.probe(made, x, score)
             else:
-                moved = self.update(k, x, score, Noise(generator, state.device, state.dtype))
+                moved = self.update(k, x, score, Noise(generator, state.device, dtype))
             if moved.shape != state.shape:
                 raise HDZooError(
                     f"{type(self).__name__}.update returns the shape {tuple(moved.shape)} for "
@@ -252,7 +257,8 @@ class Sampler(Planned, Indexing, Configured):
                 )
             if edge.scale_after != 1:
                 moved = moved / edge.scale_after
-        moved = _as(sample.dtype, moved)
+            if moved.dtype != given_dtype:
+                moved = moved.to(given_dtype)
         self._step_index = k + 1
         if not return_dict:
             return (moved,)
@@ -260,8 +266,8 @@ class Sampler(Planned, Indexing, Configured):
             score = edge.to_ve(state, prediction)[1]
         return SamplerOutput(
             prev_sample=moved,
-            pred_original_sample=edge.denoised(state, prediction).to(sample.dtype),
-            score=score.to(sample.dtype),
+            pred_original_sample=edge.denoised(state, prediction).to(given_dtype),
+            score=score.to(given_dtype),
         )
 
     def check_precision(self, *dtypes: torch.dtype) -> None:
@@ -359,8 +365,3 @@ class Sampler(Planned, Indexing, Configured):
             The law of the last state; None where no formula is declared.
         """
         return None
-
-
-def _as(dtype: torch.dtype, x: torch.Tensor) -> torch.Tensor:
-    # `Tensor.to` takes microseconds also where there is nothing to do.
-    return x if x.dtype == dtype else x.to(dtype)

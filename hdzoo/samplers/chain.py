@@ -89,7 +89,7 @@ class Chain(Sequence[Move]):
         if isinstance(index, slice):
             return [self[k] for k in range(*index.indices(len(self)))]
         k = range(len(self))[index]
-        rung = int(np.searchsorted(self._ends, k, side="right"))
+        rung = int(self._ends.searchsorted(k, side="right"))
         walk = self._walk(rung)
         if k >= len(self) - self._read_outs:
             return self._read_out(walk)

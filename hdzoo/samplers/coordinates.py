@@ -264,8 +264,9 @@ class NetworkCoordinates:
                 "the time of a VP process is in VP coordinates. Build the sampler by from_config "
                 "from the configuration of the network's diffusers scheduler"
             )
-        names = inspect.signature(type(self).__init__).parameters
-        if self._coordinates != "ve" and self._step_is_own and "coordinates" not in names:
+        if self._coordinates == "ve" or not self._step_is_own:
+            return
+        if "coordinates" not in inspect.signature(type(self).__init__).parameters:
             raise HDZooError(
                 f"{type(self).__name__} makes its steps itself, in VE coordinates, and the network "
                 f"is in {self._coordinates!r}; take another sampler. (One that overrides update "

@@ -15,8 +15,8 @@ from hdzoo.samplers.ladders import check_ladder, check_levels, floats, share_ste
 from hdzoo.scores.clocks import float_dtype
 from hdzoo.text import counted
 
-# Evaluations of a chain whose edges are worked out before the first, some 30 ms; of a longer one,
-# each when its turn comes.
+# Evaluations of a chain whose edges are worked out at the first, some 30 ms: many samplers are
+# built and never run. Of a longer one, each when its turn comes.
 EDGES_AT_ONCE = 1000
 
 
@@ -139,14 +139,9 @@ class Planned(NetworkCoordinates):
         self.sigmas = torch.from_numpy(np.array(self.levels)).to(float_dtype(device))
         self.timesteps = self._timesteps_of(levels, device)
         self._edges, self._last_edge = [], None
-        if len(moves) <= EDGES_AT_ONCE:
-            self._edges = [
-                self._edge_of(move, below)
-                for move, below in zip(moves, self.levels[1:], strict=True)
-            ]
         # What is wrong with an option is said now, and not in the middle of a chain.
         for k in {0, len(moves) - 1}:
-            self._edge_at(k)
+            self._edge_of(moves[k], self.levels[k + 1])
         self._step_index: int | None = None
         self._begin_index: int | None = None
         self.memory, self.extras = {}, {}
@@ -154,9 +149,12 @@ class Planned(NetworkCoordinates):
     def _edge_at(self, k: int) -> tuple[Edge, tuple[float, float, float]]:
         """Evaluation ``k`` at the edge to the network, and what its move makes of the state there;
         equal neighbours, the steps of a walk, share it."""
-        if k < len(self._edges):
-            return self._edges[k]
-        return self._edge_of(self.moves[k], self.levels[k + 1])
+        if len(self.moves) > EDGES_AT_ONCE:
+            return self._edge_of(self.moves[k], self.levels[k + 1])
+        if not self._edges:
+            # Into the list that copies of the sampler have too.
+            self._edges += list(map(self._edge_of, self.moves, self.levels[1:]))
+        return self._edges[k]
 
     def _edge_of(self, move: Move, below: float) -> tuple[Edge, tuple[float, float, float]]:
         key = move, below

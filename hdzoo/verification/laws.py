@@ -349,7 +349,8 @@ def network_output(sampler: Any, score: Score, given: torch.Tensor, sigma: float
     # With sigma_data the input is divided by the root of `total`, Karras et al. (arXiv 2206.00364).
     total = 1.0 if sigma_data is None else sigma**2 + sigma_data**2
     scale = scale_of(sampler, sigma)
-    x = given * math.sqrt(total) * scale
+    factor = math.sqrt(total) * scale
+    x = given if factor == 1 else given * factor
     s = score(x, sigma)
     match sampler.config.get("prediction_type", "score"), sigma_data:
         case "score", None:

@@ -1,6 +1,8 @@
 """A small sampler of any class, under watch."""
 
 import inspect
+from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 from diffusers import ConfigMixin, SchedulerMixin
@@ -25,9 +27,14 @@ SMALL_ON_SIGNS = {"sigma_max": 4.0, "sigma_min": 1.0, "sigma": 1.0, "step_size":
 
 def option_names(sampler_class: type[Any]) -> list[str]:
     """The options that a sampler's constructor takes by name."""
-    parameters = inspect.signature(sampler_class.__init__).parameters.values()
+    return list(_named_parameters(sampler_class.__init__))
+
+
+@lru_cache
+def _named_parameters(constructor: Callable[..., None]) -> tuple[str, ...]:
+    parameters = inspect.signature(constructor).parameters.values()
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return [p.name for p in parameters if p.name != "self" and p.kind in named]
+    return tuple(p.name for p in parameters if p.name != "self" and p.kind in named)
 
 
 def options_of(sampler: Any) -> dict[str, Any]:

@@ -1,13 +1,14 @@
 """The exact law of a long chain, one step's map after another."""
 
 import copy
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
 
 from hdzoo.verification.draws import Draws, NotAffineError
-from hdzoo.verification.laws import AffineMap, Gaussian, chain_states, each, next_state
+from hdzoo.verification.laws import AffineMap, Gaussian, each, next_state
 
 
 def stepwise_law(sampler: Any, target: Gaussian, start: Gaussian) -> Gaussian | None:
@@ -43,9 +44,11 @@ def stepwise_law(sampler: Any, target: Gaussian, start: Gaussian) -> Gaussian | 
 
     sampler.set_timesteps(sampler.num_inference_steps)
     sampler.set_begin_index(0)
+    generator, levels, draws = torch.Generator(), sampler.sigmas.tolist(), Draws(noise)
+    places = list(zip(sampler.timesteps, levels, strict=False))
     before, counts, ends = [copy.copy(sampler)], [0], torch.from_numpy(points)
-    for state in chain_states(sampler, score, torch.from_numpy(points), Draws(noise)):
-        ends = state
+    for at in places:
+        ends = next_state(sampler, score, ends, at, draws, generator)
         before.append(copy.copy(sampler))
         counts.append(len(noises))
         if not all(
@@ -56,13 +59,12 @@ def stepwise_law(sampler: Any, target: Gaussian, start: Gaussian) -> Gaussian | 
         ):
             return None
 
-    generator, levels = torch.Generator(), sampler.sigmas.tolist()
     # Steps at one timestep that lead to the same two levels are one map, found once, if as much is
     # remembered and drawn; if that is not so, each is found for itself.
     for alike in (True, False):
         law, expected, size = start, points, float(np.abs(points).max())
         found: dict[Any, AffineMap] = {}
-        for k, at in enumerate(zip(sampler.timesteps, levels, strict=False)):
+        for k, at in enumerate(places):
             drawn = noises[counts[k] : counts[k + 1]]
             each_draws = [numbers.shape[1] for numbers in drawn]
             kept = tuple((key, one.shape) for key, one in before[k].memory.items())
@@ -112,9 +114,8 @@ def _map_of_step(
     rows = int(draws_begin[-1])
 
     def impulses(first: int, count: int) -> torch.Tensor:
-        unit = torch.zeros(rows, count, dtype=torch.float64)
-        unit[first : first + count] = torch.eye(count, dtype=torch.float64)
-        return unit
+        # A copy, which the sampler may write to.
+        return _units(rows)[:, first - 1 : first - 1 + count].clone()
 
     def impulse(draw: int, shape: torch.Size) -> torch.Tensor:
         count = each(name, shape, rows)[1]
@@ -133,3 +134,9 @@ def _map_of_step(
     images = reached[1:] - reached[0]
     inputs = begins[-1] - 1
     return AffineMap(reached[0].copy(), images[:inputs], images[inputs:])
+
+
+@lru_cache
+def _units(rows: int) -> torch.Tensor:
+    """A row of zeros, and a unit vector in each row after it."""
+    return torch.eye(rows, dtype=torch.float64)[:, 1:]

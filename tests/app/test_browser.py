@@ -3,6 +3,7 @@
 import re
 import shutil
 import time
+from importlib.util import find_spec
 
 import pytest
 
@@ -29,10 +30,17 @@ SLOW_CANCEL = """() => {
 
 if CHROMIUM is None:
     pytest.skip("no browser test of the page: apt-get install chromium", allow_module_level=True)
-pytest.importorskip("gradio", reason="no test of the page: pip install 'hdzoo[app]'")
-playwright = pytest.importorskip(
-    "playwright.sync_api", reason="no browser test of the page: pip install playwright"
-)
+# Looked for and not imported, which takes seconds of whoever collects the tests.
+if find_spec("gradio") is None:
+    pytest.skip("no test of the page: pip install 'hdzoo[app]'", allow_module_level=True)
+if find_spec("playwright") is None:
+    pytest.skip("no browser test of the page: pip install playwright", allow_module_level=True)
+
+
+def expect(locator):
+    from playwright.sync_api import expect
+
+    return expect(locator)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +54,9 @@ def address(tiny):
 
 @pytest.fixture(scope="module")
 def browser():
-    with playwright.sync_playwright() as driver:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield browser
         browser.close()
@@ -101,7 +111,7 @@ def test_the_whole_page(page):
     page.get_by_label(re.compile("number input for Evaluations", re.I)).first.fill("6")
     page.get_by_label(re.compile("number input for Images", re.I)).first.fill("4")
     page.get_by_role("button", name="Draw", exact=True).click()
-    playwright.expect(page.locator("#draw-films .hz-film")).to_have_count(1)
+    expect(page.locator("#draw-films .hz-film")).to_have_count(1)
     finished(page, "#draw-films")
     command = page.locator("#draw-command .cm-content")
     assert "-s example-ddim -o num_levels=3 -n 4 -t 6 --seed 0" in command.inner_text()
@@ -155,7 +165,7 @@ def test_a_mask_is_drawn_and_the_rest_of_the_picture_stays(page):
     page.mouse.move(box["x"] + box["width"] / 2 + 30, box["y"] + box["height"] / 4, steps=4)
     page.mouse.up()
     page.get_by_role("button", name="Paint", exact=True).click()
-    playwright.expect(page.locator("#inpaint-films [data-forming]")).to_be_visible()
+    expect(page.locator("#inpaint-films [data-forming]")).to_be_visible()
     time.sleep(0.5)
     finished(page, "#inpaint-films")
     assert page.faults == []
@@ -171,10 +181,10 @@ def test_stop_ends_a_drawing_and_the_next_one_is_drawn(page):
     begin.click()
     page.locator("#draw-films [data-forming=true]").wait_for()
     for held in (begin, page.get_by_label("Samplers").first):
-        playwright.expect(held).to_be_disabled()
+        expect(held).to_be_disabled()
     page.get_by_role("button", name="Stop").first.click()
     evaluations.fill("8")
     begin.click()
     finished(page, "#draw-films")
     assert "-t 8 " in page.locator("#draw-command .cm-content").inner_text()
-    playwright.expect(begin).to_be_enabled()
+    expect(begin).to_be_enabled()

@@ -146,6 +146,8 @@ class RefusalError(Exception):
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    # Or else what follows the headers waits 40 ms for the client to have confirmed them.
+    disable_nagle_algorithm = True
     server: StandInHub
 
     def log_message(self, *_) -> None:

@@ -603,5 +603,5 @@ def test_a_network_that_a_hook_moves_draws():
     network = moved_by_a_hook()
     pipe = exact(network=network, prediction_type="sample")
     assert network.device.type == "meta"
-    images = pipe(2, output_type="pt", generator=sample_generators(0, range(2))).images
+    images = pipe(2, 8, output_type="pt", generator=sample_generators(0, range(2))).images
     assert images.isfinite().all()

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from hdzoo.errors import HDZooError
-from hdzoo.verification.chain import first_state, on_signs, run, same_chains, seeded
+from hdzoo.verification.chain import Step, first_state, on_signs, run, same_chains, seeded
 from hdzoo.verification.checks import CheckFailed, during, listed, same_bits
 from hdzoo.verification.small import Watched, fewest, option_names, options_of, small_sampler
 
@@ -32,7 +32,8 @@ def save_load(sampler_class: type[Any]) -> str:
             with tempfile.TemporaryDirectory() as folder:
                 Watched(sampler).save_pretrained(folder)
                 loaded = Watched(sampler_class).from_pretrained(folder)
-            _check_same_sampler(loaded, sampler, options, "saved and loaded")
+            chain = _short_chain(sampler)
+            _check_same_sampler(loaded, sampler, options, chain, "saved and loaded")
             try:
                 between = get_sampler("annealed-langevin").from_config(sampler.config)
             except HDZooError as error:
@@ -41,9 +42,10 @@ def save_load(sampler_class: type[Any]) -> str:
                     "option called like one of hdzoo's must mean the same; rename one that does not"
                 ) from error
             back = Watched(sampler_class).from_config(between.config)
-            _check_same_sampler(back, sampler, options, "by way of annealed-langevin and back")
+            way = "by way of annealed-langevin and back"
+            _check_same_sampler(back, sampler, options, chain, way)
             built = Watched(sampler_class).from_config(base.config, **change)
-            _check_same_sampler(built, sampler, options, "by from_config")
+            _check_same_sampler(built, sampler, options, chain, "by from_config")
     return f"{len(options)} options, {len(changes)} ways to change them"
 
 
@@ -103,18 +105,24 @@ def _options(sampler: Any, given: dict[str, Any]) -> dict[str, str]:
     return {name: json.dumps(value, default=repr) for name, value in options.items()}
 
 
-def _check_same_sampler(found: Any, sampler: Any, options: dict[str, str], what: str) -> None:
+def _short_chain(sampler: Any) -> list[Step]:
+    """A chain of few steps; the sampler is left as it was built."""
+    one = Watched(sampler)
+    one.set_timesteps(fewest(one) + 3)
+    steps = run(one, first_state(one, 2, 3), seeded(0)[0])
+    one.set_timesteps()
+    return steps
+
+
+def _check_same_sampler(
+    found: Any, sampler: Any, options: dict[str, str], chain: list[Step], what: str
+) -> None:
     for name, value in _options(found, {}).items():
         if value != options[name]:
             raise CheckFailed(f"{what}, the option {name} is {value}; it must be {options[name]}")
     if not torch.equal(found.timesteps, sampler.timesteps):
         raise CheckFailed(f"{what}, the sampler has other timesteps")
-    chains = []
-    for one in (Watched(found), Watched(sampler)):
-        one.set_timesteps(fewest(one) + 3)
-        chains.append(run(one, first_state(one, 2, 3), seeded(0)[0]))
-        one.set_timesteps()
-    same_chains(chains[0], chains[1], f"{what}, the sampler's states and the original's")
+    same_chains(_short_chain(found), chain, f"{what}, the sampler's states and the original's")
 
 
 def pipeline(sampler_class: type[Any]) -> str:
