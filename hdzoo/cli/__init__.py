@@ -24,6 +24,7 @@ from hdzoo.cli import (
 )
 from hdzoo.cli.terminal import ending_on_sigterm, note, results_alone, say, speak_plainly
 from hdzoo.errors import HDZooError, StoppedError
+from hdzoo.text import plain
 from hdzoo.version import __version__
 
 app = typer.Typer(
@@ -145,5 +146,10 @@ def main() -> None:
 
 def refuse(message: object) -> None:
     """Says what was wrong, in one line, and ends."""
-    note(f"error: {' '.join(str(message).split())}")
+    text = f"error: {' '.join(str(message).split())}"
+    if "tqdm" in sys.modules:
+        # The line of a library's bar that was cut off has not ended.
+        sys.modules["tqdm"].tqdm.write(plain(text), file=sys.stderr)
+    else:
+        note(text)
     sys.exit(2)
