@@ -22,10 +22,11 @@ from rich.console import Console
 from rich.table import Table
 
 import hdzoo
+from hdzoo.environment import versions
 from hdzoo.images.sources import load_images
 from hdzoo.pipelines.pictures import read_pictures
 from hdzoo.plots import save_figure, style
-from hdzoo.sampling import load_pipeline, network_protocol, versions
+from hdzoo.sampling import load_pipeline, network_protocol
 
 
 def load(source: str, num_images: int, seed: int, pipe: hdzoo.HDPipeline) -> torch.Tensor:
