@@ -2,9 +2,11 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from given import digits
+from PIL import Image
 
 from hdzoo import HDPipeline, get_preset, get_sampler
 from hdzoo.bundled import bundled_models
@@ -111,17 +113,19 @@ def test_the_others_are_small_and_their_records_are_whole(name, most):
         assert (folder / picture).is_file()
 
 
-def test_the_network_in_colour_draws_what_its_card_says():
+def test_the_network_in_colour_draws_what_its_card_shows():
     pipe = HDPipeline.from_pretrained("ncsn-cifar10")
     pipe.set_progress_bar_config(disable=True)
     assert pipe.scheduler.num_inference_steps == 20
-    images = pipe(4, generator=sample_generators(0, range(4)), output_type="pt").images
-    assert images.shape == (4, 3, 32, 32)
-    # In colour, and neither flat nor noise: neighbouring pixels agree.
-    assert (images.std(1).mean((1, 2)) > 0.005).all()
-    assert (images.std((1, 2, 3)) > 0.05).all()
-    steps = (images[..., 1:] - images[..., :-1]).square().mean((1, 2, 3))
-    assert (steps < 0.3 * images.var((1, 2, 3))).all()
+    images = pipe(4, generator=sample_generators(0, range(4))).images
+    # A grid of 8 x 8, each pixel twice as large.
+    with Image.open(bundled_models()["ncsn-cifar10"] / "samples.png") as grid:
+        row = np.asarray(grid.convert("RGB"), dtype=int)[:64:2, ::2]
+    for i, image in enumerate(images):
+        apart = np.abs(np.asarray(image, dtype=int) - row[:, 32 * i : 32 * (i + 1)])
+        # Of 255. Another batch size or processor rounds otherwise, and the chain carries it on;
+        # another image is 40 and more away.
+        assert apart.mean() < 1
 
 
 def test_the_energy_denoises_nearly_as_well_as_the_denoiser_that_it_starts_from(pipe):
