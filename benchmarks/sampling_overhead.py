@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 import hdzoo
+from hdzoo.errors import HDZooError
 
 ROOT = Path(__file__).parents[1]
 
@@ -62,7 +63,11 @@ def overhead(args: argparse.Namespace) -> Table:
         pipe = load_pipeline(args.model, name)
         pipe.set_progress_bar_config(disable=True)
         pipe.scheduler.set_timesteps(args.num_inference_steps)
-        whole_pipeline(pipe, args.batch_size, args.num_inference_steps)  # warm-up
+        try:
+            whole_pipeline(pipe, args.batch_size, args.num_inference_steps)  # warm-up
+        except HDZooError as error:
+            table.add_row(name, "", "", str(error))
+            continue
         bare, whole = [], []
         for _ in range(args.pairs):
             bare.append(bare_passes(pipe, args.batch_size))
