@@ -43,6 +43,7 @@ from .samplers.underdamped import (
     UnderdampedAnnealedLangevinSampler as UnderdampedAnnealedLangevinSampler,
 )
 from .samplers.underdamped import UnderdampedLangevinSampler as UnderdampedLangevinSampler
+from .samplers.unipc import UniPCSampler as UniPCSampler
 from .scores.posterior import PosteriorCovariance as PosteriorCovariance
 from .targets import EmpiricalScore as EmpiricalScore
 from .targets import GaussianMixtureScore as GaussianMixtureScore

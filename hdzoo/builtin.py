@@ -27,6 +27,7 @@ def hdzoo_samplers() -> dict[str, str]:
         "consistent-annealed-sampling": "hdzoo.samplers.consistent:ConsistentAnnealedSampler",
         "heun": "hdzoo.samplers.heun:HeunSampler",
         "dpm-solver-pp-2m": "hdzoo.samplers.dpm_solver:DPMSolverPP2MSampler",
+        "unipc": "hdzoo.samplers.unipc:UniPCSampler",
         "predictor-corrector": "hdzoo.samplers.predictor_corrector:PredictorCorrectorSampler",
     }
 

@@ -67,6 +67,7 @@ CONTENDERS = {
     "Heun, churn": Contender("heun", {"churn": 10.0}),
     "DPM-Solver++ 2M": Contender(_SOLVER, _PLAIN | {"eta": 0.0, "rho": 7.0}),
     "DPM-Solver++ 2M SDE": Contender(_SOLVER, _PLAIN | {"eta": 1.0, "rho": 7.0}),
+    "UniPC": Contender("unipc", {"solver_order": 2, "solver_type": "bh2", "rho": 7.0}),
     "consistent annealing": Contender("consistent-annealed-sampling", {"readout": "full"}),
     "second-order consistent annealing": Contender(_SOLVER, {"solver_type": "heun", "rho": None}),
     LANGEVIN: Contender("annealed-langevin", {"readout": None}),

@@ -1,7 +1,7 @@
 """Configurations that come from another sampler, of ours or of diffusers."""
 
 import inspect
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Self
 
@@ -201,6 +201,18 @@ def keep_own_step_size(
     kept = {key: value for key, value in config.items() if key not in ("step_size", own)}
     kept[others] = config.get("step_size")
     return kept | ({"step_size": config[own]} if own in config else {})
+
+
+def keep_own_solver_type(config: dict[str, Any], own: Sequence[str]) -> dict[str, Any]:
+    """Keeps apart the options ``solver_type`` of solvers whose words for it are others.
+
+    Another's is put away as ``other_solver_type``; what was put away is got back if it is one's
+    own, else the first is taken.
+    """
+    given, other = config.get("solver_type", own[0]), config.get("other_solver_type")
+    if given in own:
+        return config
+    return config | {"solver_type": other if other in own else own[0], "other_solver_type": given}
 
 
 class Configured(LoadedByName, SchedulerMixin, ConfigMixin):

@@ -13,6 +13,7 @@ from diffusers.configuration_utils import register_to_config
 from hdzoo.checks import MAX_LEVELS, NOT_NEGATIVE, Many, OneOf, checked, refuse
 from hdzoo.errors import HDZooError
 from hdzoo.samplers.base import Limit, Move
+from hdzoo.samplers.configurations import keep_own_solver_type
 from hdzoo.samplers.families import OwnLadderSampler
 from hdzoo.samplers.gaussian import GaussianLaw, JointLaw, published_curve
 from hdzoo.samplers.ladders import asked_once
@@ -127,9 +128,7 @@ class DPMSolverPP2MSampler(OwnLadderSampler):
 
     @classmethod
     def adopt(cls, config: dict[str, Any]) -> dict[str, Any]:
-        # Of UniPC and DEIS it is another thing, whose words are others.
-        own = config.get("solver_type", "midpoint") in SOLVER_TYPES
-        return config if own else config | {"solver_type": "midpoint"}
+        return keep_own_solver_type(config, SOLVER_TYPES)
 
     def plan(self, sigmas: Sequence[float], counts: Sequence[int]) -> Sequence[Move]:
         asked_once(counts, "DPM-Solver++")

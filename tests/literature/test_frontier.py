@@ -92,7 +92,7 @@ def test_contenders_are_what_their_names_say():
         assert levels[0] == 5
         # The last is raised too.
         assert levels[-2] == 0.01 or (name == "Heun, churn" and 0.01 < levels[-2] < 0.0142)
-    for name in ("Heun", "DPM-Solver++ 2M"):
+    for name in ("Heun", "DPM-Solver++ 2M", "UniPC"):
         assert all(move.noise == 0 for move in chain(name).moves)
     raised = [move for move in chain("Heun, churn").moves if move.noise > 0]
     assert raised
@@ -110,8 +110,8 @@ def test_contenders_are_what_their_names_say():
 
 
 def test_who_is_none_is_refused(model, tmp_path):
-    with pytest.raises(HDZooError, match=r"samplers\[0\] is 'UniPC'; allowed are 'preset fast'"):
-        run(lambda *_: None, folder=tmp_path, model=str(model), samplers=["UniPC"])
+    with pytest.raises(HDZooError, match=r"samplers\[0\] is 'DEIS'; allowed are 'preset fast'"):
+        run(lambda *_: None, folder=tmp_path, model=str(model), samplers=["DEIS"])
     with pytest.raises(HDZooError, match="seed and trial_seed are both 1"):
         run(lambda *_: None, folder=tmp_path, model=str(model), samplers=TWO, seed=1)
 

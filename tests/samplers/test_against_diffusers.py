@@ -51,18 +51,19 @@ BETAS = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.
 
 
 def both(
-    ours: Any, theirs: Any, coordinates: str, draws: bool
+    ours: Any, theirs: Any, coordinates: str, draws: bool, end: float = 0.0
 ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     """What the network is given in each chain, and the samples at the end.
 
     The chains differ in their coordinates, theirs as said, and agree in what they give to the
-    network.
+    network. Theirs ends at the level ``end``.
     """
     # They keep their levels in float32, and would take differences in it.
     theirs.sigmas = theirs.sigmas.double()
     levels = theirs.sigmas.tolist()
     ours.set_timesteps(sigmas=levels[:-1])
     assert ours.sigmas.tolist() == levels
+    theirs.sigmas[-1] = end
     x, chains = levels[0] * normal(5, 3), []
     for scheduler in (ours, theirs):
         scheduler.set_begin_index(0)
@@ -132,6 +133,31 @@ def test_2m_is_that_of_diffusers_for_edm(
     ours.set_timesteps(20)
     torch.testing.assert_close(ours.sigmas, theirs.sigmas.double(), rtol=1e-5, atol=0)
     for mine, other in zip(*both(ours, theirs, "ve", draws=eta > 0), strict=True):
+        assert gap(mine, other) < EXACT
+
+
+@pytest.mark.parametrize("steps", [1, 3, 10])
+@pytest.mark.parametrize("kind", ["epsilon", "sample"])
+@pytest.mark.parametrize("solver", ["bh1", "bh2"])
+@pytest.mark.parametrize("order", [1, 2, 3])
+@pytest.mark.parametrize("disabled", [[], [1, 4]])
+def test_unipc_is_that_of_diffusers(
+    steps: int, kind: str, solver: str, order: int, disabled: list[int]
+) -> None:
+    theirs = diffusers.UniPCMultistepScheduler(
+        prediction_type=kind,
+        solver_order=order,
+        solver_type=solver,
+        disable_corrector=disabled,
+        use_karras_sigmas=True,
+        **BETAS,
+    )
+    ours = get_sampler("unipc").from_config(theirs.config)
+    assert (ours.config.solver_order, ours.config.solver_type) == (order, solver)
+    theirs.set_timesteps(steps)
+    # With "bh1" theirs multiplies log 0 by 0.
+    end = 1e-300 if solver == "bh1" else 0.0
+    for mine, other in zip(*both(ours, theirs, "vp", draws=False, end=end), strict=True):
         assert gap(mine, other) < EXACT
 
 

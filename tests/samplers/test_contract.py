@@ -115,6 +115,7 @@ def test_too_few_network_evaluations(name: str) -> None:
         ("consistent-annealed-sampling", 2),
         ("heun", 1),
         ("dpm-solver-pp-2m", 1),
+        ("unipc", 1),
         ("predictor-corrector", 1),
     ],
 )
@@ -549,7 +550,7 @@ def test_bad_ladder(name: str, values: dict[str, Any], message: str) -> None:
         ("consistent-annealed-sampling", {"step_size": "ncsnv2"}, "is 'ncsnv2'; .* above 0, or N"),
         *(
             (name, {"num_steps": 0}, "num_steps is 0; it must be a whole number from 1")
-            for name in ("heun", "dpm-solver-pp-2m", "predictor-corrector")
+            for name in ("heun", "dpm-solver-pp-2m", "unipc", "predictor-corrector")
         ),
         *(
             ("heun", {"churn": 1.0} | {option: value}, f"{option} is {value}; .* of at least 0")
@@ -594,6 +595,7 @@ def test_single_level_takes_one(name: str) -> None:
     [
         ("consistent-annealed-sampling", [0.2, 0.1, 0.1]),
         ("dpm-solver-pp-2m", [0.2, 0.1, 0.1]),
+        ("unipc", [0.2, 0.1, 0.1]),
         ("heun", [0.2, 0.1, 0.1, 0.1]),
         ("heun", [0.2, 0.2, 0.1]),
     ],

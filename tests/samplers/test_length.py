@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from hdzoo.samplers import averaged_noise, dpm_solver, heun, predictor_corrector, underdamped
+from hdzoo.samplers import averaged_noise, dpm_solver, heun, predictor_corrector, underdamped, unipc
 
 ROOT = Path(__file__).parents[2]
 OWN = [Path(m.__file__) for m in (averaged_noise, dpm_solver, heun)]
-OWN += [Path(m.__file__) for m in (predictor_corrector, underdamped)]
+OWN += [Path(m.__file__) for m in (predictor_corrector, underdamped, unipc)]
 TEMPLATES = sorted((ROOT / "hdzoo" / "scaffold" / "template").glob("sampler_*.py.txt"))
 PLUGINS = sorted((ROOT / "plugins").glob("*/src/*/*.py"))
 # Six evaluations a step, a rest of the budget, and two refusals: its package's README says so.

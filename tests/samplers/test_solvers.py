@@ -1,4 +1,4 @@
-"""Heun, DPM-Solver++ 2M and predictor-corrector: their ladders, churn, and chains begun midway."""
+"""Heun, DPM-Solver++ 2M, UniPC, predictor-corrector: ladders, churn, and chains begun midway."""
 
 import math
 from itertools import groupby, pairwise
@@ -14,7 +14,7 @@ from hdzoo.errors import HDZooError
 from hdzoo.samplers.dpm_solver import eta_at
 from hdzoo.verification.laws import Draws
 
-SOLVERS = ["heun", "dpm-solver-pp-2m", "predictor-corrector"]
+SOLVERS = ["heun", "dpm-solver-pp-2m", "unipc", "predictor-corrector"]
 EVERY = pytest.mark.parametrize("name", SOLVERS)
 
 
@@ -49,6 +49,7 @@ def test_how_many_evaluations_a_level_has() -> None:
     ]
     solver = get_sampler("dpm-solver-pp-2m")()
     assert [counts(solver, n) for n in (1, 2, 7)] == [[1], [1, 1], [1] * 7]
+    assert [counts(get_sampler("unipc")(), n) for n in (1, 2, 7)] == [[1], [1, 1], [1] * 7]
     once = get_sampler("predictor-corrector")()
     assert [counts(once, n) for n in range(1, 6)] == [[1], [2], [1, 2], [2, 2], [1, 2, 2]]
     twice = get_sampler("predictor-corrector")(correct_steps=2)

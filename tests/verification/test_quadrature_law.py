@@ -22,6 +22,7 @@ REMEMBER = (
     "mala",
     "underdamped-annealed-langevin",
     "underdamped-langevin",
+    "unipc",
 )
 MARKOV = [name for name in zoo.SAMPLERS if name not in REMEMBER]
 

@@ -24,6 +24,7 @@ DATA = Gaussian.of([1.0, -1.0], [1.0, 0.0])
         "averaged-noise-langevin",
         "dpm-solver-pp-2m",
         "heun",
+        "unipc",
     ],
 )
 def test_it_is_the_law_of_the_whole_chain(name: str) -> None:
