@@ -100,7 +100,7 @@ class UniPCSampler(RefinedLadderSampler):
         num_steps: int = 50,
         solver_order: int = 2,
         solver_type: str = "bh2",
-        disable_corrector: Sequence[int] = (),
+        disable_corrector: list[int] = [],  # noqa: B006  A file gives back a list; it is read alone.
         start: str = "normal",
         prediction_type: str = "score",
         timestep_type: str = "sigma",
