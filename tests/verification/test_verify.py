@@ -237,6 +237,8 @@ UPDATE_EQUIVALENT = {
     ("mala", "score 0.1 % too strong"),
     # At one level all steps are alike.
     ("averaged-noise-langevin", "as if it were the step before"),
+    # It has no noise.
+    ("unipc", "louder noise"),
 }
 
 
