@@ -58,13 +58,13 @@ class UniPCSampler(RefinedLadderSampler):
     Axes: no walk, a ladder refined to the number of evaluations, hand-off by a corrected multistep
     step, full read-out.
 
-    Source: Zhao, Bai, Rao, Zhou, Lu (arXiv 2302.04867), Algorithms 5 to 8 with data prediction;
-    `UniPCMultistepScheduler` in diffusers, whose ``predict_x0`` and ``lower_order_final`` are true
-    here.
+    Source: Zhao, Bai, Rao, Zhou, Lu (arXiv 2302.04867), section 3: multistep UniP-p and UniC-p, for
+    data prediction. The states are those of `UniPCMultistepScheduler` in diffusers, whose
+    ``predict_x0`` and ``lower_order_final`` are true here, and whose ``"bh1"`` has no step to 0.
 
     Args:
-        solver_order: :math:`p`, 1 to 3. The order of accuracy is one more, but at most 3, which is
-            what the first step has.
+        solver_order: :math:`p`, 1 to 3. The order of accuracy is one more (Theorem 3.1), but at
+            most 3, which is what the first step has.
         solver_type: :math:`B`, ``"bh2"`` or ``"bh1"``.
         disable_corrector: the steps, counted from 0, that are not corrected.
 
@@ -74,7 +74,7 @@ class UniPCSampler(RefinedLadderSampler):
         HDZooError: a schedule of one's own asks twice at a level.
     """
 
-    source = "Zhao et al. 2023, Algorithms 5 to 8"
+    source = "Zhao et al. 2023, multistep UniPC-p"
     family = "ODE"
     limit = Limit("data", "sigma_min")
     option_choices: ClassVar[dict[str, Sequence[Any]]] = {
