@@ -4,7 +4,9 @@
     python benchmarks/sampling_overhead.py --against OTHER_CHECKOUT
 
 Both sides run in turn in this process, on the same inputs; the ratio is taken pair by pair. The
-pipeline's side is the whole call: first state, one generator a sample, every step, pictures.
+pipeline's side is the whole call: first state, one generator a sample, every step, pictures. On a
+CPU, whose speed changes between two runs, the last column is of one run: the whole call over the
+time that the same call spent in the network.
 
 With ``--against`` it is the samplers' ``step`` alone, this checkout's over another's, in seconds of
 the processor: a process of each holds the batch and steps when its turn comes, in turn.
@@ -46,19 +48,36 @@ def bare_passes(pipe: hdzoo.HDPipeline, batch_size: int) -> float:
     return clock() - begin
 
 
-def whole_pipeline(pipe: hdzoo.HDPipeline, batch_size: int, steps: int) -> float:
+def whole_pipeline(pipe: hdzoo.HDPipeline, batch_size: int, steps: int) -> tuple[float, float]:
+    """Seconds of a call, and those of them in the network: of a GPU, which is not waited for, the
+    first alone means something."""
     generators = hdzoo.sample_generators(0, range(batch_size))
     clock = clock_of(pipe)
+    inside = 0.0
+
+    def enter(*_: Any) -> None:
+        nonlocal inside
+        inside -= clock()
+
+    def leave(*_: Any) -> None:
+        nonlocal inside
+        inside += clock()
+
+    hooks = pipe.unet.register_forward_pre_hook(enter), pipe.unet.register_forward_hook(leave)
     begin = clock()
     pipe(batch_size, steps, generator=generators)
-    return clock() - begin
+    seconds = clock() - begin
+    for hook in hooks:
+        hook.remove()
+    return seconds, inside
 
 
 def overhead(args: argparse.Namespace) -> Table:
     """The whole pipeline over as many bare passes."""
     from hdzoo.sampling import load_pipeline
 
-    table = Table("sampler", "bare passes, s", "pipeline, s", "ratio: least, median, most")
+    columns = ("bare passes, s", "pipeline, s", "ratio: least, median, most")
+    table = Table("sampler", *columns, "call over its network time")
     for name in args.samplers:
         pipe = load_pipeline(args.model, name)
         pipe.set_progress_bar_config(disable=True)
@@ -66,13 +85,17 @@ def overhead(args: argparse.Namespace) -> Table:
         try:
             whole_pipeline(pipe, args.batch_size, args.num_inference_steps)  # warm-up
         except HDZooError as error:
-            table.add_row(name, "", "", str(error))
+            table.add_row(name, "", "", str(error), "")
             continue
-        bare, whole = [], []
+        bare, whole, inside = [], [], []
         for _ in range(args.pairs):
             bare.append(bare_passes(pipe, args.batch_size))
-            whole.append(whole_pipeline(pipe, args.batch_size, args.num_inference_steps))
-        table.add_row(name, f"{median(bare):.2f}", f"{median(whole):.2f}", spread(whole, bare))
+            call, network = whole_pipeline(pipe, args.batch_size, args.num_inference_steps)
+            whole.append(call)
+            inside.append(network)
+        own = spread(whole, inside) if pipe.device.type == "cpu" else ""
+        row = f"{median(bare):.2f}", f"{median(whole):.2f}", spread(whole, bare), own
+        table.add_row(name, *row)
     return table
 
 
