@@ -117,25 +117,26 @@ class UniPCSampler(RefinedLadderSampler):
         return [Move(s, s * (s - below)) for s, below in pairwise([*sigmas, 0.0])]
 
     def update(self, k: int, x: torch.Tensor, score: torch.Tensor, noise: Noise) -> torch.Tensor:
-        config, left, below = self.config, len(self.moves) - k, self.levels[k + 1]
+        config, below = self.config, self.levels[k + 1]
         levels = self.levels[max(0, k - config.solver_order) : k + 1][::-1]
         past = self.memory["denoised"].unbind(1) if self.memory else ()
         known = [x + levels[0] ** 2 * score, *past]
         if below == 0:
             return known[0]
         if past and k - 1 not in config.disable_corrector:
-            ends = levels[1], levels[0]
-            begun, through = self.memory["corrected"], known[: left + 2]
-            x = advance(begun, *ends, levels, through, config.solver_type)
+            begun, ends = self.memory["corrected"], (levels[1], levels[0])
+            x = advance(begun, *ends, levels, known, config.solver_type)
         known = known[: config.solver_order]
         self.memory |= {"denoised": torch.stack(known, 1), "corrected": x}
+        left = len(self.moves) - k
         return advance(x, levels[0], below, levels, known[:left], config.solver_type)
 
     def closed_form(self, start: GaussianLaw) -> GaussianLaw:
         config, levels = self.config, published_curve(self.config, self.num_inference_steps)
         points, shares = leggauss(48)
         # Of the first state's x - m, whatever it is, what the later ones and their D - m have.
-        factor, corrected, denoised = np.ones_like(start.total(1.0)), None, list[Number]()
+        factor, corrected = np.ones_like(start.total(1.0)), None
+        denoised, before = list[Number](), 0
 
         def step(i: int, state: Any, count: int, last: int) -> Any:
             h, at = np.log(levels[i] / levels[i + 1]), range(last, last - count, -1)
@@ -152,10 +153,9 @@ class UniPCSampler(RefinedLadderSampler):
         for i, sigma in enumerate(levels):
             denoised.append(start.data_variance / start.total(sigma) * factor)
             order = min(config.solver_order, i + 1, len(levels) - i)
-            if i and i - 1 not in config.disable_corrector:
-                before = min(config.solver_order, i, len(levels) - i + 1)
+            if i > 0 and i - 1 not in config.disable_corrector:
                 factor = step(i - 1, corrected, before + 1, i)
-            corrected = factor
+            corrected, before = factor, order
             if i < len(levels) - 1:
                 factor = step(i, corrected, order, i)
         return start.contract(denoised[-1])
