@@ -10,6 +10,7 @@ from .models import NCSNppModel as NCSNppModel
 from .models import NCSNUNetModel as NCSNUNetModel
 from .models import NCSNv2Model as NCSNv2Model
 from .models import UNetScoreModel as UNetScoreModel
+from .models import autoguide as autoguide
 from .models import to_onnxruntime as to_onnxruntime
 from .models import wrap as wrap
 from .pipelines.generators import interpolated_generators as interpolated_generators

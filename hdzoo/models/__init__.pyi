@@ -1,3 +1,4 @@
+from .autoguidance import autoguide as autoguide
 from .conv_energy import ConvEnergyModel as ConvEnergyModel
 from .energy import EnergyModel as EnergyModel
 from .ncsn import NCSNModel as NCSNModel

@@ -14,10 +14,13 @@ from hdzoo.checks import (
     COUNT,
     NOISE_LEVEL,
     Flag,
+    Interval,
     Many,
+    Maybe,
     Number,
     Whole,
     checked,
+    shown,
 )
 from hdzoo.errors import HDZooError
 from hdzoo.memory import within_memory
@@ -35,6 +38,9 @@ RULES = IMAGE_RULES | {
     "norm_num_groups": COUNT,
     "add_attention": Flag(),
     "dropout": Number(low=0, below=1),
+    "guide_block_out_channels": Maybe(Many(COUNT, most=16)),
+    "guidance_scale": Number(low=1),
+    "guidance_interval": Interval(),
     "data_mean": Number(),
     "data_std": NOISE_LEVEL,
     "sigma_min": NOISE_LEVEL,
@@ -56,8 +62,17 @@ class UNetScoreModel(Denoises, LoadedByName, ModelMixin, ConfigMixin):
     The preconditioning is computed in the dtype of the
     input, so that a half-precision network does not round the state.
 
+    With a guide, a lesser network that makes the same errors and more of them, :math:`F` is
+
+    .. math:: F_{guide} + w (F - F_{guide})
+
+    at noise levels in ``guidance_interval``, with :math:`w` the ``guidance_scale``. It is not the
+    denoiser of any data then: it leads to likelier samples than the network's own, and to fewer
+    kinds of them. `hdzoo.autoguide` puts the two together.
+
     Source: Karras, Aittala, Aila, Laine (arXiv 2206.00364), table 1, column "Ours", with the mean
-    subtracted.
+    subtracted. Guidance: Karras et al., "Guiding a diffusion model with a bad version of itself"
+    (arXiv 2406.02507); its interval: Kynkäänniemi et al. (arXiv 2404.07724).
 
     Args:
         sample_size: height and width in pixels; a multiple of ``patch_size`` times
@@ -76,6 +91,10 @@ class UNetScoreModel(Denoises, LoadedByName, ModelMixin, ConfigMixin):
         data_range: lowest and highest value of a pixel.
         held_out_loss: the denoising loss per dimension, ``E |sigma s + z|^2 / d``, on held-out
             data, as ``{"sigmas": [...], "loss": [...]}``; recorded by the trainer.
+        guide_block_out_channels: width of the guide at each resolution; it has one residual block
+            at each, and no attention. None for no guide.
+        guidance_scale: 1, which leaves the guide out, or more.
+        guidance_interval: the lowest and the highest noise level with guidance.
 
     Raises:
         HDZooError: an option is of a wrong type or out of its range, or the network would not fit
@@ -108,46 +127,71 @@ class UNetScoreModel(Denoises, LoadedByName, ModelMixin, ConfigMixin):
         sigma_max: float = 10.0,
         data_range: tuple[float, float] = (0.0, 1.0),
         held_out_loss: dict[str, list[float]] | None = None,
+        guide_block_out_channels: tuple[int, ...] | None = None,
+        guidance_scale: float = 1.0,
+        guidance_interval: tuple[float, float] = (0.1, 5.0),
     ) -> None:
         super().__init__()
-        factor = patch_size * 2 ** (len(block_out_channels) - 1)
-        if sample_size % factor:
-            raise HDZooError(
-                f"sample_size {sample_size} is no multiple of {factor}, which is patch_size "
-                f"{patch_size} times a halving for each of block_out_channels but the last; choose "
-                "another sample_size or patch_size, or fewer block_out_channels"
-            )
-        uneven = [width for width in block_out_channels if width % norm_num_groups]
-        if uneven:
-            raise HDZooError(
-                f"block_out_channels has {uneven[0]}, no multiple of norm_num_groups, "
-                f"{norm_num_groups}; choose others"
-            )
-        if add_attention and block_out_channels[-1] < HEAD:
-            raise HDZooError(
-                f"block_out_channels ends with {block_out_channels[-1]}; for attention it must end "
-                f"with at least {HEAD}, the channels of a head"
-            )
         if not sigma_min <= sigma_max:
             raise HDZooError(
                 f"sigma_min is {sigma_min:g} and sigma_max is {sigma_max:g}; the smallest noise "
                 "level is not above the largest"
             )
-        channels = in_channels * patch_size**2
-        self.unet = UNet2DModel(
-            sample_size=sample_size // patch_size,
-            in_channels=channels,
-            out_channels=channels,
-            block_out_channels=tuple(block_out_channels),
-            down_block_types=("DownBlock2D",) * len(block_out_channels),
-            up_block_types=("UpBlock2D",) * len(block_out_channels),
-            layers_per_block=layers_per_block,
-            norm_num_groups=norm_num_groups,
-            add_attention=add_attention,
+        self.unet = self._inner("block_out_channels", layers_per_block, add_attention, dropout)
+        self.guide = None
+        if guide_block_out_channels is None and guidance_scale > 1:
+            raise HDZooError(
+                f"guidance_scale is {guidance_scale:g}, and there is no guide; give "
+                "guide_block_out_channels too, or put two networks together by hdzoo.autoguide"
+            )
+        if guide_block_out_channels is not None:
+            if self.prediction_type != "sample":
+                raise HDZooError(
+                    f"guide_block_out_channels is {shown(guide_block_out_channels)}, and "
+                    f"{type(self).__name__} is no denoiser that could be guided; leave it out, or "
+                    "take UNetScoreModel"
+                )
+            self.guide = self._inner("guide_block_out_channels")
+
+    def _inner(
+        self, widths: str, layers: int = 1, attention: bool = False, dropout: float = 0.0
+    ) -> UNet2DModel:
+        """A U-Net behind the pixel-unshuffle, of the widths in an option of that name."""
+        config = self.config
+        channels, groups = config[widths], config.norm_num_groups
+        factor = config.patch_size * 2 ** (len(channels) - 1)
+        if config.sample_size % factor:
+            raise HDZooError(
+                f"sample_size {config.sample_size} is no multiple of {factor}, which is patch_size "
+                f"{config.patch_size} times a halving for each of {widths} but the last; choose "
+                f"another sample_size or patch_size, or fewer {widths}"
+            )
+        uneven = [width for width in channels if width % groups]
+        if uneven:
+            raise HDZooError(
+                f"{widths} has {uneven[0]}, no multiple of norm_num_groups, {groups}; choose others"
+            )
+        if attention and channels[-1] < HEAD:
+            raise HDZooError(
+                f"{widths} ends with {channels[-1]}; for attention it must end "
+                f"with at least {HEAD}, the channels of a head"
+            )
+        folded = config.in_channels * config.patch_size**2
+        unet = UNet2DModel(
+            sample_size=config.sample_size // config.patch_size,
+            in_channels=folded,
+            out_channels=folded,
+            block_out_channels=tuple(channels),
+            down_block_types=("DownBlock2D",) * len(channels),
+            up_block_types=("UpBlock2D",) * len(channels),
+            layers_per_block=layers,
+            norm_num_groups=groups,
+            add_attention=attention,
             dropout=dropout,
         )
         # accelerate asks each ModelMixin inside for device_map="auto".
-        self.unet._no_split_modules = self._no_split_modules
+        unet._no_split_modules = self._no_split_modules
+        return unet
 
     def check_sigmas(self, sigmas: list[float]) -> None:
         """Refuses noise levels outside the range that the network was trained for.
@@ -197,6 +241,25 @@ class UNetScoreModel(Denoises, LoadedByName, ModelMixin, ConfigMixin):
         time = sigma.flatten().log() / 4
         folded = F.pixel_unshuffle((centred * scale).to(self.dtype), config.patch_size)
         # One noise level for the whole batch is embedded once for each sample by UNet2DModel.
-        output = self.unet(folded, time if time.numel() > 1 else time[0], return_dict=False)[0]
+        time = time if time.numel() > 1 else time[0]
+        output = self.unet(folded, time, return_dict=False)[0]
+        if self.guide is not None and config.guidance_scale > 1:
+            output = self._guided(output, folded, time, sigma)
         output = F.pixel_shuffle(output, config.patch_size).to(sample.dtype)
         return centred, scale, sigma, output
+
+    def _guided(
+        self, output: torch.Tensor, folded: torch.Tensor, time: torch.Tensor, sigma: torch.Tensor
+    ) -> torch.Tensor:
+        """The output away from that of the guide, at noise levels of the interval."""
+        if self.training and torch.is_grad_enabled():
+            raise HDZooError(
+                "a network and its guide are trained each by itself, and this one has a guide; "
+                "train one without, then put them together by hdzoo.autoguide"
+            )
+        assert self.guide is not None
+        low, high = self.config.guidance_interval
+        more = self.config.guidance_scale - 1
+        weight = torch.where((sigma >= low) & (sigma <= high), more, 0.0).to(output.dtype)
+        lesser = self.guide(folded, time, return_dict=False)[0]
+        return output + weight * (output - lesser)

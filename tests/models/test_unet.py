@@ -107,6 +107,7 @@ def test_saved_and_loaded_it_is_the_same(tmp_path):
     for config in configs:
         config["block_out_channels"] = tuple(config["block_out_channels"])
         config["data_range"] = tuple(config["data_range"])
+        config["guidance_interval"] = tuple(config["guidance_interval"])
     assert configs[0] == configs[1]
     assert again.config.held_out_loss == held_out
     assert torch.equal(net(noisy(2), 0.5).sample, again(noisy(2), 0.5).sample)
