@@ -71,7 +71,7 @@ def test_packages_bring_pipelines_by_name(tmp_path, monkeypatch):
             for load in (resolve_model, NCSNModel.from_pretrained):
                 with pytest.raises(HDZooError, match=f"pipeline '{name}' of plugin 'p'"):
                     load(name)
-        with pytest.raises(HDZooError, match=r"ncsn-mnist, no-folder, .*our-net"):
+        with pytest.raises(HDZooError, match=r"ncsn-mnist-guided, no-folder, .*our-net"):
             resolve_model("nobody")
     finally:
         plugins._discover.cache_clear()

@@ -96,7 +96,13 @@ def test_an_image_depends_on_its_seed_and_not_on_its_batch(pipe):
 
 
 @pytest.mark.parametrize(
-    ("name", "most"), [("ncsn-cifar10", 30e6), ("energy-mnist", 5e6), ("energy-mnist-cd", 5e6)]
+    ("name", "most"),
+    [
+        ("ncsn-cifar10", 30e6),
+        ("ncsn-mnist-guided", 6e6),
+        ("energy-mnist", 5e6),
+        ("energy-mnist-cd", 5e6),
+    ],
 )
 def test_the_others_are_small_and_their_records_are_whole(name, most):
     folder = bundled_models()[name]
@@ -126,6 +132,23 @@ def test_the_network_in_colour_draws_what_its_card_shows():
         # Of 255. Another batch size or processor rounds otherwise, and the chain carries it on;
         # another image is 40 and more away.
         assert apart.mean() < 1
+
+
+def test_the_guided_network_is_the_other_where_guidance_ends(pipe):
+    both = HDPipeline.from_pretrained("ncsn-mnist-guided")
+    assert both.scheduler.num_inference_steps == 25
+    low, high = both.unet.config.guidance_interval
+    generator = sample_generators(0, range(4))
+    digits, z = pipe(4, 10, generator=generator, output_type="pt").images, torch.randn(4, 1, 28, 28)
+    apart = {}
+    for sigma in (0.9 * low, 1.1 * low, 0.9 * high, 1.1 * high):
+        noisy = digits + sigma * z
+        with torch.no_grad():
+            apart[sigma] = (both.unet(noisy, sigma).sample - pipe.unet(noisy, sigma).sample).abs()
+    edges = list(apart.values())
+    # Weights in float16, 2^-12 of each, through two dozen layers.
+    assert all(edges[i].max() < 0.01 for i in (0, 3))
+    assert all(edges[i].max() > 0.05 for i in (1, 2))
 
 
 def test_the_energy_denoises_nearly_as_well_as_the_denoiser_that_it_starts_from(pipe):

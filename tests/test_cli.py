@@ -73,6 +73,26 @@ def test_a_preset_is_sampler_options_and_cost(run, model):
     assert "fast (10 evaluations), balanced (20 evaluations)" in run("samplers")[1]
 
 
+@pytest.mark.parametrize(
+    ("options", "model"),
+    [
+        ((), "ncsn-mnist-guided"),
+        (("-s", "heun"), "ncsn-mnist"),
+        (("-o", "eta=1"), "ncsn-mnist"),
+        (("ncsn-mnist",), "ncsn-mnist"),
+    ],
+)
+def test_guidance_is_for_those_who_ask_for_nothing(run, options, model):
+    """And it is said, in words and in the picture."""
+    code, out, err = run("sample", *options, "-n", 1, "-t", 3)
+    assert code == 0
+    assert ("model: " in err) == (options != ("ncsn-mnist",))
+    with Image.open(out.strip()) as picture:
+        made_by = json.loads(picture.text["hdzoo"])
+    assert made_by["model"] == model
+    assert made_by.get("guidance_scale") == (1.25 if model == "ncsn-mnist-guided" else None)
+
+
 @pytest.mark.parametrize("command", ["sample", "generate"])
 @pytest.mark.parametrize(
     ("more", "name"),

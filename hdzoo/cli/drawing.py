@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from hdzoo.cli.options import (
+    CLEAR_MODEL,
     DEFAULT_MODEL,
     Backend,
     ClassLabel,
@@ -31,7 +32,13 @@ from hdzoo.text import counted
 
 
 def sample(
-    model: Model = DEFAULT_MODEL,
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            help="A folder, a bundled name, or a Hub id. "
+            f"Default: {CLEAR_MODEL}; with a sampler or preset of choice, {DEFAULT_MODEL}."
+        ),
+    ] = None,
     sampler: SamplerName = None,
     num_images: Annotated[
         int | None,
@@ -80,6 +87,9 @@ def sample(
 
     sampling.check_numbers(each, batch_size, seed, pairs)
     sampling.check_preset(preset, sampler, options, num_inference_steps)
+    if model is None:
+        model = DEFAULT_MODEL if sampler or preset or options else CLEAR_MODEL
+        note(f"model: {model}")
     pipe = sampling.load_pipeline(model, sampler, options, dtype, preset, backend)
     if preset is not None:
         note(f"preset {preset}: {get_preset(preset).describe(pipe)}")

@@ -10,6 +10,9 @@ from hdzoo.errors import HDZooError
 from hdzoo.text import typed_value
 
 DEFAULT_MODEL = "ncsn-mnist"
+# Clearer digits, by a network that is led away from its own errors: to look at, not to compare
+# samplers on, whose law on it is that of no data.
+CLEAR_MODEL = "ncsn-mnist-guided"
 
 Model = Annotated[str, typer.Argument(help="A folder, a bundled name, or a Hub id.")]
 SamplerName = Annotated[

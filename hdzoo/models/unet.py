@@ -259,7 +259,10 @@ class UNetScoreModel(Denoises, LoadedByName, ModelMixin, ConfigMixin):
             )
         assert self.guide is not None
         low, high = self.config.guidance_interval
-        more = self.config.guidance_scale - 1
-        weight = torch.where((sigma >= low) & (sigma <= high), more, 0.0).to(output.dtype)
+        inside = (sigma >= low) & (sigma <= high)
+        # On another device they are not read, for that would wait for it.
+        if sigma.is_cpu and not inside.any():
+            return output
+        weight = torch.where(inside, self.config.guidance_scale - 1, 0.0).to(output.dtype)
         lesser = self.guide(folded, time, return_dict=False)[0]
         return output + weight * (output - lesser)
