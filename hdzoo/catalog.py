@@ -81,6 +81,16 @@ def weight_files(folder: Path) -> list[Path]:
     return [path for path in found if variant_of(path.name) is None] or found
 
 
+def network_options(folder: Path) -> dict[str, Any]:
+    """The options of a pipeline's network, as its configuration has them: of the same weights,
+    others make another network."""
+    for path in (folder / "unet" / "config.json", folder / "config.json"):
+        if path.is_file():
+            config = json.loads(path.read_text())
+            return {key: value for key, value in config.items() if not key.startswith("_")}
+    return {}
+
+
 def describe_model(model: str | Path) -> dict[str, Any]:
     """Facts about a model, in the order in which a person wants them."""
     folder = resolve_model(model)

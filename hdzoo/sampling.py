@@ -423,14 +423,14 @@ def protocol(
 
 def network_protocol(pipe: HDPipeline, model: str) -> dict[str, Any]:
     """The part of it that is of the network alone."""
-    config = pipe.unet.config
-    guided = {"guidance_scale", "guidance_interval"} if config.get("guidance_scale", 1) > 1 else ()
+    guided = getattr(pipe.unet, "guided", False)
+    guidance = ("guidance_scale", "guidance_interval") if guided else ()
     return {
         "hdzoo": __version__,
         "model": model,
         "weights_sha256": weights_hash(resolve_model(model)),
         # Of the same weights, other guidance is another network.
-        **{key: config[key] for key in sorted(guided)},
+        **{key: pipe.unet.config[key] for key in guidance},
         "dtype": str(pipe.unet.dtype).removeprefix("torch."),
         "backend": backend_of(pipe.unet),
     }

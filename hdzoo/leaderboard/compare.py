@@ -10,7 +10,7 @@ from typing import Any
 from accelerate.utils import broadcast_object_list
 
 from hdzoo import plugins
-from hdzoo.catalog import weights_hash
+from hdzoo.catalog import network_options, weights_hash
 from hdzoo.checks import Many, Whole
 from hdzoo.environment import versions
 from hdzoo.errors import HDZooError
@@ -143,11 +143,12 @@ class Run:
 
     def protocol(self) -> dict[str, Any]:
         """All that the entries depend on, but for their samplers and costs."""
-        metrics = self.settings.metrics
+        metrics, folder = self.settings.metrics, resolve_model(self.model)
         settings = vars(self.settings) | {"metrics": None if metrics is None else list(metrics)}
         return {
             "model": str(self.model),
-            "weights_sha256": weights_hash(resolve_model(self.model)),
+            "weights_sha256": weights_hash(folder),
+            "network_options": network_options(folder),
             **settings,
             "dtype": str(find_dtype(self.settings.dtype)).removeprefix("torch."),
             "reference": None if self.settings.reference is None else str(self.settings.reference),

@@ -193,6 +193,11 @@ class UNetScoreModel(Denoises, LoadedByName, ModelMixin, ConfigMixin):
         unet._no_split_modules = self._no_split_modules
         return unet
 
+    @property
+    def guided(self) -> bool:
+        """Whether a guide has a say, so that it is the denoiser of no data."""
+        return self.guide is not None and self.config.guidance_scale > 1
+
     def check_sigmas(self, sigmas: list[float]) -> None:
         """Refuses noise levels outside the range that the network was trained for.
 
@@ -243,7 +248,7 @@ class UNetScoreModel(Denoises, LoadedByName, ModelMixin, ConfigMixin):
         # One noise level for the whole batch is embedded once for each sample by UNet2DModel.
         time = time if time.numel() > 1 else time[0]
         output = self.unet(folded, time, return_dict=False)[0]
-        if self.guide is not None and config.guidance_scale > 1:
+        if self.guided:
             output = self._guided(output, folded, time, sigma)
         output = F.pixel_shuffle(output, config.patch_size).to(sample.dtype)
         return centred, scale, sigma, output

@@ -91,6 +91,12 @@ def image_posterior(
         raise HDZooError(
             f"the samples of {type(pipe.unet).__name__} are no images; use PosteriorCovariance"
         )
+    if getattr(pipe.unet, "guided", False):
+        raise HDZooError(
+            f"the network has a guide, with guidance_scale {pipe.unet.config.guidance_scale:g}: it "
+            "is the denoiser of no data, and has no posterior; load it with guidance_scale=1, or "
+            "take one without a guide"
+        )
     low, high = pipe.data_range
     d = torch.Size(pipe.sample_shape).numel()
     if num_directions > d:

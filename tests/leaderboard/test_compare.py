@@ -336,6 +336,15 @@ def test_another_protocol_is_refused(model, board, tmp_path):
     folder = shutil.copytree(board.folder, tmp_path / "copy")
     with pytest.raises(HDZooError, match="another protocol: seed was 0 and is 2"):
         compare(model, folder, **SETTINGS | {"seed": 2})
+    config = model / "unet" / "config.json"
+    before = config.read_text()
+    # The same weights, and another network.
+    config.write_text(json.dumps(json.loads(before) | {"data_std": 0.4}))
+    try:
+        with pytest.raises(HDZooError, match=r"network_options\.data_std was .* and is 0\.4"):
+            compare(model, folder, **SETTINGS)
+    finally:
+        config.write_text(before)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "diary.txt").touch()
     with pytest.raises(HDZooError, match=r"not empty and has no protocol\.json"):

@@ -12,6 +12,7 @@ from hdzoo import (
     get_sampler,
     to_onnxruntime,
 )
+from hdzoo.pipelines.posterior import image_posterior
 
 SIGMAS = torch.tensor([0.02, 0.1, 0.5, 2.0, 9.0])
 INTERVAL = (0.1, 2.0)
@@ -140,6 +141,17 @@ def test_a_scale_without_a_guide_is_refused():
 def test_an_energy_is_not_guided():
     with pytest.raises(HDZooError, match="EnergyModel is no denoiser"):
         EnergyModel(sample_size=8, block_out_channels=(8, 16), guide_block_out_channels=(8,))
+
+
+def test_it_has_no_posterior():
+    sampler = get_sampler("heun")(5.0, 0.05, prediction_type="sample")
+    pipe = HDPipeline(autoguide(strong(), weak(), 1.5, INTERVAL), sampler)
+    with pytest.raises(HDZooError, match=r"guidance_scale 1\.5: it is the denoiser of no data"):
+        image_posterior(pipe, "missing.png", 0.5)
+    # With a scale of 1 the guide has no say, and the picture is looked for.
+    pipe.unet = autoguide(strong(), weak(), 1.0)
+    with pytest.raises(HDZooError, match=r"missing\.png"):
+        image_posterior(pipe, "missing.png", 0.5)
 
 
 def test_the_two_are_not_trained_as_one():
