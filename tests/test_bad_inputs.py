@@ -59,6 +59,7 @@ WRONG: dict[str, list[Any]] = {
     "data_range": PIXELS,
     "data_std": NOISE,
     "denoise": ["a", 1, None, torch.zeros(2), lambda x, sigma: 1, lambda x, sigma: x[:1]],
+    "disable_corrector": ["a", 1, {}, object(), [-1], ["a"], [1.5], [math.nan], [True], None],
     "dropout": [*NOT_NEGATIVE, 1, 1.5],
     "embedding": WORD,
     "eta": NOT_NEGATIVE,
@@ -105,6 +106,7 @@ WRONG: dict[str, list[Any]] = {
     "sigma_max": NOISE,
     "sigma_min": NOISE,
     "sigma_rounding": WORD,
+    "solver_order": [*WHOLE, 4],
     "geomspace": [
         *("a", 1, {}, [], [5.0, 0.1], [5.0, 0.1, 4, 4], ["a", 0.1, 4], [0.1, 5.0, 4]),
         *([5.0, 5.0, 4], [5.0, 0.0, 4], [5.0, -0.1, 4], [float("nan"), 0.1, 4]),
