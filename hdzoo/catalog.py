@@ -117,6 +117,9 @@ def describe_model(model: str | Path) -> dict[str, Any]:
         facts["sigma_range"] = [config.sigma_min, config.sigma_max]
     if config.get("held_out_loss"):
         facts["held_out_loss_per_dimension"] = _losses(config.held_out_loss)
+    if getattr(network, "guided", False):
+        facts["guidance_scale"] = config.guidance_scale
+        facts["guidance_interval"] = list(config.guidance_interval)
     return facts
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 from hdzoo import HDPipeline, get_preset, get_sampler
 from hdzoo.bundled import bundled_models
 from hdzoo.cards import pictures_in
+from hdzoo.catalog import describe_model
 from hdzoo.checksums import check_tensors
 from hdzoo.images.sources import load_images
 from hdzoo.pipelines.generators import sample_generators
@@ -136,6 +137,9 @@ def test_the_network_in_colour_draws_what_its_card_shows():
 
 def test_the_guided_network_is_the_other_where_guidance_ends(pipe):
     both = HDPipeline.from_pretrained("ncsn-mnist-guided")
+    said = describe_model("ncsn-mnist-guided")
+    assert (said["guidance_scale"], said["guidance_interval"]) == (1.25, [0.3, 1.5])
+    assert "guidance_scale" not in describe_model("ncsn-mnist")
     assert both.scheduler.num_inference_steps == 25
     low, high = both.unet.config.guidance_interval
     generator = sample_generators(0, range(4))

@@ -36,7 +36,7 @@ def sample(
         str | None,
         typer.Argument(
             help="A folder, a bundled name, or a Hub id. "
-            f"Default: {CLEAR_MODEL}; with a sampler or preset of choice, {DEFAULT_MODEL}."
+            f"Default: {CLEAR_MODEL}; with a sampler, preset or option, {DEFAULT_MODEL}."
         ),
     ] = None,
     sampler: SamplerName = None,

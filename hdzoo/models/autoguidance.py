@@ -52,8 +52,8 @@ def autoguide(
     """
     for name, one in (("network", network), ("guide", guide)):
         if type(one) is not UNetScoreModel or one.guide is not None:
-            kind = type(one).__name__
-            found = "has a guide" if type(one) is UNetScoreModel else f"is a {kind}"
+            other_kind = type(one) is not UNetScoreModel
+            found = f"is a {type(one).__name__}" if other_kind else "has a guide"
             raise HDZooError(f"{name} {found}; it must be a UNetScoreModel without a guide")
     other = [key for key in SHARED if _plain(network.config[key]) != _plain(guide.config[key])]
     if other:
